@@ -1,0 +1,14 @@
+"""Identifiers: a prefix that says what it is and a ULID, so that ids sort by age."""
+
+from __future__ import annotations
+
+from ulid import ULID
+
+DATASET, JOB, CHECKPOINT, MODEL, VERSION, EVENT, KEY, PREDICTION = (
+    "ds", "job", "ck", "mdl", "ver", "evt", "key", "pred",
+)  # fmt: skip
+
+
+def new_id(prefix: str) -> str:
+    """Return a fresh id such as `job_01J…`."""
+    return f"{prefix}_{ULID()}"

@@ -1,0 +1,308 @@
+"""The tables. Times are seconds since the epoch by the database's clock; digests are sha256 in hexadecimal."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import Double
+
+from store.database import database_now
+
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+# SQLite numbers rows by itself only in an INTEGER primary key.
+Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class Record(DeclarativeBase):
+    """The base of all tables, with names for constraints so that migrations can name them too."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        dict[str, Any]: Json,
+        list[Any]: Json,
+        float: Double,
+        str: Text,
+    }
+
+
+def _created() -> Mapped[float]:
+    return mapped_column(default=database_now())
+
+
+class ApiKeyRecord(Record):
+    """A key `id.secret`; only the secret's hash is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    project: Mapped[str] = mapped_column(String(64), index=True)
+    name: Mapped[str]
+    secret_sha256: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[list[Any]]
+    created_at: Mapped[float] = _created()
+    expires_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]
+
+
+class ArtifactRecord(Record):
+    """A file addressed by its digest; whatever keeps a file points here, so that nothing in use is ever deleted."""
+
+    __tablename__ = "artifacts"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[float] = _created()
+
+
+class DatasetRecord(Record):
+    """An uploaded file and, once ready, its canonical Arrow table.
+
+    Its status is not stored: it follows from the ingestion job, so the two cannot disagree.
+    """
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    project: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str]
+    filename: Mapped[str]
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    source_sha256: Mapped[str] = mapped_column(ForeignKey("artifacts.sha256"))
+    table_sha256: Mapped[str | None] = mapped_column(ForeignKey("artifacts.sha256"))
+    options: Mapped[dict[str, Any]]
+    description: Mapped[dict[str, Any] | None]
+    user_metadata: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    created_at: Mapped[float] = _created()
+
+    __table_args__ = (Index(None, "project", "id"),)
+
+
+class JobRecord(Record):
+    """One request and its life; the row is also its own outbox (`nudge_at`)."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    project: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(16))
+    task: Mapped[str | None] = mapped_column(String(64))
+    name: Mapped[str | None]
+    state: Mapped[str] = mapped_column(String(16))
+    status_reason: Mapped[str | None]
+    spec: Mapped[dict[str, Any]]
+    resolved: Mapped[dict[str, Any] | None]
+    # Jobs, versions and checkpoints point at each other: two of the keys have to be added last.
+    base_version_id: Mapped[str | None] = mapped_column(ForeignKey("versions.id", use_alter=True))
+    start_checkpoint_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoints.id", use_alter=True))
+    priority: Mapped[int] = mapped_column(default=0)
+    attempt: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    owner: Mapped[str | None]
+    lease_until: Mapped[float | None]
+    not_before: Mapped[float] = mapped_column(default=0.0)
+    nudge_at: Mapped[float | None]
+    cancel_mode: Mapped[str | None] = mapped_column(String(16))
+    last_sequence: Mapped[int] = mapped_column(default=0)
+    progress: Mapped[dict[str, Any] | None]
+    metrics: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+    result: Mapped[dict[str, Any] | None]
+    warnings: Mapped[list[Any]] = mapped_column(default=list)
+    user_metadata: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    created_at: Mapped[float] = _created()
+    queued_at: Mapped[float] = _created()
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    updated_at: Mapped[float] = _created()
+
+    __table_args__ = (
+        Index(None, "project", "id"),
+        # Partial: what a sweep costs must not grow with finished jobs.
+        Index(
+            "ix_jobs_due",
+            "nudge_at",
+            sqlite_where=text("nudge_at IS NOT NULL"),
+            postgresql_where=text("nudge_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_jobs_leased",
+            "lease_until",
+            sqlite_where=text("lease_until IS NOT NULL"),
+            postgresql_where=text("lease_until IS NOT NULL"),
+        ),
+    )
+
+
+class JobDatasetRecord(Record):
+    """Which dataset a job reads as what (train, validation, test): what is in use cannot be deleted."""
+
+    __tablename__ = "job_datasets"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    role: Mapped[str] = mapped_column(String(16), primary_key=True)
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
+
+
+class AttemptRecord(Record):
+    """One execution of a job."""
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    worker: Mapped[str]
+    started_at: Mapped[float] = _created()
+    ended_at: Mapped[float | None]
+    exit_reason: Mapped[str | None]
+    environment: Mapped[dict[str, Any] | None]
+
+
+class EventRecord(Record):
+    """What happened to a job, numbered from 1, written in the transaction in which it happened."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    sequence: Mapped[int]
+    type: Mapped[str] = mapped_column(String(32))
+    message: Mapped[str]
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[float] = _created()
+
+    __table_args__ = (UniqueConstraint("job_id", "sequence"),)
+
+
+class MetricRecord(Record):
+    """Values measured at one step of one run of a job."""
+
+    __tablename__ = "metrics"
+
+    id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    attempt: Mapped[int]
+    run: Mapped[str] = mapped_column(String(32))
+    split: Mapped[str] = mapped_column(String(16))
+    step: Mapped[int] = mapped_column(BigInteger)
+    epoch: Mapped[float]
+    # Not `values`: SQLAlchemy's rows have a method of that name.
+    measured: Mapped[dict[str, Any]]
+    created_at: Mapped[float] = _created()
+
+    __table_args__ = (Index(None, "job_id", "id"),)
+
+
+class CheckpointRecord(Record):
+    """A published checkpoint: from it training resumes or a model is built."""
+
+    __tablename__ = "checkpoints"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    attempt: Mapped[int]
+    run: Mapped[str] = mapped_column(String(32))
+    step: Mapped[int] = mapped_column(BigInteger)
+    finished: Mapped[bool] = mapped_column(default=False)
+    metrics: Mapped[dict[str, Any]]
+    created_at: Mapped[float] = _created()
+
+    __table_args__ = (Index(None, "job_id", "id"),)
+
+
+class CheckpointFileRecord(Record):
+    """One file of a checkpoint."""
+
+    __tablename__ = "checkpoint_files"
+
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"), primary_key=True)
+    path: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(ForeignKey("artifacts.sha256"), index=True)
+
+
+class ModelRecord(Record):
+    """A name in the registry."""
+
+    __tablename__ = "models"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    project: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(String(64))
+    last_version: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[float] = _created()
+
+    __table_args__ = (UniqueConstraint("project", "name"),)
+
+
+class VersionRecord(Record):
+    """An immutable entry under a model's name."""
+
+    __tablename__ = "versions"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    number: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(16))
+    task: Mapped[str] = mapped_column(String(64))
+    architecture: Mapped[str] = mapped_column(String(64))
+    modality: Mapped[str] = mapped_column(String(16))
+    metrics: Mapped[dict[str, Any]]
+    lineage: Mapped[dict[str, Any]]
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    created_at: Mapped[float] = _created()
+
+    __table_args__ = (UniqueConstraint("model_id", "number"),)
+
+
+class VersionFileRecord(Record):
+    """One file of a version's model directory."""
+
+    __tablename__ = "version_files"
+
+    version_id: Mapped[str] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    path: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(ForeignKey("artifacts.sha256"), index=True)
+
+
+class AliasRecord(Record):
+    """A name that points to one version of a model."""
+
+    __tablename__ = "aliases"
+
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version_id: Mapped[str] = mapped_column(ForeignKey("versions.id"), index=True)
+    updated_at: Mapped[float] = _created()
+
+
+class IdempotencyRecord(Record):
+    """The answer given to a POST, kept so that its repetition gets the same one."""
+
+    __tablename__ = "idempotency_keys"
+
+    project: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    resource_id: Mapped[str | None] = mapped_column(String(40))
+    created_at: Mapped[float] = _created()

@@ -1,0 +1,144 @@
+"""What keeps jobs moving: announce what is due, take back what was lost, throw away what is old.
+
+Any number of processes may run this at once; each step is a conditional update that one of them wins.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import structlog
+from celery import Celery
+from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from store import attempts, idempotency, queue
+from store.attempts import Token
+from store.database import Database, database_now
+from store.records import JobRecord
+from store.settings import StoreSettings
+from store.states import HELD, State
+
+log = structlog.get_logger(__name__)
+
+SWEEP_S = 0.5
+BATCH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A job to announce."""
+
+    job_id: str
+    kind: str
+
+
+def due(session: Session, nudge_repeat_s: float) -> list[Due]:
+    """Return the queued jobs whose nudge is due, urgent ones first, and put their next nudge off."""
+    candidates = (
+        select(JobRecord.id)
+        .where(JobRecord.nudge_at <= database_now(), JobRecord.state == State.QUEUED)
+        .order_by(JobRecord.priority.desc(), JobRecord.id)
+        .limit(BATCH)
+    )
+    rows = session.execute(
+        update(JobRecord)
+        .where(
+            JobRecord.id.in_(candidates),
+            JobRecord.nudge_at <= database_now(),
+            JobRecord.state == State.QUEUED,
+        )
+        .values(nudge_at=database_now() + nudge_repeat_s)
+        .returning(JobRecord.id, JobRecord.kind, JobRecord.priority)
+    ).all()
+    return [Due(row.id, row.kind) for row in sorted(rows, key=lambda row: (-row.priority, row.id))]
+
+
+def reap(session: Session, max_failures: int) -> list[str]:
+    """Take jobs whose lease ran out from their workers; return their ids.
+
+    The lease is checked again inside the update: a worker that completed in between keeps its success.
+    """
+    expired = session.execute(
+        select(JobRecord.id, JobRecord.attempt, JobRecord.lease_until)
+        .where(JobRecord.lease_until < database_now(), JobRecord.state.in_(HELD))
+        .limit(BATCH)
+    ).all()
+    reaped = []
+    for row in expired:
+        token = Token(row.id, row.attempt)
+        where = (JobRecord.lease_until < database_now(),)
+        if attempts.crash(session, token, "the worker stopped answering", max_failures, where=where):
+            reaped.append(row.id)
+    return reaped
+
+
+class Sweeper:
+    """A thread that sweeps twice a second and whenever it is woken."""
+
+    def __init__(self, database: Database, celery: Celery, settings: StoreSettings) -> None:
+        self._database = database
+        self._celery = celery
+        self._settings = settings
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+
+    def start(self) -> None:
+        """Start sweeping."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Sweep now: a job was just committed."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Stop after the sweep under way."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.sweep()
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("sweep failed; will try again", error=str(error))
+            self._wake.wait(SWEEP_S)
+            self._wake.clear()
+
+    def sweep(self) -> None:
+        """Take back lost jobs, then announce every due one."""
+        if not self._anything_to_do():
+            return
+        with self._database.write() as session:
+            reaped = reap(session, self._settings.max_failures)
+            found = due(session, self._settings.nudge_repeat_s)
+            idempotency.forget_old(session)
+        for job_id in reaped:
+            log.warning("lease expired", job=job_id)
+        for job in found:
+            if not self._announce(job):
+                return  # a silent broker costs its time-out once, not for each job; leases have to be looked at
+
+    def _anything_to_do(self) -> bool:
+        """Look with a read first: SQLite has one writer, and most sweeps find nothing."""
+        with self._database.read() as session:
+            query = select(JobRecord.id).where(
+                (JobRecord.nudge_at <= database_now()) | (JobRecord.lease_until < database_now())
+            )
+            return session.scalar(query.limit(1)) is not None
+
+    def _announce(self, job: Due) -> bool:
+        try:
+            queue.publish(self._celery, job.job_id, job.kind)
+            return True
+        except Exception as error:  # whatever a broker's client raises, the nudge repeats
+            log.warning(
+                "broker unreachable; the job stays queued and is announced again",
+                error=str(error),
+                job=job.job_id,
+            )
+            return False
