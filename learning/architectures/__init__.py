@@ -1,0 +1,20 @@
+"""The architectures; a new one is a file here and a line in this table."""
+
+from __future__ import annotations
+
+from learning.architectures.mlp import Mlp
+from learning.errors import UnknownName, did_you_mean
+from learning.interfaces import Architecture
+
+ARCHITECTURES: dict[str, Architecture] = {architecture.name: architecture for architecture in (Mlp(),)}
+
+
+def architecture_named(name: str) -> Architecture:
+    """Return an architecture; UnknownName lists those there are."""
+    if name not in ARCHITECTURES:
+        raise UnknownName(
+            f'There is no architecture "{name}".{did_you_mean(name, ARCHITECTURES)}',
+            hint=f"Architectures: {', '.join(ARCHITECTURES)}.",
+            param="architecture",
+        )
+    return ARCHITECTURES[name]

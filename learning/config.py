@@ -1,0 +1,204 @@
+"""Every hyperparameter, declared once: type, bounds, unit, one sentence.
+
+The request's JSON Schema, the documentation and the checkpoint derive from these classes. This file imports no torch,
+so that the service can describe and check a request before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Auto = Literal["auto"]
+
+
+class Config(BaseModel):
+    """Immutable once made; unknown fields, NaN and infinity are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Hyperparameters(Config):
+    """How a network is trained. Any field that allows "auto" is resolved from the data; the job shows the result."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] | Auto = Field(
+        "auto",
+        description='Passes over the training rows; "auto": at least 10, and enough for 1,000 steps; '
+        "when finetuning on under 500 rows, for 2 steps per row but at least 300.",
+    )
+    max_steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
+        None, description="Optimizer steps after which training ends even if epochs remain."
+    )
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] | Auto = Field("auto", description="Rows per optimizer step.")
+    learning_rate: Annotated[float, Field(gt=0, le=10)] | Auto = Field(
+        "auto",
+        description='Highest step size of the schedule; "auto": 0.01 for sgd and for fewer than 1,000 weights, '
+        "0.0003 when finetuning with more than 30 weights per training row, else 0.001.",
+    )
+    backbone_learning_rate_factor: float = Field(
+        1.0, ge=0, le=1, description="The backbone's learning rate as a share of the head's; 0 freezes it."
+    )
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="Rule that turns gradients into steps.")
+    momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of sgd; the others ignore it.")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.999), description="Decay of the two moment estimates of adam and adamw."
+    )
+    weight_decay: float = Field(0.01, ge=0, le=10, description="Decoupled for adamw, added to the gradient otherwise.")
+    schedule: Literal["constant", "linear", "cosine", "step", "one-cycle"] = Field(
+        "cosine", description="How the learning rate goes from its highest value to its last."
+    )
+    warmup_fraction: float = Field(
+        0.05, ge=0, lt=1, description="Share of all steps over which the learning rate rises from 0."
+    )
+    final_learning_rate_fraction: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Last learning rate of linear, cosine and one-cycle, as a share of the highest.",
+    )
+    step_every_epochs: int = Field(10, ge=1, le=100_000, description="Epochs between two drops of the step schedule.")
+    step_factor: float = Field(0.1, gt=0, lt=1, description="Factor of each drop of the step schedule.")
+    evaluate_every_epochs: Annotated[int, Field(ge=1, le=100_000)] | Auto = Field(
+        "auto", description='Epochs between two evaluations; "auto": so that there are about fifty.'
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] | Auto = Field(
+        "auto",
+        description="Share of units silenced in training after each hidden layer; "
+        '"auto": 0.5 when finetuning with more than 30 weights per training row, else 0.',
+    )
+    gradient_clip: float | None = Field(None, gt=0, le=1e6, description="Largest norm of all gradients together.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the forward pass.")
+
+
+class EarlyStopping(Config):
+    """Stop when the validation rows no longer improve; needs validation rows."""
+
+    patience: int = Field(10, ge=1, le=100_000, description="Evaluations without improvement before stopping.")
+    min_delta: float = Field(0.0, ge=0, le=1e6, description="Smallest change that counts as improvement.")
+
+
+class Split(Config):
+    """Which rows are for training, validation and test when they are not given as datasets of their own."""
+
+    validation: Annotated[float, Field(ge=0, lt=1)] | Auto = Field(
+        "auto",
+        description='Share of rows held out to choose by; "auto": 0.2, but 0 under 100 rows, and under 1,000 rows '
+        "when there are test rows and no early stopping.",
+    )
+    test: float = Field(0.0, ge=0, lt=1, description="Share of rows held out to report on.")
+    stratify: bool = Field(True, description="Keep the share of each class in every part (classification only).")
+    group: str | None = Field(None, description="Column whose equal values stay in the same part.")
+    column: str | None = Field(
+        None,
+        description='Column that names each row\'s part: "train", "validation" or "test"; wins over shares.',
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the assignment.")
+
+    @model_validator(mode="after")
+    def _some_rows_train(self) -> Split:
+        share = self.validation if isinstance(self.validation, float) else 0.0
+        if share + self.test >= 1:
+            raise ValueError("validation and test together leave no rows for training; lower one of them")
+        return self
+
+
+class Columns(Config):
+    """Which columns are learned from and which are predicted."""
+
+    target: str | None = Field(None, description="Column to predict.")
+    targets: tuple[str, ...] | None = Field(None, description="Columns to predict, where a task allows several.")
+    inputs: tuple[str, ...] | None = Field(None, description="Columns to learn from; default: all that are no target.")
+    ignore: tuple[str, ...] = Field((), description="Columns left out of the inputs.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Columns:
+        if self.target is not None and self.targets is not None:
+            raise ValueError('give "target" or "targets", not both')
+        return self
+
+    def target_names(self) -> tuple[str, ...]:
+        """Return the columns to predict, in order."""
+        return self.targets or ((self.target,) if self.target is not None else ())
+
+
+class TrainingSpec(Config):
+    """Everything a training run depends on beside its files."""
+
+    kind: Literal["pretrain", "finetune"]
+    task: str
+    task_config: dict[str, Any] = Field(default_factory=dict)
+    architecture: str
+    architecture_config: dict[str, Any] = Field(default_factory=dict)
+    preprocessing: dict[str, Any] = Field(default_factory=dict)
+    columns: Columns = Columns()
+    hyperparameters: Hyperparameters = Hyperparameters()
+    early_stopping: EarlyStopping | None = None
+    split: Split = Split()
+    compare: bool = False
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, ge=1, le=1024)
+
+
+class Resolved(Config):
+    """The numbers behind every "auto", and what follows from them."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    dropout: float
+    steps_per_epoch: int
+    total_steps: int
+    evaluate_every_epochs: int
+
+
+# A few labelled rows need many passes, since a fresh head is not trained in a handful of steps, but not too many.
+_LEAST_STEPS, _MOST_LEAST_STEPS = 300, 1_000
+_MOST_EPOCHS = {"pretrain": 400, "finetune": 200}
+# With more weights than this for each labelled row, learning has to be held back (benchmarks/label_efficiency.py).
+_CROWDED = 30
+_FEW_WEIGHTS = 1_000
+
+
+def resolve(hyperparameters: Hyperparameters, rows: int, kind: str, weights: int) -> Resolved:
+    """Return the numbers in force for this many training rows and weights of the network."""
+    chosen = hyperparameters
+    batch_size = _auto_batch_size(rows) if chosen.batch_size == "auto" else chosen.batch_size
+    steps_per_epoch = count_batches(rows, batch_size)
+    least = _MOST_LEAST_STEPS if kind == "pretrain" else min(_MOST_LEAST_STEPS, max(_LEAST_STEPS, 2 * rows))
+    passes = min(_MOST_EPOCHS[kind], max(10, -(-least // steps_per_epoch)))
+    epochs: int = passes if chosen.epochs == "auto" else chosen.epochs
+    crowded = kind == "finetune" and weights > _CROWDED * rows
+    rate = chosen.learning_rate
+    if isinstance(rate, str):
+        rate = 0.01 if chosen.optimizer == "sgd" or weights < _FEW_WEIGHTS else 3e-4 if crowded else 1e-3
+    dropout = chosen.dropout
+    if isinstance(dropout, str):
+        dropout = 0.5 if crowded else 0.0
+    total = epochs * steps_per_epoch
+    evaluate_every = chosen.evaluate_every_epochs
+    if isinstance(evaluate_every, str):
+        evaluate_every = max(1, epochs // 50)
+    return Resolved(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=rate,
+        dropout=dropout,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=min(total, chosen.max_steps or total),
+        evaluate_every_epochs=evaluate_every,
+    )
+
+
+def count_batches(rows: int, batch_size: int) -> int:
+    """Return the batches of one pass; a last batch of one row is dropped, since nothing can be normalised in it."""
+    full, rest = divmod(rows, batch_size)
+    return max(1, full + (rest > 1))
+
+
+def _auto_batch_size(rows: int) -> int:
+    for size, least in ((256, 10_000), (64, 2_000), (32, 200), (16, 0)):
+        if rows >= least:
+            return size
+    raise AssertionError(rows)

@@ -1,0 +1,113 @@
+"""What can go wrong with what a caller gave, named by what went wrong and where."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+class LearningError(Exception):
+    """A caller's mistake: never retried, always explained.
+
+    `message` says what, where and the value; `hint` says the fix; `param` names the request's field.
+    """
+
+    code = "learning_error"
+
+    def __init__(self, message: str, *, hint: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.param = param
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as the JSON a job's row and a problem document carry."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "param": self.param,
+            "retryable": False,
+        }
+
+
+class InvalidConfig(LearningError):
+    """A hyperparameter or option is out of range or does not fit the others."""
+
+    code = "invalid_config"
+
+
+class UnknownName(LearningError):
+    """A task, architecture, format or column that does not exist."""
+
+    code = "unknown_name"
+
+
+class InvalidData(LearningError):
+    """The examples cannot be learned from: one class, no rows, a target that is not a number."""
+
+    code = "invalid_data"
+
+
+class IncompatibleModel(LearningError):
+    """The base model does not fit the job: another modality, architecture or other columns."""
+
+    code = "incompatible_model"
+
+
+class InvalidInput(LearningError):
+    """One prediction input cannot be encoded: a missing column, a value of the wrong type."""
+
+    code = "invalid_input"
+
+    def __init__(self, message: str, *, index: int, hint: str | None = None, param: str | None = None) -> None:
+        super().__init__(message, hint=hint, param=param)
+        self.index = index
+
+
+class CorruptCheckpoint(LearningError):
+    """A checkpoint's bytes do not match its checksums."""
+
+    code = "corrupt_checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class RowError:
+    """One wrong place in an uploaded file.
+
+    `row` counts records from 1 without the header, as a table's reader would; `None` is the file as a whole.
+    """
+
+    rule: str
+    message: str
+    remedy: str
+    file: str | None = None
+    row: int | None = None
+    column: str | None = None
+    value: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as JSON."""
+        return asdict(self)
+
+
+class InvalidDataset(LearningError):
+    """An uploaded file that cannot become a dataset; carries every error found, not only the first."""
+
+    code = "invalid_dataset"
+
+    def __init__(self, message: str, errors: list[RowError], *, error_count: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.errors = errors
+        self.error_count = error_count
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ' Did you mean "x"?' when a known name is close to the given one, else ''."""
+    names = list(known)
+    folded = {candidate.casefold(): candidate for candidate in names}
+    match = folded.get(name.casefold())
+    close = [match] if match else difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f' Did you mean "{close[0]}"?' if close else ""

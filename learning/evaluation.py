@@ -1,0 +1,51 @@
+"""Loss and metrics over a part of the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learning.interfaces import Batch, Examples
+from learning.model import BackboneWithHead, Design
+
+BATCH_ROWS = 4096
+_SEED = 20_240_501
+
+
+def evaluate(design: Design, network: BackboneWithHead, examples: Examples) -> dict[str, Any]:
+    """Return the mean loss and the task's metrics; training's random state and mode stay as they were."""
+    task, state = design.task, design.targets
+    total, rows = 0.0, 0
+    predictions: list[Tensor] = []
+    targets: list[Batch] = []
+    was_training = network.training
+    network.eval()
+    # Pretraining draws its corruption in the loss: the same draw each time makes evaluations comparable.
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(_SEED)
+        for batch in _all_rows(examples):
+            count = len(next(iter(batch.values())))
+            total += float(task.loss(network, batch, state)) * count
+            rows += count
+            predictions.append(task.predict(network, batch, state))
+            targets.append({name: value for name, value in batch.items() if name.startswith("target")})
+    network.train(was_training)
+    joined = {name: torch.cat([part[name] for part in targets]).cpu() for name in targets[0]}
+    return {"loss": total / rows, "rows": rows, **task.metrics(torch.cat(predictions).cpu(), joined, state)}
+
+
+def _all_rows(examples: Examples) -> list[Batch]:
+    """Return every row once: training drops a last batch of one row, evaluation must not."""
+    rows = len(examples)
+    order_N = torch.arange(rows)
+    size = BATCH_ROWS + 1 if rows % BATCH_ROWS == 1 else BATCH_ROWS
+    return list(examples.batches(order_N, size))
+
+
+def is_better(task_monitor: str, value: float, best: float | None, min_delta: float = 0.0) -> bool:
+    """Return whether a monitored value improves on the best: losses fall, anything else rises."""
+    if best is None:
+        return True
+    return value < best - min_delta if task_monitor == "loss" else value > best + min_delta

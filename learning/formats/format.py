@@ -1,0 +1,63 @@
+"""What a file format is: it recognises its files and reads them as typed record batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from learning.column_type import ColumnType
+from learning.formats.row_errors import RowErrors
+
+ARROW_TYPES: dict[ColumnType, pa.DataType] = {
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "boolean": pa.bool_(),
+    "timestamp": pa.timestamp("us"),
+    "string": pa.string(),
+}
+
+# Bounds against hostile files; a legitimate table stays far below them.
+MAX_RECORD_BYTES = 4 << 20
+MAX_COLUMNS = 10_000
+
+
+def ignore_progress(phase: str, fraction: float) -> None:
+    """Report progress to nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How to read a file: the caller's name for it, the declared column types and who hears of progress.
+
+    `report` gets a phase's name and the fraction of that phase done, from 0 to 1.
+    """
+
+    filename: str
+    column_types: Mapping[str, ColumnType] = field(default_factory=dict)
+    report: Callable[[str, float], None] = ignore_progress
+
+
+class Format(Protocol):
+    """One file format."""
+
+    @property
+    def name(self) -> str:
+        """The name a request uses, as in `format="csv"`."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """The file name endings that suggest this format, lower case, with the dot."""
+
+    def sniff(self, path: Path, filename: str) -> str | None:
+        """Return why this file is in this format, in half a sentence, or None when it is not."""
+
+    def read(self, path: Path, options: ReadOptions, errors: RowErrors) -> Iterator[pa.RecordBatch]:
+        """Yield the clean rows in bounded batches of ARROW_TYPES columns, all with one schema.
+
+        A row with a wrong value is left out and recorded in `errors`; a file that cannot be read as a
+        whole raises InvalidDataset.
+        """

@@ -1,0 +1,173 @@
+"""From an uploaded file to a dataset: its canonical Arrow file and its description."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from learning.column_type import ColumnType
+from learning.errors import InvalidConfig, RowError
+from learning.formats import format_named, sniff
+from learning.formats.format import ReadOptions, ignore_progress
+from learning.formats.row_errors import RowErrors, invalid_file
+from learning.statistics import Column, column_statistics
+from learning.task_candidates import TaskCandidate, task_candidates
+
+# Fewer, larger batches make taking scattered rows from the file faster; these bound the memory.
+_WRITE_ROWS = 65_536
+_WRITE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class IngestOptions:
+    """How to read an upload; a `format` of None means to recognise it."""
+
+    format: str | None = None
+    on_bad_rows: Literal["fail", "skip"] = "fail"
+    column_types: Mapping[str, ColumnType] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.on_bad_rows not in {"fail", "skip"}:
+            message = f'on_bad_rows is "{self.on_bad_rows}"; it must be "fail" or "skip".'
+            raise InvalidConfig(message, param="on_bad_rows")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetWarning:
+    """Something that is allowed but probably not meant."""
+
+    code: str
+    message: str
+    column: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What checking the file found; `errors` are the first hundred of the rows that were skipped."""
+
+    ok: bool
+    error_count: int
+    warning_count: int
+    errors: list[RowError]
+    errors_by_rule: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetDescription:
+    """What is known of a dataset once it is ready."""
+
+    format: str
+    format_reason: str
+    num_rows: int
+    columns: list[Column]
+    task_candidates: list[TaskCandidate]
+    warnings: list[DatasetWarning]
+    validation: Validation
+
+    def to_dict(self) -> dict[str, Any]:
+        """The description as JSON."""
+        return asdict(self)
+
+
+def ingest(
+    source: Path,
+    filename: str,
+    destination: Path,
+    options: IngestOptions,
+    report: Callable[[str, float], None] = ignore_progress,
+) -> DatasetDescription:
+    """Check a file, write its rows to `destination` as an Arrow file and describe them.
+
+    `filename` is the caller's name for the file; `report` gets each phase ("inferring types", "reading",
+    "statistics") with the fraction of it done. Raises InvalidDataset with every row error, and leaves no
+    destination then.
+    """
+    if options.format:
+        chosen, reason = format_named(options.format), "the request names it"
+    else:
+        chosen, reason = sniff(source, filename)
+    errors = RowErrors(filename)
+    read = ReadOptions(filename, options.column_types, report)
+    partial = destination.with_name(destination.name + ".partial")
+    try:
+        num_rows = _write(chosen.read(source, read, errors), partial)
+        if errors.count and options.on_bad_rows == "fail":
+            raise errors.exception()
+        if not num_rows:
+            raise _none_left(errors)
+        columns = column_statistics(partial, report)
+        partial.replace(destination)
+    finally:
+        partial.unlink(missing_ok=True)
+    warnings = _warnings(columns, num_rows, errors)
+    validation = Validation(True, errors.count, len(warnings), errors.first(), dict(errors.by_rule))
+    candidates = task_candidates(columns, num_rows)
+    return DatasetDescription(chosen.name, reason, num_rows, columns, candidates, warnings, validation)
+
+
+def _write(batches: Iterator[pa.RecordBatch], path: Path) -> int:
+    """Write the batches as an Arrow file, uncompressed so that it can be memory-mapped; return its rows."""
+    num_rows = 0
+    writer: pa.RecordBatchFileWriter | None = None
+    with pa.OSFile(str(path), "wb") as sink:
+        try:
+            for batch in _merged(batches):
+                writer = writer or pa.ipc.new_file(sink, batch.schema)
+                writer.write_batch(batch)
+                num_rows += batch.num_rows
+        finally:
+            if writer:
+                writer.close()
+    return num_rows
+
+
+def _merged(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    pending: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        if batch.num_rows:
+            pending.append(batch)
+            rows += batch.num_rows
+            size += batch.nbytes
+        if rows >= _WRITE_ROWS or size >= _WRITE_BYTES:
+            yield pa.concat_batches(pending)
+            pending, rows, size = [], 0, 0
+    if pending:
+        yield pa.concat_batches(pending)
+
+
+def _none_left(errors: RowErrors) -> Exception:
+    if errors.count:
+        return errors.exception(f"No row is left: all {errors.rows_seen} rows have errors. ")
+    return invalid_file("no_rows", "The file has no rows.", "Add at least one row.", file=errors.file)
+
+
+def _warnings(columns: Sequence[Column], num_rows: int, errors: RowErrors) -> list[DatasetWarning]:
+    found = []
+    if errors.count:
+        skipped = errors.rows_seen - num_rows
+        message = f"{skipped} of {errors.rows_seen} rows were skipped; the first: {errors.first()[0].message}"
+        found.append(DatasetWarning("skipped_rows", message))
+    if all(_is_number(column.name) for column in columns):
+        message = "Every column name is a number: if the file has no header, its first row was taken for one."
+        found.append(DatasetWarning("numbers_as_header", message))
+    for column in columns:
+        if not column.unique:
+            message = f'Column "{column.name}" has no values.'
+            found.append(DatasetWarning("empty_column", message, column.name))
+        elif column.unique == 1 and not column.missing and num_rows > 1:
+            message = f'Column "{column.name}" has the same value in every row.'
+            found.append(DatasetWarning("constant_column", message, column.name))
+    return found
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,227 @@
+"""The seam of the library: what a modality, an architecture and a task are to everything else.
+
+Shapes, here and in every file of the package: N rows, B batch, T positions (tokens, patches, frames; 1 for a row of
+a table), D width of the features, F encoded input features, C classes, K targets.
+
+Every backbone returns `features_BTD`, so heads, tasks and pretraining combine freely. Pretrain then finetune is:
+load the base model's backbone and the state its modality was fitted to, put another task's head on it.
+What varies is a file and one line in the table of its folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import pyarrow as pa
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from learning.config import Columns
+
+Batch = dict[str, Tensor]
+"""Tensors whose first dimension is B, by name; inputs and targets together."""
+
+Kind = Literal["pretrain", "finetune"]
+# How a task's outputs become means; the loss's gradient by the outputs is then (mean - target) / count.
+Link = Literal["identity", "sigmoid", "softmax"]
+
+
+class Features(NamedTuple):
+    """What a backbone makes of a batch."""
+
+    features_BTD: Tensor
+    mask_BT: Tensor | None = None  # true where a position counts; None: all of them do
+
+    def pooled(self) -> Tensor:
+        """Return the mean over the positions that count, (B, D)."""
+        if self.features_BTD.shape[1] == 1:
+            return self.features_BTD.squeeze(1)
+        if self.mask_BT is None:
+            return self.features_BTD.mean(1)
+        weights_BT1 = self.mask_BT.unsqueeze(-1).to(self.features_BTD.dtype)
+        return (self.features_BTD * weights_BT1).sum(1) / weights_BT1.sum(1).clamp_min(1)
+
+
+class Backbone(nn.Module):
+    """Maps a batch to features; what pretraining produces."""
+
+    width: int  # D
+
+    def forward(self, batch: Batch) -> Features:
+        """Return features_BTD of the batch's inputs."""
+        raise NotImplementedError
+
+    def set_dropout(self, share: float) -> None:
+        """Silence this share of units in training, wherever the network has a place for it."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = share
+
+
+class Network(Protocol):
+    """A backbone with a head, as tasks see it."""
+
+    backbone: Backbone
+    head: nn.Module
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return the head's outputs for a batch."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class InputWarning:
+    """Something about one prediction input that the caller should know but that is no error."""
+
+    index: int
+    code: str
+    message: str
+
+
+class Examples(Protocol):
+    """Encoded rows, in memory or behind a memory-mapped table."""
+
+    def __len__(self) -> int:
+        """Return N."""
+        ...
+
+    def batches(self, order_N: Tensor, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of one pass in the given order, from batch number `start` on."""
+        ...
+
+
+class Modality(Protocol):
+    """A kind of input: how raw columns become tensors."""
+
+    name: ClassVar[str]
+
+    @property
+    def Config(self) -> type[BaseModel]:  # noqa: N802 - a class
+        """Return the Config class."""
+        ...
+
+    @property
+    def State(self) -> type[BaseModel]:  # noqa: N802 - a class
+        """Return the State class."""
+        ...
+
+    def fit(self, table: pa.Table, columns: Columns, config: Any) -> BaseModel:
+        """Fit scaling, vocabularies and the like on the training rows; the result is JSON."""
+        ...
+
+    def encode(self, table: pa.Table, state: Any) -> Batch:
+        """Return the rows' input tensors; InvalidInput names the row and the column that do not fit."""
+        ...
+
+    def column_names(self, state: Any) -> tuple[str, ...]:
+        """Return the columns that `encode` reads."""
+        ...
+
+    def parse(self, value: Any, index: int, state: Any) -> tuple[dict[str, Any], list[InputWarning]]:
+        """Return one prediction input as a row, and what to warn about; InvalidInput says what does not fit."""
+        ...
+
+    def assemble(self, rows: Sequence[dict[str, Any]], state: Any) -> pa.Table:
+        """Return parsed rows as a table to encode."""
+        ...
+
+    def schema(self, state: Any) -> dict[str, Any]:
+        """Return the JSON Schema of one prediction input, with an example."""
+        ...
+
+
+class Architecture(Protocol):
+    """A family of networks with its configuration."""
+
+    name: ClassVar[str]
+    modality: ClassVar[str]
+
+    @property
+    def Config(self) -> type[BaseModel]:  # noqa: N802 - a class
+        """Return the Config class."""
+        ...
+
+    def build(self, config: Any, state: Any) -> Backbone:
+        """Return a freshly initialised backbone for inputs encoded under the modality's state."""
+        ...
+
+
+class Task(Protocol):
+    """What is to be learned: targets, head, loss, metrics, answers."""
+
+    name: ClassVar[str]
+    modality: ClassVar[str]
+    kind: ClassVar[Kind]
+
+    @property
+    def Config(self) -> type[BaseModel]:  # noqa: N802 - a class
+        """Return the Config class."""
+        ...
+
+    @property
+    def State(self) -> type[BaseModel]:  # noqa: N802 - a class
+        """Return the State class."""
+        ...
+
+    stratified: ClassVar[bool]  # whether a split keeps the shares of the target's values
+    score: ClassVar[str]  # the metric by which two models are compared; higher is better
+    monitor: ClassVar[str]  # the metric that chooses the best step; "loss" is minimised, anything else maximised
+
+    def fit(self, table: pa.Table, columns: Columns, config: Any, inputs: Any) -> BaseModel:
+        """Fit labels and the like on the training rows; `inputs` is the modality's state. The result is JSON."""
+        ...
+
+    def targets(self, table: pa.Table, state: Any) -> Batch:
+        """Return the rows' target tensors; InvalidData names the row that has none."""
+        ...
+
+    def head(self, width: int, state: Any) -> nn.Module:
+        """Return a fresh head from Features to outputs."""
+        ...
+
+    def loss(self, network: Network, batch: Batch, state: Any) -> Tensor:
+        """Return the mean loss of a batch, a scalar."""
+        ...
+
+    def link(self, state: Any) -> Link | None:
+        """Return the canonical link when the loss is plainly its own, so that its gradient is known; else None."""
+        ...
+
+    def predict(self, network: Network, batch: Batch, state: Any) -> Tensor:
+        """Return predictions whose first dimension is B."""
+        ...
+
+    def answers(self, predictions: Tensor, state: Any) -> list[dict[str, Any]]:
+        """Return the predictions as the JSON that a caller gets."""
+        ...
+
+    def metrics(self, predictions: Tensor, targets: Batch, state: Any) -> dict[str, Any]:
+        """Return named numbers for predictions beside their targets."""
+        ...
+
+    def schema(self, state: Any) -> dict[str, Any]:
+        """Return the JSON Schema of one answer."""
+        ...
+
+
+class Callback(Protocol):
+    """What the trainer tells and asks; four methods, no more."""
+
+    def on_step(self, progress: dict[str, Any]) -> None:
+        """Hear where training is, a few times a second."""
+        ...
+
+    def on_evaluation(self, split: str, step: int, epoch: float, values: dict[str, Any]) -> None:
+        """Hear what was measured."""
+        ...
+
+    def on_checkpoint(self, path: Path, position: Any) -> None:
+        """Hear that a checkpoint is whole on the disk."""
+        ...
+
+    def should_stop(self) -> bool:
+        """Return true to stop at the next step; asked after every one."""
+        ...

@@ -1,0 +1,148 @@
+"""A model: what it is made of, its network, and the directory it is saved in.
+
+A directory holds config.json and model.safetensors. Weights are safetensors only; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from learning.architectures import architecture_named
+from learning.errors import IncompatibleModel, InvalidConfig
+from learning.interfaces import Architecture, Backbone, Batch, Modality, Task
+from learning.modalities import MODALITIES
+from learning.tasks import task_named
+
+FORMAT_VERSION = 1
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+class BackboneWithHead(nn.Module):
+    """The network that is trained and served."""
+
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the head's outputs for a batch."""
+        outputs: Tensor = self.head(self.backbone(batch))
+        return outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """Everything about a model but its weights: the pieces, their configuration, and what was fitted."""
+
+    task: Task
+    architecture: Architecture
+    modality: Modality
+    preprocessing: BaseModel  # what the modality's state was fitted under
+    architecture_config: BaseModel
+    inputs: BaseModel  # the modality's state
+    targets: BaseModel  # the task's state
+
+    def build(self) -> BackboneWithHead:
+        """Return a freshly initialised network."""
+        backbone = self.architecture.build(self.architecture_config, self.inputs)
+        return BackboneWithHead(backbone, self.task.head(backbone.width, self.targets))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the design as JSON."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "task": self.task.name,
+            "architecture": self.architecture.name,
+            "modality": self.modality.name,
+            "preprocessing": self.preprocessing.model_dump(mode="json"),
+            "architecture_config": self.architecture_config.model_dump(mode="json"),
+            "inputs": self.inputs.model_dump(mode="json"),
+            "targets": self.targets.model_dump(mode="json"),
+        }
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the fields of a training specification that make the same network anew."""
+        return {
+            "architecture": self.architecture.name,
+            "architecture_config": self.architecture_config.model_dump(mode="json"),
+            "preprocessing": self.preprocessing.model_dump(mode="json"),
+        }
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> Design:
+        """Return the design that `to_dict` wrote; IncompatibleModel when it does not read."""
+        if config.get("format_version") != FORMAT_VERSION:
+            raise IncompatibleModel(
+                f"The model has format version {config.get('format_version')!r}; this release reads {FORMAT_VERSION}.",
+                hint="Serve it with the release that made it, or train it again.",
+            )
+        try:
+            task = task_named(config["task"])
+            architecture = architecture_named(config["architecture"])
+            modality = MODALITIES[config["modality"]]
+            return cls(
+                task=task,
+                architecture=architecture,
+                modality=modality,
+                preprocessing=modality.Config.model_validate(config["preprocessing"]),
+                architecture_config=architecture.Config.model_validate(config["architecture_config"]),
+                inputs=modality.State.model_validate(config["inputs"]),
+                targets=task.State.model_validate(config["targets"]),
+            )
+        except (KeyError, ValidationError) as error:
+            raise IncompatibleModel(f"The model's {CONFIG_FILE} does not fit this release: {error}") from None
+
+
+def configure(schema: type[BaseModel], values: dict[str, Any], param: str) -> BaseModel:
+    """Return checked options; InvalidConfig names the first field that is wrong, its value and its bounds."""
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([param, *(str(part) for part in first["loc"])])
+        raise InvalidConfig(
+            f"{where}: {first['msg']}; got {first['input']!r}.",
+            hint=f"Known options: {', '.join(schema.model_fields)}." if first["type"] == "extra_forbidden" else None,
+            param=where,
+        ) from None
+
+
+def save(design: Design, weights: dict[str, Tensor], directory: Path) -> None:
+    """Write a model directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / CONFIG_FILE).write_text(json.dumps(design.to_dict(), indent=1, allow_nan=False))
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
+        directory / WEIGHTS_FILE,
+    )
+
+
+def load(directory: Path) -> tuple[Design, dict[str, Tensor]]:
+    """Read a model directory; IncompatibleModel when it is none of ours or is damaged."""
+    try:
+        design = Design.from_dict(json.loads((directory / CONFIG_FILE).read_text()))
+        return design, load_file(directory / WEIGHTS_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise IncompatibleModel(f"No model can be read here: {error}") from None
+
+
+def load_backbone(network: BackboneWithHead, weights: dict[str, Tensor]) -> None:
+    """Copy a base model's backbone into a network; IncompatibleModel names the first tensor that does not fit."""
+    prefix = "backbone."
+    own = network.backbone.state_dict()
+    given = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    for name in sorted(own.keys() | given.keys()):
+        found = tuple(given[name].shape) if name in given else "nothing"
+        wanted = tuple(own[name].shape) if name in own else "nothing"
+        if found != wanted:
+            raise IncompatibleModel(f'The base model\'s "{name}" has the shape {found}, but {wanted} is needed.')
+    network.backbone.load_state_dict(given)

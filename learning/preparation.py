@@ -1,0 +1,217 @@
+"""From a specification and its files to something that can be trained: read, split, fit, encode, build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+
+from learning import checkpoint
+from learning.architectures import architecture_named
+from learning.config import Columns, Resolved, TrainingSpec, resolve
+from learning.data import TableExamples, TensorExamples, open_table, require_column, split_rows, take
+from learning.errors import IncompatibleModel, InvalidConfig
+from learning.interfaces import Batch, Examples, Modality, Task
+from learning.modalities import MODALITIES
+from learning.model import BackboneWithHead, Design, configure, load, load_backbone
+from learning.tasks import task_named
+
+# Encoded rows above this stay on disk and are encoded batch by batch.
+IN_MEMORY_BYTES = 1 << 30
+_FEW_ROWS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that training needs."""
+
+    design: Design
+    network: BackboneWithHead
+    train: Examples
+    validation: Examples | None
+    test: Examples | None
+    resolved: Resolved
+    device: torch.device
+    warnings: list[str] = field(default_factory=list)
+
+
+def check(spec: TrainingSpec) -> None:
+    """Raise for what is wrong with a specification before any data is looked at."""
+    task = task_named(spec.task)
+    if task.kind != spec.kind:
+        raise InvalidConfig(
+            f'Task "{task.name}" is for {task.kind} jobs, not {spec.kind}.',
+            hint=_tasks_of(spec.kind),
+            param="task",
+        )
+    architecture = architecture_named(spec.architecture)
+    if architecture.modality != task.modality:
+        raise InvalidConfig(
+            f'Architecture "{architecture.name}" is for {architecture.modality} data, task "{task.name}" for '
+            f"{task.modality}.",
+            param="architecture",
+        )
+    configure(task.Config, spec.task_config, "task_config")
+    configure(architecture.Config, spec.architecture_config, "architecture")
+    configure(MODALITIES[task.modality].Config, spec.preprocessing, "preprocessing")
+    if spec.compare and spec.kind == "pretrain":
+        raise InvalidConfig("compare is for finetune jobs: it trains the same network from scratch.", param="compare")
+
+
+def _tasks_of(kind: str) -> str:
+    from learning.tasks import TASKS
+
+    return f"Tasks for {kind}: {', '.join(name for name, task in TASKS.items() if task.kind == kind)}."
+
+
+def prepare(
+    spec: TrainingSpec,
+    tables: Mapping[str, Path],
+    *,
+    base: Path | None = None,
+    start: Path | None = None,
+    device: torch.device,
+) -> Prepared:
+    """Prepare a run from Arrow files by part ("train", and optionally "validation" and "test").
+
+    With a base model's directory the modality's state and the backbone come from there; with `start`, a checkpoint's
+    directory, the whole design and all weights do, to go on with other settings or other rows; else all is new.
+    """
+    check(spec)
+    task, modality = task_named(spec.task), MODALITIES[task_named(spec.task).modality]
+    parts = _parts(spec, tables, task)
+    base_design: Design | None = None
+    if start is not None:
+        base_design, network = _from_checkpoint(start, spec, task, parts["train"])
+        design = base_design
+    elif base is not None:
+        base_design, base_weights = load(base)
+        _check_base(base_design, spec, task, parts["train"])
+        design = _design(spec, task, modality, parts["train"], base_design)
+        network = design.build()
+        load_backbone(network, base_weights)
+    else:
+        design = _design(spec, task, modality, parts["train"], None)
+        network = design.build()
+    examples = {name: encode_part(design, table, device) for name, table in parts.items() if table.num_rows}
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    resolved = resolve(spec.hyperparameters, len(examples["train"]), spec.kind, weights)
+    network.backbone.set_dropout(resolved.dropout)
+    return Prepared(
+        design=design,
+        network=network.to(device),
+        train=examples["train"],
+        validation=examples.get("validation"),
+        test=examples.get("test"),
+        resolved=resolved,
+        device=device,
+        warnings=_warnings(spec, parts, base_design),
+    )
+
+
+def _parts(spec: TrainingSpec, tables: Mapping[str, Path], task: Task) -> dict[str, pa.Table]:
+    opened = {name: open_table(path) for name, path in tables.items()}
+    whole = opened["train"]
+    for name in spec.columns.target_names():
+        require_column(whole, name, "columns.target")
+    for name in (*(spec.columns.inputs or ()), *spec.columns.ignore):
+        require_column(whole, name, "columns.inputs")
+    split = spec.split
+    # A part that is given as a dataset of its own is not cut out of the training rows as well.
+    if "validation" in opened and split.column is None:
+        split = split.model_copy(update={"validation": 0.0})
+    if "test" in opened and split.column is None:
+        split = split.model_copy(update={"test": 0.0})
+        # Of few rows none can be spared to choose by, when others say how good the model is.
+        if whole.num_rows < _FEW_ROWS and split.validation == "auto" and spec.early_stopping is None:
+            split = split.model_copy(update={"validation": 0.0})
+    label = spec.columns.target if task.stratified else None
+    rows = split_rows(whole, split, label)
+    cut = {name: take(whole, getattr(rows, name)) for name in ("train", "validation", "test")}
+    return {**cut, **{name: table for name, table in opened.items() if name != "train"}}
+
+
+def _from_checkpoint(start: Path, spec: TrainingSpec, task: Task, table: pa.Table) -> tuple[Design, BackboneWithHead]:
+    saved = checkpoint.read(start)
+    design = Design.from_dict(saved.design)
+    if design.task.name != task.name:
+        raise IncompatibleModel(
+            f'The checkpoint is of task "{design.task.name}", this job\'s is "{task.name}".',
+            hint="Continue with the checkpoint's task, or use its model as base_model.",
+            param="continue_from",
+        )
+    _check_base(design, spec, task, table)
+    network = design.build()
+    network.load_state_dict(saved.best_weights or saved.weights)
+    return design, network
+
+
+def _check_base(base: Design, spec: TrainingSpec, task: Task, table: pa.Table) -> None:
+    if base.modality.name != task.modality:
+        raise IncompatibleModel(
+            f'The base model learned from {base.modality.name} data, but task "{task.name}" is for {task.modality}.',
+            hint="Choose a base model of the same modality.",
+            param="base_model",
+        )
+    if base.architecture.name != spec.architecture:
+        raise IncompatibleModel(
+            f'The base model is a "{base.architecture.name}", not a "{spec.architecture}".',
+            hint="Leave architecture out: it comes with the base model.",
+            param="architecture",
+        )
+    for name in base.modality.column_names(base.inputs):
+        if name in spec.columns.target_names():
+            raise IncompatibleModel(
+                f'The base model learned from column "{name}", which this job is to predict.',
+                hint="Pretrain without that column (columns.ignore), then finetune.",
+                param="columns.target",
+            )
+        require_column(table, name, "base_model")
+
+
+def _design(spec: TrainingSpec, task: Task, modality: Modality, train: pa.Table, base: Design | None) -> Design:
+    architecture = architecture_named(spec.architecture)
+    columns = _input_columns(spec)
+    if base is not None:
+        preprocessing, inputs, architecture_config = base.preprocessing, base.inputs, base.architecture_config
+    else:
+        preprocessing = configure(modality.Config, spec.preprocessing, "preprocessing")
+        inputs = modality.fit(train, columns, preprocessing)
+        architecture_config = configure(architecture.Config, spec.architecture_config, "architecture")
+    task_config = configure(task.Config, spec.task_config, "task_config")
+    targets = task.fit(train, spec.columns, task_config, inputs)
+    return Design(task, architecture, modality, preprocessing, architecture_config, inputs, targets)
+
+
+def _input_columns(spec: TrainingSpec) -> Columns:
+    """Return the columns with those that only steer the split left out of the inputs."""
+    steering = tuple(name for name in (spec.split.group, spec.split.column) if name is not None)
+    return spec.columns.model_copy(update={"ignore": (*spec.columns.ignore, *steering)})
+
+
+def encode_part(design: Design, table: pa.Table, device: torch.device) -> Examples:
+    """Return encoded rows: in memory when they fit, else taken from the mapped table batch by batch."""
+
+    def encode(rows: pa.Table) -> Batch:
+        return {**design.modality.encode(rows, design.inputs), **design.task.targets(rows, design.targets)}
+
+    first = encode(table.slice(0, 1))
+    row_bytes = sum(tensor.element_size() * tensor[0].numel() for tensor in first.values())
+    if row_bytes * table.num_rows <= IN_MEMORY_BYTES:
+        return TensorExamples(encode(table), device)
+    return TableExamples(table, encode, device)
+
+
+def _warnings(spec: TrainingSpec, parts: Mapping[str, pa.Table], base: Design | None) -> list[str]:
+    warnings: list[str] = []
+    if base is not None:
+        known = {*base.modality.column_names(base.inputs), *spec.columns.target_names(), *spec.columns.ignore}
+        unused = [name for name in parts["train"].column_names if name not in known]
+        if unused:
+            warnings.append(f"The base model does not know these columns, which are not used: {', '.join(unused)}.")
+    if spec.early_stopping is not None and not parts["validation"].num_rows:
+        warnings.append("early_stopping has no effect: there are no validation rows.")
+    return warnings

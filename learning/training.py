@@ -1,0 +1,212 @@
+"""The training loop, top to bottom in the order things happen.
+
+It knows no task, no architecture and no database. Everything random follows from the seed, the epoch and the saved
+generators, so stopping at any step and resuming gives the same weights, bit for bit, as never having stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from torch import Tensor
+
+from learning import checkpoint
+from learning.checkpoint import Position, TrainingState
+from learning.config import EarlyStopping, Hyperparameters
+from learning.data import epoch_order
+from learning.errors import LearningError
+from learning.evaluation import evaluate, is_better
+from learning.interfaces import Callback
+from learning.optimization import Stepper, learning_rate, make_stepper
+from learning.preparation import Prepared
+
+REPORT_S = 0.25
+
+
+class Diverged(LearningError):
+    """The loss became infinite or no number."""
+
+    code = "diverged"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to train what was prepared."""
+
+    hyperparameters: Hyperparameters
+    early_stopping: EarlyStopping | None
+    seed: int
+    checkpoints: Path
+    checkpoint_every_s: float = 30.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of it; not finished means stopped on request, to be resumed from `checkpoint`."""
+
+    finished: bool
+    position: Position
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    checkpoint: Path | None = None
+
+
+def train(prepared: Prepared, plan: Plan, callback: Callback, resume: TrainingState | None = None) -> Outcome:
+    """Train until done, until it stops improving, or until the callback says stop; checkpoints on the way."""
+    run = _Run(prepared, plan, callback)
+    run.restore(resume)
+    resolved, examples = prepared.resolved, prepared.train
+    position = run.position
+    report_at, checkpoint_at = 0.0, monotonic() + plan.checkpoint_every_s
+
+    while position.step < resolved.total_steps and not position.finished:
+        epoch, start = divmod(position.step, resolved.steps_per_epoch)
+        order_N = epoch_order(len(examples), plan.seed, epoch)
+        stop = min(position.step - start + resolved.steps_per_epoch, resolved.total_steps)
+        # All at once: between two steps, which leave the processor's caches to others, each takes five times as long.
+        rates = [learning_rate(step, resolved, plan.hyperparameters) for step in range(position.step, stop)]
+        for rate, batch in zip(rates, examples.batches(order_N, resolved.batch_size, start), strict=False):
+            run.stepper(batch, rate)
+            position.step += 1
+            now = monotonic()
+            if now >= report_at:
+                run.report()
+                report_at = now + REPORT_S
+            if callback.should_stop():
+                return Outcome(finished=False, position=position, checkpoint=run.save())
+            if now >= checkpoint_at:
+                run.save()
+                checkpoint_at = monotonic() + plan.checkpoint_every_s
+        run.end_of_epoch()
+
+    position.finished = True
+    run.measure_best()
+    run.report()
+    return Outcome(True, position, run.best_weights(), run.save())
+
+
+class _Run:
+    """The moving parts of one training run."""
+
+    def __init__(self, prepared: Prepared, plan: Plan, callback: Callback) -> None:
+        self.prepared = prepared
+        self.plan = plan
+        self.callback = callback
+        self.network = prepared.network.train()
+        self.stepper: Stepper = make_stepper(prepared.design, self.network, plan.hyperparameters)
+        self.position = Position()
+        self._best: dict[str, Tensor] = {}
+        self._started_at = monotonic()
+        self._first_step = 0
+
+    def restore(self, saved: TrainingState | None) -> None:
+        """Continue from a checkpoint as if there had been no stop."""
+        if saved is None:
+            return
+        self.position = saved.position
+        self._first_step = saved.position.step
+        self.network.load_state_dict(saved.weights)
+        self.stepper.load_state(saved.optimizer)
+        self._best = saved.best_weights
+        checkpoint.restore_random_states(saved.random)
+
+    def save(self) -> Path:
+        """Write a checkpoint and tell the callback where it is."""
+        state = TrainingState(
+            position=self.position,
+            design=self.prepared.design.to_dict(),
+            weights=self.network.state_dict(),
+            optimizer=self.stepper.state(),
+            best_weights=self._best,
+            random=checkpoint.random_states(),
+        )
+        path = checkpoint.write(state, self.plan.checkpoints / f"step-{self.position.step:010d}")
+        self.callback.on_checkpoint(path, self.position)
+        return path
+
+    def report(self) -> None:
+        """Say where training is, at the rate of this attempt alone."""
+        elapsed = monotonic() - self._started_at
+        steps = self.position.step - self._first_step
+        resolved = self.prepared.resolved
+        rate = steps / elapsed if elapsed > 0 else 0.0
+        left = 0 if self.position.finished else resolved.total_steps - self.position.step
+        progress: dict[str, Any] = {
+            "step": self.position.step,
+            "total_steps": resolved.total_steps,
+            "epoch": self.position.step / resolved.steps_per_epoch,
+            "fraction": 1.0 if self.position.finished else self.position.step / resolved.total_steps,
+            "examples_per_second": rate * min(resolved.batch_size, len(self.prepared.train)),
+            "eta_seconds": left / rate if rate > 0 else None,
+        }
+        if not self.position.finished:
+            value = float(self.stepper.loss())
+            progress["loss"] = value if math.isfinite(value) else None
+        self.callback.on_step(progress)
+
+    def _check_loss(self) -> None:
+        """Raise Diverged when the last loss is no number."""
+        loss = float(self.stepper.loss())
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"The loss is {loss} at step {self.position.step}: training diverged.",
+                hint="Lower hyperparameters.learning_rate, or set hyperparameters.gradient_clip to 1.",
+                param="hyperparameters.learning_rate",
+            )
+
+    def end_of_epoch(self) -> None:
+        """When it is due: check the loss, evaluate, keep the best weights, stop when nothing improves."""
+        resolved, validation = self.prepared.resolved, self.prepared.validation
+        epoch, rest = divmod(self.position.step, resolved.steps_per_epoch)
+        last = self.position.step >= resolved.total_steps
+        if not (last or (rest == 0 and epoch % resolved.evaluate_every_epochs == 0)):
+            return
+        self._check_loss()
+        if validation is None:
+            return
+        values = evaluate(self.prepared.design, self.network, validation)
+        self.callback.on_evaluation(
+            "validation", self.position.step, self.position.step / resolved.steps_per_epoch, values
+        )
+        self._keep_if_best(values)
+
+    def _keep_if_best(self, values: dict[str, Any]) -> None:
+        stopping = self.plan.early_stopping
+        value = float(values[self.prepared.design.task.monitor])
+        if is_better(
+            self.prepared.design.task.monitor,
+            value,
+            self.position.best_value,
+            stopping.min_delta if stopping else 0.0,
+        ):
+            self.position.best_value, self.position.best_step = value, self.position.step
+            self.position.evaluations_without_gain = 0
+            self._best = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+            return
+        self.position.evaluations_without_gain += 1
+        if stopping is not None and self.position.evaluations_without_gain >= stopping.patience:
+            self.position.finished = True
+
+    def measure_best(self) -> None:
+        """Put the best weights in place and measure them on every part there is."""
+        if self._best:
+            self.network.load_state_dict(self._best)
+        epoch = self.position.step / self.prepared.resolved.steps_per_epoch
+        parts = {
+            "train": self.prepared.train,
+            "validation": self.prepared.validation,
+            "test": self.prepared.test,
+        }
+        for split, examples in parts.items():
+            if examples is None:
+                continue
+            values = evaluate(self.prepared.design, self.network, examples)
+            self.position.metrics[split] = values
+            self.callback.on_evaluation(split, self.position.step, epoch, values)
+
+    def best_weights(self) -> dict[str, Tensor]:
+        """Return the weights that were measured, on the CPU."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
