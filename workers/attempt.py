@@ -1,0 +1,189 @@
+"""The supervision of one attempt: messages in, heartbeats out, commands through, and an end in every case."""
+
+from __future__ import annotations
+
+import queue
+import time
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from store import artifacts, attempts
+from store.attempts import Measurement, Token
+from store.errors import Fenced
+from store.records import JobRecord
+from store.states import State
+from workers.assignment import log_path
+from workers.context import Context
+from workers.protocol import EXPECTED_ERROR, STOPPED_AT_CHECKPOINT, Assignment
+from workers.supervision import Child
+
+log = structlog.get_logger(__name__)
+
+# A worker that cannot reach the database must have stopped before somebody else may start.
+LEASE_MARGIN_S = 5.0
+
+
+class Ending(Enum):
+    """How an attempt ended."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped at a checkpoint"
+    REFUSED = "refused by an expected error"
+    CRASHED = "crashed"
+
+
+class Attempt:
+    """One child process and what it has said so far."""
+
+    def __init__(self, context: Context, token: Token, given: Assignment) -> None:
+        self._context = context
+        self._token = token
+        self._given = given
+        self._child: Child
+        self._progress: dict[str, Any] | None = None
+        self._metrics = _measured_before(context, token)
+        self._measurements: list[Measurement] = []
+        self._stop_by: float | None = None
+        self._beat_at = time.monotonic()
+        self.result: dict[str, Any] = {}
+        self.error: dict[str, Any] = {}
+        self.reason = ""
+
+    def supervise(self) -> Ending:
+        """Run the child to its end; raises Fenced, with the child dead, when the job is lost to another worker."""
+        self._child = Child(self._given, log_path(self._context.settings, self._token))
+        try:
+            while (message := self._next_message()) is not None:
+                self._hear(message)
+            code = self._child.wait()
+            self._beat()
+        except BaseException:
+            self._child.kill()
+            self._child.wait()
+            raise
+        return self._ending(code)
+
+    def _next_message(self) -> dict[str, Any] | None:
+        """Return the child's next message, beating the heart meanwhile; None once its output has ended."""
+        while True:
+            due_in = self._beat_at + self._context.settings.heartbeat_s - time.monotonic()
+            if due_in <= 0:
+                self._beat()
+                self._escalate()
+                continue
+            try:
+                return self._child.messages.get(timeout=due_in)
+            except queue.Empty:
+                continue
+
+    def _beat(self) -> None:
+        """Extend the lease, hand over what was heard, and obey the state that comes back."""
+        try:
+            with self._context.database.write() as session:
+                state = attempts.heartbeat(
+                    session,
+                    self._token,
+                    self._context.settings.lease_s,
+                    progress=self._progress,
+                    metrics=self._metrics if self._measurements else None,
+                    measurements=self._measurements,
+                )
+        except DBAPIError as error:
+            silence = time.monotonic() - self._beat_at
+            if silence > max(self._context.settings.lease_s - LEASE_MARGIN_S, 1.0):
+                raise Fenced("The database could not be reached for almost a whole lease.") from error
+            log.warning("heartbeat failed; will try again", error=str(error.orig))
+            time.sleep(min(0.5, self._context.settings.heartbeat_s))
+            return
+        self._beat_at = time.monotonic()
+        self._progress, self._measurements = None, []
+        self._obey(state)
+
+    def _obey(self, state: State) -> None:
+        if state is State.CANCELLING:
+            self.reason = "cancelled"
+            self._child.kill()
+        elif state is State.PAUSING:
+            self._ask_to_stop("paused")
+        elif self._context.drain.requested():
+            self._ask_to_stop("the worker is shutting down")
+
+    def _ask_to_stop(self, reason: str) -> None:
+        if self._stop_by is None:
+            self.reason = reason
+            self._stop_by = time.monotonic() + self._context.settings.stop_grace_s
+            self._child.stop()
+
+    def _escalate(self) -> None:
+        if self._stop_by is not None and time.monotonic() > self._stop_by:
+            log.warning("the child did not stop in time and is killed", job=self._token.job_id)
+            self._child.kill()
+
+    def _ending(self, code: int) -> Ending:
+        if code == 0 and self.result:
+            return Ending.FINISHED
+        if code == EXPECTED_ERROR and self.error:
+            return Ending.REFUSED
+        if code == STOPPED_AT_CHECKPOINT or self.reason:
+            # Killed because it was asked to stop: no failure, it goes on from the last checkpoint that was published.
+            self.reason = self.reason or "stopped"
+            return Ending.STOPPED
+        self.reason = f"the training process died with {_describe(code)}"
+        return Ending.CRASHED
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        kind = message.pop("type", None)
+        if kind == "progress":
+            self._progress = message
+        elif kind == "metrics":
+            self._measure(message)
+        elif kind == "checkpoint":
+            self._publish_checkpoint(message)
+        elif kind == "resolved":
+            with self._context.database.write() as session:
+                attempts.describe(session, self._token, message["environment"], message["spec"])
+        elif kind == "result":
+            self.result = message
+        elif kind == "error":
+            self.error = message["error"]
+
+    def _measure(self, message: dict[str, Any]) -> None:
+        point = Measurement(**message)
+        self._measurements.append(point)
+        numbers = {name: value for name, value in point.values.items() if isinstance(value, int | float)}
+        self._metrics["latest"].setdefault(point.run, {})[point.split] = {"step": point.step, **numbers}
+        best = self._metrics["best"].setdefault(point.run, {}).get(point.split)
+        if best is None or numbers.get("loss", float("inf")) < best.get("loss", float("inf")):
+            self._metrics["best"][point.run][point.split] = {"step": point.step, **numbers}
+
+    def _publish_checkpoint(self, message: dict[str, Any]) -> None:
+        stored = {path: self._context.artifacts.add(self._path(path)) for path in message["files"]}
+        with self._context.database.write() as session:
+            for artifact in stored.values():
+                artifacts.register(session, artifact)
+            attempts.publish_checkpoint(
+                session,
+                self._token,
+                run=message["run"],
+                step=message["step"],
+                finished=message["finished"],
+                metrics=message["metrics"],
+                files={path.rsplit("/", 1)[-1]: artifact.sha256 for path, artifact in stored.items()},
+            )
+
+    def _path(self, relative: str) -> Path:
+        return Path(self._given.directory) / relative
+
+
+def _measured_before(context: Context, token: Token) -> dict[str, Any]:
+    # An attempt that resumes measures only what comes after; the best may lie before.
+    with context.database.read() as session:
+        return session.get_one(JobRecord, token.job_id).metrics or {"latest": {}, "best": {}}
+
+
+def _describe(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

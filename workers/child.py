@@ -1,0 +1,89 @@
+"""The child process of an attempt: reads its assignment, does the work, says what happens, dies with its supervisor.
+
+This is where torch is imported. It knows nothing of the database and the broker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import traceback
+from typing import Any
+
+from learning.errors import InvalidDataset, LearningError
+from store.jobs import INGEST
+from workers.protocol import EXPECTED_ERROR, STOP, STOPPED_AT_CHECKPOINT, Assignment
+
+
+class Channel:
+    """The child's side of the pipe."""
+
+    def __init__(self) -> None:
+        # Messages go out on a private copy, so that a library that prints cannot garble them.
+        self._output = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        self._lock = threading.Lock()
+        self.stop_requested = False
+        self.assignment = Assignment.from_line(sys.stdin.readline())
+        threading.Thread(target=self._listen, name="commands", daemon=True).start()
+
+    def send(self, kind: str, **message: Any) -> None:
+        """Say something."""
+        with self._lock:
+            self._output.write(json.dumps({"type": kind, **message}, allow_nan=False) + "\n")
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            if json.loads(line).get("command") == STOP:
+                self.stop_requested = True
+        # The end of the input means that the supervisor is gone: nobody would hear what comes of this.
+        os._exit(1)
+
+
+def main() -> int:
+    """Do the assignment; returns the exit code."""
+    channel = Channel()
+    try:
+        if channel.assignment.kind == INGEST:
+            from workers.ingestion_run import run_ingestion
+
+            return run_ingestion(channel)
+        from workers.training_run import run_training
+
+        return 0 if run_training(channel) else STOPPED_AT_CHECKPOINT
+    except InvalidDataset as error:
+        validation = {
+            "ok": False,
+            "error_count": error.error_count,
+            "warning_count": 0,
+            "errors": [row.to_dict() for row in error.errors],
+        }
+        channel.send("error", error={**error.to_dict(), "validation": validation})
+    except LearningError as error:
+        channel.send("error", error=error.to_dict())
+    except MemoryError:
+        channel.send("error", error=_out_of_memory())
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return EXPECTED_ERROR
+
+
+def _out_of_memory() -> dict[str, Any]:
+    return {
+        "code": "out_of_memory",
+        "message": "The job needs more memory than its process may use.",
+        "hint": "Send fewer or narrower rows, or lower hyperparameters.batch_size.",
+        "param": None,
+        "retryable": False,
+    }
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: the listening thread holds stdin, and joining native thread pools takes longer than the work.
+    os._exit(code)

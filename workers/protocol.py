@@ -1,0 +1,40 @@
+"""What a supervisor and its child process say to each other: JSON lines, one message each.
+
+To the child's stdin: first an assignment, then commands. From its stdout: messages, each with a `type`. When stdin
+closes the child dies. This file imports neither side's world, so both can share it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+STOPPED_AT_CHECKPOINT = 75  # EX_TEMPFAIL: come back later
+EXPECTED_ERROR = 65  # EX_DATAERR: the caller's mistake, told in an `error` message
+
+STOP = "stop"  # the only command: write a checkpoint and exit; why is the supervisor's business
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """All a child knows: no database, no broker, only a specification and files."""
+
+    job_id: str
+    attempt: int
+    kind: str
+    directory: str
+    spec: dict[str, Any]
+    files: dict[str, str] = field(default_factory=dict)
+    base: str | None = None
+    start: str | None = None
+    resume: dict[str, str] = field(default_factory=dict)  # run -> checkpoint directory
+
+    def to_line(self) -> str:
+        """Return the assignment as the first line of the child's input."""
+        return json.dumps(asdict(self)) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str) -> Assignment:
+        """Read the first line of input."""
+        return cls(**json.loads(line))

@@ -1,0 +1,87 @@
+"""What a finished attempt leaves behind: files stored first, then one transaction that makes them count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from store import artifacts, attempts, datasets, jobs, models
+from store.attempts import Token
+from store.records import JobRecord
+from store.states import State
+from workers.context import Context
+
+
+def publish(context: Context, token: Token, result: Mapping[str, Any]) -> None:
+    """Store the result's files and end the job; Fenced, with nothing written, when it is ours no more."""
+    stored = {name: context.artifacts.add(Path(path)) for name, path in result["files"].items()}
+    with context.database.write() as session:
+        job = session.get_one(JobRecord, token.job_id)
+        for artifact in stored.values():
+            artifacts.register(session, artifact)
+        if job.kind == jobs.INGEST:
+            attempts.complete(session, token, {"dataset": job.spec["dataset_id"]})
+            datasets.set_ingested(session, job.spec["dataset_id"], stored["table"], result["description"])
+            return
+        digests = {path: artifact.sha256 for path, artifact in stored.items()}
+        # First: it raises Fenced unless the job is still ours to complete, and then no version is made.
+        attempts.complete(session, token, {}, result["warnings"])
+        job.result = _register(session, job, result, digests)
+
+
+def _register(
+    session: Session, job: JobRecord, result: Mapping[str, Any], digests: Mapping[str, str]
+) -> dict[str, Any]:
+    output = job.spec.get("output") or {}
+    version = models.register(
+        session,
+        job.project,
+        job.id,
+        models.NewVersion(
+            model=output["model"],
+            kind="base" if job.kind == "pretrain" else "task",
+            task=result["task"],
+            architecture=result["architecture"],
+            modality=result["modality"],
+            metrics=result["metrics"],
+            lineage=_lineage(session, job),
+            files=digests,
+            aliases=tuple(output.get("aliases") or ()),
+        ),
+    )
+    newest = jobs.checkpoints(session, job.id)
+    return {
+        "model": version.model.name,
+        "version": version.record.number,
+        "ref": version.ref,
+        "checkpoint_id": next((c.id for c in reversed(newest) if c.run == result["run"]), None),
+        "metrics": result["metrics"],
+        "comparison": result["comparison"],
+    }
+
+
+def _lineage(session: Session, job: JobRecord) -> dict[str, Any]:
+    last = jobs.attempts(session, job.id)[-1]
+    return {
+        "job_id": job.id,
+        "base_model": job.spec.get("base_model"),
+        "base_version_id": job.base_version_id,
+        "continued_from": job.start_checkpoint_id,
+        "datasets": datasets.lineage(session, job.id),
+        "environment": last.environment,
+        "seed": job.spec.get("seed", 0),
+    }
+
+
+def refuse(session: Session, token: Token, error: Mapping[str, Any]) -> None:
+    """End the job as failed by its caller's mistake; an ingestion keeps what is wrong with the file."""
+    job = session.get_one(JobRecord, token.job_id)
+    details = dict(error)
+    validation = details.pop("validation", None)
+    ended = attempts.fail(session, token, details)
+    # Cancelled wins over failed, and a cancelled ingestion's dataset may be deleted already.
+    if ended is not None and ended.state == State.FAILED and job.kind == jobs.INGEST:
+        datasets.set_invalid(session, job.spec["dataset_id"], {"validation": validation})

@@ -1,0 +1,129 @@
+"""What a training job's child does: one run, or with `compare` two, then the model's directory and the verdict."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from learning import checkpoint, device, model
+from learning.checkpoint import Position
+from learning.comparison import compare
+from learning.config import TrainingSpec
+from learning.preparation import Prepared, prepare
+from learning.training import Outcome, Plan, train
+from workers.child import Channel
+
+
+def run_training(channel: Channel) -> bool:
+    """Train what is assigned; returns False when stopped at a checkpoint on request."""
+    given = channel.assignment
+    spec = TrainingSpec.model_validate(given.spec)
+    name = _run_name(spec, given.base, given.start)
+    prepared, outcome = _run(channel, spec, name, base=given.base)
+    if not outcome.finished:
+        return False
+    comparison = None
+    if spec.compare:
+        # The same network and preparation as the base model's, or the comparison would be of something else.
+        alike = TrainingSpec.model_validate({**given.spec, **prepared.design.recipe(), "compare": False})
+        _, twin = _run(channel, alike, "scratch", base=None)
+        if not twin.finished:
+            return False
+        comparison = compare(prepared.design.task, outcome.position.metrics, twin.position.metrics)
+    directory = Path(given.directory) / "model"
+    model.save(prepared.design, outcome.weights, directory)
+    channel.send(
+        "result",
+        run=name,
+        files={path.name: str(path) for path in sorted(directory.iterdir())},
+        task=prepared.design.task.name,
+        architecture=prepared.design.architecture.name,
+        modality=prepared.design.modality.name,
+        metrics=outcome.position.metrics,
+        comparison=comparison,
+        warnings=prepared.warnings,
+    )
+    return True
+
+
+def _run_name(spec: TrainingSpec, base: str | None, start: str | None) -> str:
+    if start is not None:
+        return "continued"
+    if base is not None:
+        return "pretrained"
+    return "pretrain" if spec.kind == "pretrain" else "scratch"
+
+
+def _run(channel: Channel, spec: TrainingSpec, name: str, base: str | None) -> tuple[Prepared, Outcome]:
+    given = channel.assignment
+    target = device.choose_device(spec.device)
+    device.pin(spec.seed, spec.threads)
+    channel.send("progress", phase="preparing", run=name, fraction=0.0)
+    prepared = prepare(
+        spec,
+        {part: Path(path) for part, path in given.files.items()},
+        base=Path(base) if base else None,
+        start=Path(given.start) if given.start else None,
+        device=target,
+    )
+    if name != "scratch" or not spec.compare:
+        channel.send("resolved", environment=device.describe(target), spec=_resolved(spec, prepared))
+    device.pin(spec.seed, spec.threads, prepared.network)
+    plan = Plan(
+        hyperparameters=spec.hyperparameters,
+        early_stopping=spec.early_stopping,
+        seed=spec.seed,
+        checkpoints=Path(given.directory) / "checkpoints" / name,
+    )
+    saved = checkpoint.read(Path(given.resume[name])) if name in given.resume else None
+    return prepared, train(prepared, plan, _Reporter(channel, name), saved)
+
+
+def _resolved(spec: TrainingSpec, prepared: Prepared) -> dict[str, Any]:
+    """Return the specification with a number behind every "auto"."""
+    numbers = prepared.resolved.model_dump()
+    whole = spec.model_dump(mode="json")
+    whole["hyperparameters"] |= {name: value for name, value in numbers.items() if name in whole["hyperparameters"]}
+    return whole
+
+
+class _Reporter:
+    """The trainer's callback: tells the supervisor, and the log."""
+
+    def __init__(self, channel: Channel, run: str) -> None:
+        self._channel = channel
+        self._run = run
+
+    def on_step(self, progress: dict[str, Any]) -> None:
+        """Send progress."""
+        self._channel.send("progress", phase="training", run=self._run, updated_at=time.time(), **progress)
+
+    def on_evaluation(self, split: str, step: int, epoch: float, values: dict[str, Any]) -> None:
+        """Send what was measured; what JSON cannot say is null."""
+        clean = {name: _finite(value) for name, value in values.items()}
+        self._channel.send("metrics", run=self._run, split=split, step=step, epoch=epoch, values=clean)
+        numbers = ", ".join(f"{name} {value:.4f}" for name, value in clean.items() if isinstance(value, float))
+        print(f"{self._run} step {step} {split}: {numbers}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def on_checkpoint(self, path: Path, position: Position) -> None:
+        """Send where the checkpoint lies; the supervisor publishes it."""
+        root = Path(self._channel.assignment.directory)
+        self._channel.send(
+            "checkpoint",
+            run=self._run,
+            step=position.step,
+            finished=position.finished,
+            metrics=position.metrics,
+            files=[str(file.relative_to(root)) for file in sorted(path.iterdir())],
+        )
+
+    def should_stop(self) -> bool:
+        """Return whether the supervisor asked for a stop."""
+        return self._channel.stop_requested
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
