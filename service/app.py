@@ -1,0 +1,89 @@
+"""The application: made from settings, nothing at import."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from anyio import CapacityLimiter
+from fastapi import APIRouter, FastAPI
+
+from service import catalogue, datasets, errors, health, jobs, keys, models, predictions, queue_view
+from service.guard import Guard
+from service.predictors import Predictors
+from service.settings import ServiceSettings
+from service.state import State
+from store import queue
+from store.artifacts import ArtifactStore
+from store.database import Database
+from store.upkeep import Sweeper
+
+VERSION = "0.1.0"
+POLLER_THREADS = 2
+# A multipart body is the file and some lines around it.
+MULTIPART_OVERHEAD_BYTES = 1 << 20
+
+
+def create_app(settings: ServiceSettings) -> FastAPI:
+    """Return the application; what it needs is opened when the server starts it."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        state = _open(settings)
+        app.state.opened = state
+        state.sweeper.start()
+        # torch takes longer to import than everything else together: ready first, then warm.
+        threading.Thread(target=_import_learning, name="warm-up", daemon=True).start()
+        yield
+        state.sweeper.stop()
+        state.database.close()
+
+    app = FastAPI(
+        title="Anneal",
+        version=VERSION,
+        summary="Pretrain on unlabelled data, finetune on a few labels, serve the model.",
+        lifespan=lifespan,
+        docs_url="/docs" if settings.docs else None,
+        redoc_url=None,
+        responses={"default": {"description": "A problem (RFC 9457).", "content": {"application/problem+json": {}}}},
+    )
+    api = APIRouter(prefix="/api/v1")
+    for part in (datasets, jobs, models, predictions, catalogue, keys, queue_view):
+        api.include_router(part.router)
+    app.include_router(api)
+    app.include_router(health.router)
+    app.add_middleware(
+        Guard,
+        hosts=settings.host_names,
+        max_body_bytes=settings.max_body_bytes,
+        max_upload_bytes=settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES,
+        uploads=frozenset({app.url_path_for("upload")}),
+    )
+    errors.install(app)
+    return app
+
+
+def _open(settings: ServiceSettings) -> State:
+    database = Database(settings.resolved_database_url)
+    artifacts = ArtifactStore(settings.artifacts_dir)
+    celery = queue.create_celery(settings)
+    return State(
+        settings=settings,
+        database=database,
+        artifacts=artifacts,
+        celery=celery,
+        sweeper=Sweeper(database, celery, settings),
+        predictors=Predictors(artifacts, settings.predictor_memory_bytes),
+        pollers=CapacityLimiter(POLLER_THREADS),
+    )
+
+
+def _import_learning() -> None:
+    import learning.prediction  # noqa: F401
+
+
+def openapi() -> dict[str, Any]:
+    """Return the OpenAPI document of the default settings."""
+    return create_app(ServiceSettings()).openapi()

@@ -1,0 +1,281 @@
+"""Every error as RFC 9457 problem+json: what, where, the value, the fix. No traceback reaches a caller."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import IntegrityError, OperationalError
+from starlette.exceptions import HTTPException
+
+from learning import errors as learning_errors
+from store import errors as store_errors
+
+log = structlog.get_logger(__name__)
+
+
+class ApiError(Exception):
+    """An error of the HTTP edge itself."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        hint: str | None = None,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+        errors: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.param = param
+        self.retry_after_s = retry_after_s
+        self.errors = list(errors)
+
+
+# The one table from what went wrong to a status; the most special class of an error that is listed decides.
+STATUS: dict[type[Exception], int] = {
+    store_errors.NotFound: 404,
+    store_errors.Conflict: 409,
+    store_errors.IdempotencyMismatch: 422,
+    store_errors.TooLarge: 413,
+    store_errors.StoreError: 500,
+    learning_errors.LearningError: 422,
+}
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    hint: str | None = None,
+    param: str | None = None,
+    errors: Sequence[dict[str, Any]] = (),
+    retry_after_s: int | None = None,
+) -> Response:
+    """Return a problem document."""
+    body = {
+        "type": f"urn:anneal:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": request.url.path,
+        "code": code,
+        "param": param,
+        "hint": hint,
+        "retryable": status in (429, 503),
+        "request_id": request.scope.get("request_id"),
+        "errors": list(errors),
+    }
+    headers = {"Retry-After": str(retry_after_s)} if retry_after_s is not None else {}
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status == HTTPStatus.CONFLICT:
+        headers["x-should-retry"] = "false"
+    return Response(json.dumps(body), status, headers, media_type="application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application with a problem."""
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(store_errors.StoreError, _known_error)
+    app.add_exception_handler(learning_errors.LearningError, _known_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(OperationalError, _database_error)
+    app.add_exception_handler(IntegrityError, _lost_race)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return problem(
+        request,
+        error.status,
+        error.code,
+        error.message,
+        hint=error.hint,
+        param=error.param,
+        errors=error.errors,
+        retry_after_s=error.retry_after_s,
+    )
+
+
+async def _known_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, store_errors.StoreError | learning_errors.LearningError)
+    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    return problem(request, status, error.code, error.message, hint=error.hint, param=error.param)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    if found[0]["type"] == "json_invalid":
+        return _malformed_json(request, found[0])
+    if _is_foreign_content(request, found):
+        return _foreign_content(request)
+    errors = _by_pointer([_field_error(item) for item in found])
+    first = errors[0]
+    more = f" And {len(errors) - 1} more." if len(errors) > 1 else ""
+    return problem(
+        request,
+        422,
+        "invalid_request",
+        first["message"] + more,
+        param=first["pointer"].strip("/").replace("/", ".") or None,
+        hint="See /docs for what this request takes.",
+        errors=errors,
+    )
+
+
+def _malformed_json(request: Request, item: dict[str, Any]) -> Response:
+    reason = item.get("ctx", {}).get("error", "cannot be read")
+    return problem(
+        request,
+        422,
+        "malformed_json",
+        f"The body is no JSON: {reason} at character {item['loc'][-1]}.",
+        hint="Correct the body there; a JSON parser shows the place.",
+    )
+
+
+def _is_foreign_content(request: Request, found: Sequence[dict[str, Any]]) -> bool:
+    """Return whether a body came with a content type by which it could not be read at all."""
+    length = request.headers.get("content-length", "")
+    if length == "0" or (not length and "transfer-encoding" not in request.headers):
+        return False
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if all(item["loc"] == ("body",) for item in found):
+        return not (kind == "application/json" or kind.endswith("+json"))
+    return found[0]["loc"] == ("body", "file") and kind != "multipart/form-data"
+
+
+def _foreign_content(request: Request) -> Response:
+    kind = request.headers.get("content-type", "")
+    wanted = "multipart/form-data" if request.url.path.endswith("/datasets") else "application/json"
+    return problem(
+        request,
+        415,
+        "unsupported_media_type",
+        f'This path takes {wanted}, not "{_cut(kind)}".'
+        if kind
+        else f"The body has no Content-Type; {wanted} is taken.",
+        hint=f'Send "Content-Type: {wanted}".',
+        param="Content-Type",
+    )
+
+
+# How pydantic names the alternatives of a union within a path; the caller asked for a field.
+_UNION_TAG = re.compile(r"str|dict|int|float|bool|.*\[.*|constrained-.*|function-.*|[A-Z]\w*")
+
+
+def _by_pointer(errors: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one error per place: the first alternative's, since the others only say that it was not them either."""
+    return list({error["pointer"]: error for error in reversed(errors)}.values())[::-1]
+
+
+def _field_error(item: dict[str, Any]) -> dict[str, Any]:
+    place, *path = item["loc"]
+    names = [str(part) for part in path if not _UNION_TAG.fullmatch(str(part))]
+    where = ".".join(names) or str(place)
+    value = item.get("input")
+    shown = "" if item["type"] == "missing" or isinstance(value, dict | list) else f" Got {_shown(value)}."
+    return {
+        "code": item["type"],
+        "message": f"{where}: {item['msg']}.{shown}",
+        "pointer": "/" + "/".join(names),
+        "value": None if isinstance(value, dict | list) else _shown(value),
+    }
+
+
+def _shown(value: Any) -> str:
+    return _cut(f'"{value}"' if isinstance(value, str) else str(value))
+
+
+def _cut(text: str) -> str:
+    # Half of a surrogate pair, which JSON can spell, cannot be written in UTF-8.
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
+    hints = {
+        404: "See /docs for the paths there are.",
+        413: "Send a smaller body, or raise ANNEAL_MAX_UPLOAD_BYTES or ANNEAL_MAX_BODY_BYTES on the server.",
+    }
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(request))
+        hints[405] = f"Allowed here: {headers['Allow']}."
+    details = {
+        400: "The body cannot be read: it is nested too deeply, not UTF-8, or broken off.",
+        404: f"No such path: {request.url.path}.",
+        405: f"{request.method} is not allowed on {request.url.path}.",
+        413: "The body is larger than this path takes.",
+    }
+    response = problem(
+        request,
+        error.status_code,
+        codes.get(error.status_code, "invalid_request"),
+        details.get(error.status_code, str(error.detail)),
+        hint=hints.get(error.status_code),
+    )
+    response.headers.update(headers)
+    return response
+
+
+def _methods(request: Request) -> list[str]:
+    """Return what the path takes; the router itself names only its first endpoint's methods."""
+    paths = request.app.openapi()["paths"]
+    found = {
+        method.upper()
+        for template, methods in paths.items()
+        if re.fullmatch(re.sub(r"\{[^}]*\}", "[^/]+", template), request.url.path)
+        for method in methods
+    }
+    return sorted(found)
+
+
+async def _database_error(request: Request, error: Exception) -> Response:
+    log.error("database unavailable", error=str(error))
+    return problem(
+        request, 503, "database_unavailable", "The database does not answer; nothing was changed.", retry_after_s=2
+    )
+
+
+async def _lost_race(request: Request, error: Exception) -> Response:
+    log.warning("constraint violated", error=str(error))
+    return problem(
+        request,
+        409,
+        "conflict",
+        "Something that this request refers to was changed or deleted at the same time; nothing was changed.",
+        hint="Look at it again, then repeat the request if it still makes sense.",
+    )
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    # The server logs the traceback itself once this handler has answered.
+    log.error("unexpected error", error=repr(error), request_id=request.scope.get("request_id"))
+    return problem(
+        request,
+        500,
+        "internal_error",
+        "Something went wrong on the server; the details are in its log.",
+        hint="Tell the operator the request_id.",
+    )

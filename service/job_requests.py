@@ -1,0 +1,279 @@
+"""What a caller asks of a job, and what it means: datasets, base model and task checked, options resolved."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from learning.config import Columns, EarlyStopping, Hyperparameters, Split, TrainingSpec
+from learning.errors import InvalidConfig, InvalidData, UnknownName, did_you_mean
+from service.errors import ApiError
+from service.json_values import check_storable
+from store import datasets, models
+from store.datasets import Dataset
+from store.jobs import NewJob
+from store.models import NAME, Version
+from store.records import CheckpointRecord, JobRecord
+
+DEFAULT_PRETRAINING = "masked-features"
+
+
+def _model_name(name: str) -> str:
+    if NAME.fullmatch(name) is None:
+        raise ValueError("a name is made of a-z, 0-9, '.', '_' and '-', starts with a letter or digit, at most 64 long")
+    return name
+
+
+ModelName = Annotated[str, AfterValidator(_model_name)]
+
+
+class Request(BaseModel):
+    """A request body: unknown fields are refused, so that a typing error is no silent default."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class StoredRequest(Request):
+    """A request body that is kept: what the database cannot give back is refused."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_storable(cls, data: Any) -> Any:
+        check_storable(data)
+        return data
+
+
+class DatasetParts(Request):
+    """Datasets by part, where they are not to be cut out of one."""
+
+    train: str
+    validation: str | None = None
+    test: str | None = None
+
+
+class Resources(Request):
+    """Where and how long."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; default: by the network's size.")
+
+
+class Output(Request):
+    """Where the model is registered."""
+
+    model: ModelName | None = Field(None, description="Name in the registry; default: from the dataset and the task.")
+    aliases: list[ModelName] = Field(default_factory=list, max_length=16, description="Aliases to move to it.")
+
+
+class JobCreate(StoredRequest):
+    """A pretrain or finetune job."""
+
+    kind: Literal["pretrain", "finetune"]
+    task: str | None = Field(None, description="What to learn; see GET /tasks. Pretraining has a default.")
+    task_config: dict[str, Any] = Field(default_factory=dict, description="Options of the task.")
+    dataset: str | DatasetParts = Field(description="A dataset's id, or ids by part.")
+    architecture: str | dict[str, Any] | None = Field(
+        None, description='A name, or {"name": ..., options}; default: the base model\'s, or the first that fits.'
+    )
+    base_model: str | None = Field(None, description='Model to start from: "name", "name:3" or "name@alias".')
+    continue_from: str | None = Field(None, description="Checkpoint to go on from with other settings or rows.")
+    columns: Columns = Columns()
+    preprocessing: dict[str, Any] = Field(default_factory=dict, description="How columns become features.")
+    hyperparameters: Hyperparameters = Hyperparameters()
+    early_stopping: EarlyStopping | None = None
+    split: Split = Split()
+    compare: bool = Field(False, description="Also train the same network from scratch, and say whether it helped.")
+    resources: Resources = Resources()
+    output: Output = Output()
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    priority: int = Field(0, ge=-100, le=100, description="Higher runs earlier.")
+    name: str | None = Field(None, max_length=200)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+def resolve(session: Session, project: str, asked: JobCreate) -> NewJob:
+    """Return the job to queue; raises what is wrong with the request."""
+    from learning import preparation  # torch comes with it
+    from learning.tasks import task_named
+
+    parts = _parts(session, project, asked)
+    base = models.resolve(session, project, asked.base_model) if asked.base_model else None
+    checkpoint = _checkpoint(session, project, asked.continue_from) if asked.continue_from else None
+    _check_combination(asked, base)
+    task = task_named(asked.task or DEFAULT_PRETRAINING)
+    _check_base(base, task.modality)
+    architecture, options = _architecture(session, asked, base, checkpoint, task.modality)
+    spec = TrainingSpec(
+        kind=asked.kind,
+        task=task.name,
+        task_config=asked.task_config,
+        architecture=architecture,
+        architecture_config=options,
+        preprocessing=asked.preprocessing,
+        columns=asked.columns,
+        hyperparameters=asked.hyperparameters,
+        early_stopping=asked.early_stopping,
+        split=asked.split,
+        compare=asked.compare,
+        seed=asked.seed,
+        device=asked.resources.device,
+        threads=asked.resources.threads,
+    )
+    preparation.check(spec)
+    _check_columns(asked, parts["train"])
+    request = asked.model_dump(mode="json", exclude_unset=True)
+    request["output"] = {
+        **asked.output.model_dump(),
+        "model": asked.output.model or _default_name(parts, asked, task.name),
+    }
+    return NewJob(
+        kind=asked.kind,
+        project=project,
+        task=task.name,
+        name=asked.name,
+        spec={**request, "seed": asked.seed},
+        resolved=spec.model_dump(mode="json"),
+        datasets={role: dataset.record.id for role, dataset in parts.items()},
+        base_version_id=base.record.id if base else None,
+        start_checkpoint_id=checkpoint.id if checkpoint else None,
+        priority=asked.priority,
+        user_metadata=asked.metadata,
+    )
+
+
+def _parts(session: Session, project: str, asked: JobCreate) -> dict[str, Dataset]:
+    given = asked.dataset
+    ids = {"train": given} if isinstance(given, str) else given.model_dump(exclude_none=True)
+    parts = {role: datasets.get(session, project, dataset_id) for role, dataset_id in ids.items()}
+    for role, dataset in parts.items():
+        if dataset.status != datasets.READY:
+            raise ApiError(
+                409,
+                "dataset_not_ready",
+                f"Dataset {dataset.record.id} ({role}) is {dataset.status}, not ready.",
+                hint=f"See GET /api/v1/datasets/{dataset.record.id}?wait=30.",
+                param="dataset",
+            )
+    return parts
+
+
+def _checkpoint(session: Session, project: str, checkpoint_id: str) -> CheckpointRecord:
+    # A foreign project's checkpoint is as good as none.
+    checkpoint = session.scalar(
+        select(CheckpointRecord)
+        .join(JobRecord, CheckpointRecord.job_id == JobRecord.id)
+        .where(CheckpointRecord.id == checkpoint_id, JobRecord.project == project)
+    )
+    if checkpoint is None:
+        raise UnknownName(
+            f'No checkpoint "{checkpoint_id}".',
+            hint="List a job's with GET /api/v1/jobs/{id}/checkpoints.",
+            param="continue_from",
+        )
+    return checkpoint
+
+
+def _check_combination(asked: JobCreate, base: Version | None) -> None:
+    if asked.kind == "finetune" and asked.task is None:
+        raise InvalidConfig("A finetune job needs a task.", hint="See GET /api/v1/tasks.", param="task")
+    if asked.preprocessing and (asked.base_model or asked.continue_from):
+        raise InvalidConfig(
+            "The preprocessing comes with the base model or the checkpoint.",
+            hint="Leave preprocessing out.",
+            param="preprocessing",
+        )
+    if base is not None and asked.continue_from is not None:
+        raise InvalidConfig("base_model and continue_from exclude each other.", param="continue_from")
+    if asked.compare and base is None:
+        raise InvalidConfig(
+            "compare trains the same network from scratch beside the pretrained one, so it needs a base_model.",
+            hint='Name one, such as "base_model": "my-base".',
+            param="compare",
+        )
+
+
+def _check_base(base: Version | None, modality: str) -> None:
+    if base is not None and base.record.modality != modality:
+        raise ApiError(
+            422,
+            "incompatible_model",
+            f"Base model {base.ref} learned from {base.record.modality} data; this task is for {modality} data.",
+            hint="Choose a base model of the same modality.",
+            param="base_model",
+        )
+
+
+def _architecture(
+    session: Session, asked: JobCreate, base: Version | None, checkpoint: CheckpointRecord | None, modality: str
+) -> tuple[str, dict[str, Any]]:
+    from learning.architectures import ARCHITECTURES
+
+    given = asked.architecture
+    if given is None:
+        if base is not None:
+            return base.record.architecture, {}
+        if checkpoint is not None:
+            return _trained_as(session, checkpoint)
+        return next(name for name, entry in ARCHITECTURES.items() if entry.modality == modality), {}
+    if base is not None or checkpoint is not None:
+        raise InvalidConfig(
+            "The architecture comes with the base model or the checkpoint.",
+            hint="Leave architecture out.",
+            param="architecture",
+        )
+    if isinstance(given, str):
+        return given, {}
+    options = dict(given)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise InvalidConfig('architecture needs a "name".', hint="See GET /api/v1/architectures.", param="architecture")
+    return name, options
+
+
+def _trained_as(session: Session, checkpoint: CheckpointRecord) -> tuple[str, dict[str, Any]]:
+    made_by = session.get_one(JobRecord, checkpoint.job_id).resolved or {}
+    return made_by["architecture"], made_by["architecture_config"]
+
+
+def _check_columns(asked: JobCreate, train: Dataset) -> None:
+    """Say what is wrong with the columns before anything is queued; the dataset's description knows enough."""
+    known = {column["name"]: column for column in (train.record.description or {}).get("columns", [])}
+    named = {
+        "columns.target": asked.columns.target_names(),
+        "columns.inputs": asked.columns.inputs or (),
+        "columns.ignore": asked.columns.ignore,
+        "split.group": (asked.split.group,) if asked.split.group else (),
+        "split.column": (asked.split.column,) if asked.split.column else (),
+    }
+    for param, names in named.items():
+        for name in names:
+            if name not in known:
+                raise UnknownName(
+                    f'Column "{name}" not found.{did_you_mean(name, known)}',
+                    hint=f"Columns: {', '.join(known)}.",
+                    param=param,
+                )
+    for name in asked.columns.target_names():
+        _check_target(name, known[name])
+
+
+def _check_target(name: str, column: Mapping[str, Any]) -> None:
+    unique = column.get("unique")
+    if unique is not None and unique < 2:
+        top = column.get("top") or []
+        only = f'only the value "{top[0]["value"]}"' if unique and top else f"{unique} different values"
+        raise InvalidData(
+            f'Column "{name}" has {only}; there is nothing to predict.',
+            hint="Add examples of another class, or choose another target.",
+            param="columns.target",
+        )
+
+
+def _default_name(parts: Mapping[str, Dataset], asked: JobCreate, task: str) -> str:
+    stem = re.sub(r"[^a-z0-9._-]+", "-", parts["train"].record.name.lower()).strip("-._") or "model"
+    return f"{stem[:40]}-{'base' if asked.kind == 'pretrain' else task}"[:64]

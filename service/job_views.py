@@ -1,0 +1,185 @@
+"""Jobs and what belongs to them as callers see them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from sqlalchemy import Row
+
+from service.times import rfc3339
+from store.records import AttemptRecord, CheckpointRecord, EventRecord, JobRecord, MetricRecord
+
+
+class JobView(BaseModel):
+    """A job as callers see it."""
+
+    id: str
+    object: Literal["job"] = "job"
+    kind: str
+    task: str | None
+    name: str | None
+    status: str
+    status_reason: str | None
+    created_at: str | None
+    queued_at: str | None
+    started_at: str | None
+    finished_at: str | None
+    attempt: int
+    failures: int
+    priority: int
+    queue: dict[str, Any] | None
+    progress: dict[str, Any] | None
+    metrics: dict[str, Any]
+    worker: str | None
+    error: dict[str, Any] | None
+    result: dict[str, Any] | None
+    spec: dict[str, Any]
+    resolved: dict[str, Any] | None
+    warnings: list[Any]
+    metadata: dict[str, Any]
+    urls: dict[str, str]
+
+    @classmethod
+    def of(cls, job: JobRecord | Row[Any], position: int | None = None) -> JobView:
+        """Return the view of a job; `position` counts the queued jobs before it."""
+        url = f"/api/v1/jobs/{job.id}"
+        return cls(
+            id=job.id,
+            kind=job.kind,
+            task=job.task,
+            name=job.name,
+            status=job.state,
+            status_reason=job.status_reason,
+            created_at=rfc3339(job.created_at),
+            queued_at=rfc3339(job.queued_at),
+            started_at=rfc3339(job.started_at),
+            finished_at=rfc3339(job.finished_at),
+            attempt=job.attempt,
+            failures=job.failures,
+            priority=job.priority,
+            queue=None
+            if position is None
+            else {"position": position + 1, "ahead": position, "reason": "waiting_for_worker"},
+            progress=_progress(job.progress),
+            metrics=job.metrics or {"latest": {}, "best": {}},
+            worker=job.owner,
+            error=job.error,
+            result=job.result,
+            spec=job.spec,
+            resolved=job.resolved,
+            warnings=job.warnings,
+            metadata=job.user_metadata,
+            urls={
+                "self": url,
+                **{part: f"{url}/{part}" for part in ("events", "metrics", "logs", "checkpoints", "attempts")},
+            },
+        )
+
+
+def _progress(stored: dict[str, Any] | None) -> dict[str, Any] | None:
+    return stored and {**stored, "updated_at": rfc3339(stored.get("updated_at"))}
+
+
+class EventView(BaseModel):
+    """Something that happened to a job."""
+
+    id: str
+    object: Literal["event"] = "event"
+    job_id: str
+    sequence: int
+    type: str
+    message: str
+    data: dict[str, Any]
+    created_at: str | None
+
+    @classmethod
+    def of(cls, event: EventRecord) -> EventView:
+        """Return the view of an event."""
+        return cls(
+            id=f"evt_{event.id}",
+            job_id=event.job_id,
+            sequence=event.sequence,
+            type=event.type,
+            message=event.message,
+            data=event.data,
+            created_at=rfc3339(event.created_at),
+        )
+
+
+class MetricView(BaseModel):
+    """What was measured at one step."""
+
+    id: str
+    run: str
+    split: str
+    step: int
+    epoch: float
+    attempt: int
+    values: dict[str, Any]
+    created_at: str | None
+
+    @classmethod
+    def of(cls, point: MetricRecord) -> MetricView:
+        """Return the view of a measurement."""
+        return cls(
+            id=str(point.id),
+            run=point.run,
+            split=point.split,
+            step=point.step,
+            epoch=point.epoch,
+            attempt=point.attempt,
+            values=point.measured,
+            created_at=rfc3339(point.created_at),
+        )
+
+
+class CheckpointView(BaseModel):
+    """A published checkpoint."""
+
+    id: str
+    object: Literal["checkpoint"] = "checkpoint"
+    job_id: str
+    run: str
+    step: int
+    finished: bool
+    attempt: int
+    metrics: dict[str, Any]
+    created_at: str | None
+
+    @classmethod
+    def of(cls, checkpoint: CheckpointRecord) -> CheckpointView:
+        """Return the view of a checkpoint."""
+        return cls(
+            id=checkpoint.id,
+            job_id=checkpoint.job_id,
+            run=checkpoint.run,
+            step=checkpoint.step,
+            finished=checkpoint.finished,
+            attempt=checkpoint.attempt,
+            metrics=checkpoint.metrics,
+            created_at=rfc3339(checkpoint.created_at),
+        )
+
+
+class AttemptView(BaseModel):
+    """One execution of a job."""
+
+    number: int
+    worker: str
+    started_at: str | None
+    ended_at: str | None
+    exit_reason: str | None
+    environment: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, attempt: AttemptRecord) -> AttemptView:
+        """Return the view of an attempt."""
+        return cls(
+            number=attempt.number,
+            worker=attempt.worker,
+            started_at=rfc3339(attempt.started_at),
+            ended_at=rfc3339(attempt.ended_at),
+            exit_reason=attempt.exit_reason,
+            environment=attempt.environment,
+        )

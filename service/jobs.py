@@ -1,0 +1,246 @@
+"""Jobs: submit, look, wait, pause, resume, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import PlainTextResponse
+from pydantic import Field
+from sqlalchemy import Row, select
+from sqlalchemy.orm import Session
+
+from service import job_requests
+from service.dependencies import Authorization, IdempotencyKey, JobsKey, Listing, Paged, Scheme, Wait, authorize
+from service.event_stream import event_stream
+from service.job_requests import JobCreate
+from service.job_views import AttemptView, CheckpointView, EventView, JobView, MetricView
+from service.state import Opened, State
+from store import idempotency, jobs
+from store.errors import Conflict
+from store.keys import Principal
+from store.records import JobRecord
+from store.states import TERMINAL
+from store.states import State as JobState
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+POLL_S = 0.2
+MOST_EVENTS = 2**31 - 1  # what the column holds
+
+
+@router.post("", status_code=202)
+def create_job(
+    asked: JobCreate, state: Opened, caller: JobsKey, response: Response, key: IdempotencyKey = None
+) -> JobView:
+    """Queue a pretrain or finetune job."""
+    with state.database.write() as session:
+        request = idempotency.fingerprint("jobs", asked.model_dump_json())
+        earlier = idempotency.begin(session, caller.project, key, request) if key else None
+        if earlier is not None:
+            job = jobs.get(session, caller.project, earlier.resource_id or "")
+        else:
+            job = jobs.submit(session, job_requests.resolve(session, caller.project, asked))
+            if key:
+                idempotency.finish(session, caller.project, key, job.id)
+        session.refresh(job)
+        view = _view(session, job)
+    state.sweeper.wake()
+    response.headers["Location"] = view.urls["self"]
+    return view
+
+
+def _view(session: Session, job: JobRecord | Row[Any]) -> JobView:
+    position = jobs.queue_position(session, job) if job.state == JobState.QUEUED else None
+    return JobView.of(job, position)
+
+
+@router.get("")
+def list_jobs(
+    state: Opened,
+    caller: JobsKey,
+    page: Paged,
+    status: JobState | None = None,
+    kind: Annotated[str | None, Query(description='Default: all but "ingest".')] = None,
+    name: str | None = None,
+) -> Listing[JobView]:
+    """Return the project's jobs, newest first."""
+    query = select(JobRecord).where(JobRecord.project == caller.project)
+    query = query.where(JobRecord.kind == kind if kind else JobRecord.kind != jobs.INGEST)
+    if status:
+        query = query.where(JobRecord.state == status)
+    if name:
+        query = query.where(JobRecord.name == name)
+    with state.database.read() as session:
+        found = session.scalars(page.apply(query, JobRecord.id))
+        return Listing[JobView].of([_view(session, job) for job in found], page)
+
+
+@router.get("/{job_id}", response_model=JobView)
+async def get_job(
+    job_id: str,
+    state: Opened,
+    _: Scheme,
+    authorization: Authorization = "",
+    wait: Wait = 0,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Return a job with its ETag.
+
+    With `wait`, not before it has ended, or differs from If-None-Match if that is given, or the time is over.
+    """
+    until = time.monotonic() + wait
+    while True:
+        body, finished = await to_thread.run_sync(_load, state, authorization, job_id, limiter=state.pollers)
+        tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        changed = not _names(if_none_match, tag)
+        if finished or (changed and if_none_match is not None) or time.monotonic() >= until:
+            break
+        await asyncio.sleep(POLL_S)
+    headers = {"ETag": tag, **({} if finished else {"Retry-After": "1"})}
+    if not changed:
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type="application/json", headers=headers)
+
+
+def _names(if_none_match: str | None, tag: str) -> bool:
+    given = (if_none_match or "").split(",")
+    return any(entry.strip().removeprefix("W/") in (tag, "*") for entry in given)
+
+
+def _load(state: State, authorization: str, job_id: str) -> tuple[bytes, bool]:
+    # Services poll this more than all else: who asks and what for in one transaction on one thread.
+    with state.database.read() as session:
+        job = jobs.snapshot(session, authorize(session, authorization, "jobs").project, job_id)
+        return _view(session, job).model_dump_json().encode(), job.state in TERMINAL
+
+
+class JobPatch(job_requests.StoredRequest):
+    """What may change about a job; the priority only until it has ended."""
+
+    name: str | None = Field(None, max_length=200)
+    priority: int | None = Field(None, ge=-100, le=100)
+    metadata: dict[str, Any] | None = None
+
+
+@router.patch("/{job_id}")
+def change_job(job_id: str, patch: JobPatch, state: Opened, caller: JobsKey) -> JobView:
+    """Change a job's name, priority or metadata."""
+    with state.database.write() as session:
+        job = jobs.get(session, caller.project, job_id)
+        changes = patch.model_dump(exclude_none=True)
+        if "priority" in changes and job.state in TERMINAL:
+            raise Conflict(
+                f"Job {job_id} is {job.state}; its priority means nothing any more.",
+                hint="Leave priority out.",
+                param="priority",
+            )
+        if "metadata" in changes:
+            changes["user_metadata"] = changes.pop("metadata")
+        for field, value in changes.items():
+            setattr(job, field, value)
+        session.flush()
+        return _view(session, job)
+
+
+@router.post("/{job_id}/cancel")
+def cancel_job(job_id: str, state: Opened, caller: JobsKey) -> JobView:
+    """Cancel a job: at once if it waits, within two seconds if it runs."""
+    return _command(state, caller, job_id, jobs.cancel)
+
+
+@router.post("/{job_id}/pause")
+def pause_job(job_id: str, state: Opened, caller: JobsKey) -> JobView:
+    """Stop a job at a checkpoint, to be resumed."""
+    return _command(state, caller, job_id, jobs.pause)
+
+
+@router.post("/{job_id}/resume")
+def resume_job(job_id: str, state: Opened, caller: JobsKey) -> JobView:
+    """Queue a paused job again; it goes on where it stopped."""
+    return _command(state, caller, job_id, jobs.resume)
+
+
+def _command(
+    state: State, caller: Principal, job_id: str, command: Callable[[Session, str, str], JobRecord]
+) -> JobView:
+    with state.database.write() as session:
+        view = _view(session, command(session, caller.project, job_id))
+    state.sweeper.wake()
+    return view
+
+
+@router.get("/{job_id}/events", response_model=Listing[EventView])
+def job_events(
+    job_id: str,
+    request: Request,
+    state: Opened,
+    caller: JobsKey,
+    after: Annotated[int, Query(ge=0, le=MOST_EVENTS, description="Only events after this sequence number.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=100)] = 100,
+    last_event_id: Annotated[int | None, Header(ge=0, le=MOST_EVENTS)] = None,
+) -> Response | Listing[EventView]:
+    """Return what happened to a job: a list, or a stream when `Accept: text/event-stream` asks for one."""
+    with state.database.read() as session:
+        jobs.get(session, caller.project, job_id)
+        if "text/event-stream" in request.headers.get("accept", ""):
+            return event_stream(state.database, job_id, last_event_id or after)
+        found = [EventView.of(event) for event in jobs.events(session, job_id, after=after, limit=limit + 1)]
+    listing = Listing[EventView].of(found[:limit])
+    listing.has_more = len(found) > limit
+    return listing
+
+
+@router.get("/{job_id}/metrics")
+def job_metrics(
+    job_id: str,
+    state: Opened,
+    caller: JobsKey,
+    run: str | None = None,
+    after: Annotated[int, Query(ge=0, le=2**63 - 1, description="Only measurements after this id.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+) -> Listing[MetricView]:
+    """Return the series of what a job measured, oldest first."""
+    with state.database.read() as session:
+        jobs.get(session, caller.project, job_id)
+        found = jobs.metrics(session, job_id, run=run, after=after, limit=limit + 1)
+    listing = Listing[MetricView].of([MetricView.of(point) for point in found[:limit]])
+    listing.has_more = len(found) > limit
+    return listing
+
+
+@router.get("/{job_id}/logs", response_class=PlainTextResponse)
+def job_logs(job_id: str, state: Opened, caller: JobsKey) -> PlainTextResponse:
+    """Return what each attempt's process wrote on its standard error, the last megabyte of each."""
+    with state.database.read() as session:
+        jobs.get(session, caller.project, job_id)
+    directory = state.settings.job_logs_dir / job_id
+    texts = []
+    for path in sorted(directory.glob("attempt-*.log"), key=lambda path: int(path.stem.removeprefix("attempt-"))):
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - (1 << 20)))
+            texts.append(f"--- {path.stem}\n{file.read().decode(errors='replace')}")
+    return PlainTextResponse("".join(texts))
+
+
+@router.get("/{job_id}/checkpoints")
+def job_checkpoints(job_id: str, state: Opened, caller: JobsKey) -> Listing[CheckpointView]:
+    """Return a job's published checkpoints, oldest first."""
+    with state.database.read() as session:
+        jobs.get(session, caller.project, job_id)
+        return Listing[CheckpointView].of([CheckpointView.of(entry) for entry in jobs.checkpoints(session, job_id)])
+
+
+@router.get("/{job_id}/attempts")
+def job_attempts(job_id: str, state: Opened, caller: JobsKey) -> Listing[AttemptView]:
+    """Return a job's attempts, oldest first."""
+    with state.database.read() as session:
+        jobs.get(session, caller.project, job_id)
+        listing = Listing[AttemptView].of([AttemptView.of(entry) for entry in jobs.attempts(session, job_id)])
+    listing.first_id = listing.last_id = None
+    return listing

@@ -1,0 +1,41 @@
+"""The API process's settings: the store's and its own."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from pydantic import Field
+
+from store.settings import StoreSettings
+
+
+class ServiceSettings(StoreSettings):
+    """Every field is an environment variable with the prefix ANNEAL_."""
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
+    allowed_hosts: str = Field(
+        default="", description="Comma-separated host names that requests may name; empty: loopback names only."
+    )
+    max_upload_bytes: int = Field(default=10 << 30, ge=1, description="Largest upload in bytes.")
+    max_body_bytes: int = Field(default=32 << 20, ge=1, description="Largest JSON body in bytes.")
+    max_predict_inputs: int = Field(default=10_000, ge=1, description="Most inputs of one prediction request.")
+    predictor_memory_bytes: int = Field(default=2 << 30, ge=1, description="Memory for loaded models, in bytes.")
+    docs: bool = Field(default=True, description="Serve the interactive documentation at /docs.")
+    log_level: str = Field(default="info", description="Least severe messages to log.")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """Host names that a request may carry; "*" allows any."""
+        given = {name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip()}
+        return frozenset(given or {"127.0.0.1", "localhost", "[::1]", self.host.lower()})
