@@ -1,0 +1,3 @@
+from anneal.cli import main
+
+main()

@@ -1,0 +1,200 @@
+"""`anneal jobs`: submit, list, show, logs, cancel, pause, resume."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anneal.commands.output import (
+    JsonOption,
+    LimitOption,
+    age,
+    client,
+    print_fields,
+    print_json,
+    print_table,
+    tell,
+)
+from anneal.commands.specification import job_spec
+
+if TYPE_CHECKING:
+    from anneal.jobs import Job
+
+app = typer.Typer(help="Submit and watch training jobs.", no_args_is_help=True)
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, job_...")]
+
+
+@app.command()
+def submit(
+    file: Annotated[str | None, typer.Argument(metavar="[FILE]", help="A JSON request, or - for stdin.")] = None,
+    *,
+    kind: Annotated[str | None, typer.Option(help="pretrain or finetune.")] = None,
+    task: Annotated[str | None, typer.Option(help="For example tabular-classification.")] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="A dataset's id, or role=id for train, validation, test.")
+    ] = None,
+    target: Annotated[list[str] | None, typer.Option(help="The column to predict.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="Start from this model: name, name:3, name@alias.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="The network, for example mlp.")] = None,
+    model: Annotated[str | None, typer.Option(help="The name the result gets.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A hyperparameter, as name=value.", metavar="NAME=VALUE")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of everything random.")] = None,
+    compare: Annotated[bool | None, typer.Option(help="Train a twin from scratch beside it.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the job's end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a job, from a JSON file or from options; options win over the file."""
+    options = {
+        "kind": kind,
+        "task": task,
+        "base_model": base_model,
+        "architecture": architecture,
+        "seed": seed,
+        "compare": compare,
+        "name": name,
+    }
+    spec = job_spec(
+        file,
+        options,
+        datasets=dataset or [],
+        targets=target or [],
+        model=model,
+        hyperparameters=set_ or [],
+    )
+    with client() as service:
+        job = service.jobs.submit(spec)
+        if wait:
+            _wait(job, as_json)
+    _answer(job, as_json)
+    if wait and job.status != "succeeded":
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_jobs(
+    status: Annotated[str | None, typer.Option(help="For example running.")] = None,
+    kind: Annotated[str | None, typer.Option(help="pretrain or finetune.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only those with this name.")] = None,
+    limit: LimitOption = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List jobs, newest first."""
+    from anneal.progress import note, phase
+
+    with client() as service:
+        page = service.jobs.list(status=status, kind=kind, name=name, limit=limit).to_dict()
+    if as_json:
+        return print_json(page)
+    rows = [
+        (j["id"], j.get("name"), j["kind"], j.get("task"), phase(j), note(j), age(j.get("created_at")))
+        for j in page["data"]
+    ]
+    headers = ["id", "name", "kind", "task", "status", "", "made"]
+    print_table(headers, rows, empty="No jobs. Submit one: anneal jobs submit --help")
+    return None
+
+
+@app.command()
+def show(job_id: JobId, as_json: JsonOption = False) -> None:
+    """Show a job: state, progress, metrics, result or error."""
+    with client() as service:
+        _answer(service.jobs.get(job_id), as_json)
+
+
+@app.command()
+def logs(
+    job_id: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the job's events, one JSON a line.")] = False,
+) -> None:
+    """Print what a job has logged."""
+    import json
+
+    with client() as service:
+        job = service.jobs.get(job_id)
+        if as_json:
+            for event in job.events(follow=follow):
+                print(json.dumps(event.to_dict(), ensure_ascii=False), flush=True)
+            return
+        for text in job.follow_logs() if follow else [job.logs()]:
+            print(text, end="", flush=True)
+
+
+@app.command()
+def cancel(
+    job_id: JobId,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop a job for good."""
+    with client() as service:
+        _changed(service.jobs.cancel(job_id), as_json)
+
+
+@app.command()
+def pause(job_id: JobId, as_json: JsonOption = False) -> None:
+    """Stop a job at a checkpoint."""
+    with client() as service:
+        _changed(service.jobs.pause(job_id), as_json)
+
+
+@app.command()
+def resume(job_id: JobId, as_json: JsonOption = False) -> None:
+    """Go on with a paused job."""
+    with client() as service:
+        _changed(service.jobs.resume(job_id), as_json)
+
+
+def _wait(job: "Job", as_json: bool) -> None:
+    from anneal.errors import JobFailed
+
+    try:
+        job.wait(progress=True)
+    except JobFailed:
+        if as_json:
+            print_json(job.to_dict())
+        raise
+
+
+def _answer(job: "Job", as_json: bool) -> None:
+    if as_json:
+        print_json(job.to_dict())
+    else:
+        _print_job(job.to_dict())
+
+
+def _changed(job: "Job", as_json: bool) -> None:
+    if as_json:
+        print_json(job.to_dict())
+    else:
+        tell(f"{job.id} is {job.status}.")
+
+
+def _print_job(job: dict[str, Any]) -> None:
+    from anneal.progress import note
+
+    error = job.get("error") or {}
+    result = job.get("result") or {}
+    comparison = result.get("comparison") or {}
+    print_fields(
+        {
+            "id": job["id"],
+            "name": job.get("name"),
+            "kind": job["kind"],
+            "task": job.get("task"),
+            "status": job["status"],
+            "reason": job.get("status_reason"),
+            "made": age(job.get("created_at")),
+            "progress": job.get("progress") if job["status"] == "running" else None,
+            "speed": note(job),
+            "latest metrics": (job.get("metrics") or {}).get("latest"),
+            "model": result.get("ref") or result.get("model"),
+            "result": result.get("metrics"),
+            "against scratch": comparison.get("verdict"),
+            "warnings": [w.get("message", w) if isinstance(w, dict) else w for w in job.get("warnings") or []],
+            "error": error.get("message"),
+            "what to do": error.get("hint"),
+        }
+    )
