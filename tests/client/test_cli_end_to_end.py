@@ -1,0 +1,134 @@
+"""The command line against the running product: what it prints, and an exit code that equals the outcome."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from servers import REPOSITORY, Stack
+
+from anneal import Client
+from anneal.errors import JobFailed, NotFound
+
+DATA = REPOSITORY / "anneal" / "data"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def anneal(embedded: Stack, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A runner of the command line with the running product's address and key."""
+    folder = tmp_path_factory.mktemp("cli")
+    environment = {**os.environ, "ANNEAL_URL": embedded.url, "ANNEAL_API_KEY": embedded.key}
+
+    def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "anneal", *arguments],
+            env={**environment, **changes},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def rows(anneal: Run) -> str:
+    uploaded = anneal("datasets", "upload", str(DATA / "breast_cancer_train.csv"), "--json")
+    assert uploaded.returncode == 0, uploaded.stderr
+    return str(json.loads(uploaded.stdout)["id"])
+
+
+def test_from_upload_to_prediction(anneal: Run, rows: str) -> None:
+    options = ("--kind", "finetune", "--task", "tabular-classification", "--target", "diagnosis")
+    submitted = anneal(
+        "jobs", "submit", *options, "--dataset", rows, "--model", "cli", "--set", "epochs=3", "--wait", "--json"
+    )
+    assert submitted.returncode == 0, submitted.stderr
+    job = json.loads(submitted.stdout)
+    assert job["result"]["ref"] == "cli:1"
+    assert "validation" in anneal("jobs", "logs", job["id"]).stdout
+    listed = json.loads(anneal("jobs", "list", "--json").stdout)
+    assert job["id"] in [entry["id"] for entry in listed["data"]]
+    assert anneal("models", "alias", "cli", "production", "1").returncode == 0
+    predicted = anneal("predict", "cli@production", "--file", str(DATA / "breast_cancer_test.csv"), "--json")
+    assert predicted.returncode == 0, predicted.stderr
+    decoder, text, outputs = json.JSONDecoder(), predicted.stdout.strip(), 0
+    while text:  # one answer after the other, for 100 rows each
+        answer, end = decoder.raw_decode(text)
+        outputs, text = outputs + len(answer["outputs"]), text[end:].strip()
+    assert outputs == 113
+
+
+def test_a_job_that_fails_fails_the_command(anneal: Run, rows: str, tmp_path: Path) -> None:
+    request = tmp_path / "job.json"
+    body = {
+        "kind": "finetune",
+        "task": "tabular-classification",
+        "dataset": rows,
+        "columns": {"target": "diagnosis"},
+        "hyperparameters": {"optimizer": "sgd", "learning_rate": 10, "momentum": 0.99, "epochs": 50},
+        "preprocessing": {"scaling": "none"},
+    }
+    request.write_text(json.dumps(body))
+    failed = anneal("jobs", "submit", str(request), "--wait")
+    assert failed.returncode == 1
+    assert "diverged" in failed.stderr
+    assert "learning_rate" in failed.stderr
+
+
+def test_wrong_turns_are_told_apart(anneal: Run, rows: str, tmp_path: Path) -> None:
+    wrong = anneal("jobs", "submit", "--kind", "finetune", "--task", "tabular-classification", "--target", "diagnosi",
+                   "--dataset", rows)  # fmt: skip
+    assert wrong.returncode == 1
+    assert 'Did you mean "diagnosis"?' in " ".join(wrong.stderr.split())
+    ragged = tmp_path / "ragged.csv"
+    ragged.write_text("age,label\n1,a\n2,b\nabc,a\n4,b\n5,a\n")
+    invalid = anneal("datasets", "upload", str(ragged))
+    assert invalid.returncode == 1
+    assert '"abc"' in invalid.stderr
+    assert "Row 3" in invalid.stderr
+    assert anneal("jobs", "list", ANNEAL_API_KEY="key_x.wrong").returncode == 1
+    away = anneal("jobs", "list", ANNEAL_URL="http://127.0.0.1:9")
+    assert away.returncode == 3
+    assert "Traceback" not in away.stderr
+    assert anneal("jobs", "submit", "--no-such-option").returncode == 2
+
+
+def test_keys(anneal: Run) -> None:
+    made = json.loads(anneal("keys", "create", "reader", "--scope", "models", "--json").stdout)
+    assert anneal("models", "list", ANNEAL_API_KEY=made["key"]).returncode == 0
+    refused = anneal("jobs", "list", ANNEAL_API_KEY=made["key"])
+    assert refused.returncode == 1
+    assert "scope" in refused.stderr
+    assert anneal("keys", "revoke", made["id"]).returncode == 0
+    assert anneal("models", "list", ANNEAL_API_KEY=made["key"]).returncode == 1
+
+
+def test_the_python_client(embedded: Stack, rows: str) -> None:
+    with Client(embedded.url, embedded.key) as client:
+        job = client.jobs.create(
+            "finetune", dataset=rows, task="tabular-classification", target="diagnosis", model="python",
+            hyperparameters={"epochs": 3},
+        ).wait()  # fmt: skip
+        assert [event.type for event in job.events()][-1] == "succeeded"
+        example = client.models.schema(job.result.ref).example.to_dict()
+        answer = client.predict(job.result.ref, [example, {"mean_radius": 1}])
+        assert answer.outputs[0].label in ("benign", "malignant")
+        assert answer.errors[0].index == 1
+        with pytest.raises(NotFound, match="No job"):
+            client.jobs.get("job_none")
+        diverging = client.jobs.create(
+            "finetune", dataset=rows, task="tabular-classification", target="diagnosis",
+            hyperparameters={"optimizer": "sgd", "learning_rate": 10, "momentum": 0.99, "epochs": 50},
+            preprocessing={"scaling": "none"},
+        )  # fmt: skip
+        with pytest.raises(JobFailed, match="diverged"):
+            diverging.wait()

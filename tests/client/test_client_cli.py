@@ -1,0 +1,194 @@
+import json
+
+import pytest
+
+JOB = {"id": "job_1", "object": "job", "kind": "pretrain", "status": "queued", "created_at": None}
+COMMANDS = [
+    [],
+    ["up"],
+    ["demo"],
+    ["predict"],
+    *([group] for group in ("datasets", "jobs", "models", "keys")),
+    *(["datasets", name] for name in ("upload", "list", "show", "errors", "delete")),
+    *(["jobs", name] for name in ("submit", "list", "show", "logs", "cancel", "pause", "resume")),
+    *(["models", name] for name in ("list", "show", "alias", "download")),
+    *(["keys", name] for name in ("create", "list", "revoke")),
+]
+
+
+def test_every_command_has_help():
+    from typer.testing import CliRunner
+
+    from anneal.cli import app
+
+    for command in COMMANDS:
+        result = CliRunner().invoke(app, [*command, "--help"], prog_name="anneal")
+        assert result.exit_code == 0, command
+        assert " ".join(["anneal", *command]) in result.output
+
+
+def test_help_loads_neither_the_http_client_nor_the_service(anneal):
+    import subprocess
+    import sys
+
+    script = (
+        "import sys, anneal.cli;"
+        "print([m for m in ('httpx', 'rich.progress', 'torch', 'service', 'store') if m in sys.modules])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_json_is_what_the_api_answered(server, answer, anneal):
+    page = {
+        "object": "list",
+        "data": [{**JOB, "metadata": {"ü": [1.5]}}],
+        "first_id": "job_1",
+        "last_id": "job_1",
+    }
+    server.on("GET /jobs", answer(200, {**page, "has_more": False}))
+
+    done = anneal("jobs", "list", "--json")
+
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == {**page, "has_more": False}
+    assert done.stderr == ""
+
+
+def test_a_table_without_json(server, answer, anneal):
+    server.on("GET /jobs", answer(200, {"data": [{**JOB, "name": "[red]x"}], "has_more": False}))
+
+    done = anneal("jobs", "list")
+
+    assert done.returncode == 0
+    assert "job_1" in done.stdout
+    assert "[red]x" in done.stdout
+
+
+def test_a_job_from_options_or_a_file(server, answer, anneal):
+    server.on("POST /jobs", answer(202, JOB))
+    options = [
+        "--set",
+        "learning_rate=0.01",
+        "--set",
+        "optimizer=adam",
+        "--dataset",
+        "train=ds_1",
+        "--dataset",
+        "test=ds_2",
+    ]
+
+    first = anneal("jobs", "submit", "--kind", "finetune", "--target", "y", "--model", "m", *options, "--json")
+    second = anneal("jobs", "submit", "-", "--seed", "3", stdin='{"kind": "pretrain", "dataset": "ds_1", "seed": 1}')
+
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert json.loads(first.stdout) == JOB
+    assert server.requests[0].json() == {
+        "kind": "finetune",
+        "dataset": {"train": "ds_1", "test": "ds_2"},
+        "columns": {"target": "y"},
+        "output": {"model": "m"},
+        "hyperparameters": {"learning_rate": 0.01, "optimizer": "adam"},
+    }
+    assert server.requests[1].json() == {"kind": "pretrain", "dataset": "ds_1", "seed": 3}
+
+
+def test_a_refusal_exits_1_with_the_services_words_on_stderr(server, refuse, anneal):
+    detail = 'Column "label" not found. Did you mean "Label"?'
+    server.on("POST /jobs", refuse(422, detail, hint="Set columns.target.", request_id="req_9"))
+
+    done = anneal("jobs", "submit", "--kind", "finetune", "--dataset", "ds_1", "--json")
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == f"Error: {detail}\nSet columns.target.\n(request req_9)\n"
+
+
+def test_waiting_for_a_job_that_fails_exits_1(server, answer, anneal):
+    failed = {
+        **JOB,
+        "status": "failed",
+        "error": {"message": "Loss is not a number.", "hint": "Lower the rate."},
+    }
+    server.on("POST /jobs", answer(202, JOB))
+    server.on("GET /jobs/job_1", answer(200, failed))
+
+    done = anneal("jobs", "submit", "--kind", "pretrain", "--dataset", "ds_1", "--wait", "--json")
+
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == failed
+    assert "Error: Job job_1 failed: Loss is not a number.\nLower the rate.\n" in done.stderr
+
+
+def test_an_invalid_dataset_exits_1_and_a_ready_one_0(server, answer, anneal, tmp_path):
+    (tmp_path / "rows.csv").write_text("a\n1\n")
+    dataset = {"id": "ds_1", "name": "rows", "status": "processing"}
+    errors = [{"code": "bad_value", "message": 'Row 2, column "a": "x" is not a number.', "row": 2}]
+    invalid = {**dataset, "status": "invalid", "validation": {"error_count": 1, "errors": errors}}
+    server.on("POST /datasets", answer(201, dataset))
+    server.on("GET /datasets/ds_1", answer(200, invalid), answer(200, {**dataset, "status": "ready"}))
+
+    bad = anneal("datasets", "upload", "rows.csv", "--json")
+    good = anneal("datasets", "upload", "rows.csv")
+
+    assert bad.returncode == 1
+    assert json.loads(bad.stdout) == invalid
+    assert 'Row 2, column "a": "x" is not a number.' in bad.stderr
+    assert good.returncode == 0
+    assert "ds_1" in good.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["jobs", "show"],
+        ["jobs", "submit", "--kind", "pretrain"],
+        ["jobs", "submit", "--kind", "pretrain", "--dataset", "ds_1", "--set", "oops"],
+        ["predict", "m"],
+        ["predict", "m", "--input", "{}", "--parameters", "[1"],
+        ["models", "alias", "m", "production"],
+    ],
+)
+def test_wrong_usage_exits_2_and_asks_nothing(server, anneal, arguments):
+    done = anneal(*arguments)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr
+    assert server.requests == []
+
+
+def test_an_unreachable_service_exits_3(anneal):
+    done = anneal("--url", "http://127.0.0.1:9", "jobs", "list")
+
+    assert done.returncode == 3
+    assert done.stderr.startswith("Error: Cannot reach the service at http://127.0.0.1:9")
+    assert "Traceback" not in done.stderr
+
+
+def test_predictions_of_a_file_with_one_bad_row(server, answer, anneal, tmp_path):
+    (tmp_path / "rows.csv").write_text("age,zip\n41,0123\nold,0456\n")
+    schema = {"properties": {"age": {"type": "number"}, "zip": {"type": "string"}}}
+    outputs = [{"label": "yes", "score": 0.9, "probabilities": {"yes": 0.9}}, None]
+    errors = [{"index": 1, "code": "bad_value", "message": '"old" is not a number.', "hint": "Send a number."}]
+    server.on("GET /models/m:2/schema", answer(200, {"input": schema, "output": {}}))
+    server.on("POST /models/m:2/predict", answer(200, {"outputs": outputs, "errors": errors, "warnings": []}))
+
+    done = anneal("predict", "m:2", "--file", "rows.csv")
+
+    inputs = [{"age": 41, "zip": "0123"}, {"age": "old", "zip": "0456"}]
+    assert server.requests[-1].json() == {"inputs": inputs}
+    assert done.returncode == 1
+    assert "yes" in done.stdout
+    assert 'Input 1: "old" is not a number. Send a number.' in done.stderr
+
+
+def test_a_new_keys_secret_is_alone_on_stdout(server, answer, anneal):
+    server.on("POST /keys", answer(201, {"id": "key_1", "name": "ci", "key": "key_1.secret"}))
+
+    done = anneal("keys", "create", "ci", "--scope", "predict")
+
+    assert done.stdout == "key_1.secret\n"
+    assert server.requests[0].json() == {"name": "ci", "scopes": ["predict"]}

@@ -1,0 +1,84 @@
+"""Fixtures that every test can ask for: real servers, and the product running on both of its columns."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+from servers import REPOSITORY, Stack, postgres, redis
+
+DATA = REPOSITORY / "anneal" / "data"
+COLUMNS = ("embedded", "production")
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of this run's own."""
+    with postgres(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def new_postgres_url(postgres_server: str) -> Callable[[], str]:
+    """A maker of fresh, empty databases."""
+
+    def create() -> str:
+        name = f"test_{uuid.uuid4().hex}"
+        with psycopg.connect(postgres_server.replace("+psycopg", ""), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return postgres_server.rsplit("/", 1)[0] + f"/{name}"
+
+    return create
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis server of this run's own."""
+    with redis(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh, empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'test.db'}"
+    create: Callable[[], str] = request.getfixturevalue("new_postgres_url")
+    return create()
+
+
+@pytest.fixture(scope="session", params=COLUMNS)
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole product, running: on SQLite with the embedded broker, and on PostgreSQL with Redis."""
+    running = Stack(tmp_path_factory.mktemp(request.param))
+    if request.param == "production":
+        running.environment = {
+            "ANNEAL_DATABASE_URL": request.getfixturevalue("new_postgres_url")(),
+            "ANNEAL_BROKER_URL": request.getfixturevalue("redis_url"),
+        }
+    try:
+        yield running.up()
+    finally:
+        running.down()
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The embedded default alone, for what does not depend on the column."""
+    # Four heartbeats a second: tests that wait for progress or for a command to arrive are over sooner.
+    running = Stack(tmp_path_factory.mktemp("embedded"), {"ANNEAL_HEARTBEAT_S": "0.25"})
+    try:
+        yield running.up()
+    finally:
+        running.down()
+
+
+@pytest.fixture
+def api(stack: Stack) -> Iterator[httpx.Client]:
+    """An HTTP client of the running product, on each column."""
+    with stack.client() as client:
+        yield client

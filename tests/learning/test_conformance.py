@@ -1,0 +1,222 @@
+"""What every task and every architecture of the tables must do; a new one is tested before anybody writes a test."""
+
+import math
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from runs import Recorder, run, saved, small_table, spec_of, write
+
+from learning import checkpoint
+from learning.architectures import ARCHITECTURES
+from learning.data import open_table
+from learning.errors import InvalidData, InvalidInput
+from learning.model import load
+from learning.prediction import Predictor, describe
+from learning.preparation import prepare
+from learning.tasks import TASKS
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAIRS = [(task, name) for task in TASKS for name, a in ARCHITECTURES.items() if a.modality == TASKS[task].modality]
+SUPERVISED = [(task, name) for task, name in PAIRS if TASKS[task].kind == "finetune"]
+PRETRAINING = [task for task in TASKS if TASKS[task].kind == "pretrain"]
+SHORT = {"epochs": 4, "batch_size": 8}
+
+
+@pytest.fixture
+def tables(tmp_path):
+    return {
+        "train": write(small_table(), tmp_path / "train.arrow"),
+        "test": write(small_table(11, seed=1), tmp_path / "test.arrow"),
+    }
+
+
+def made(task, architecture, **fields):
+    fields = {"hyperparameters": SHORT, **fields}
+    return spec_of(task, kind=TASKS[task].kind, architecture=architecture, **fields)
+
+
+def values_of(table: pa.Table, names) -> list[dict]:
+    """The rows as a caller would send them."""
+    return [
+        {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in row.items()}
+        for row in table.select(list(names)).to_pylist()
+    ]
+
+
+@pytest.mark.parametrize(("task", "architecture"), SUPERVISED)
+def test_learns_its_examples_by_heart(task, architecture, tables, tmp_path):
+    spec = made(task, architecture, hyperparameters={"epochs": 150, "dropout": 0.0, "learning_rate": 3e-3})
+    result = run(spec, {"train": tables["train"]}, tmp_path)
+    assert result.metrics["train"]["loss"] < 0.01
+    assert result.metrics["train"][TASKS[task].score] > 0.98
+
+
+@pytest.mark.parametrize("task", PRETRAINING)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_pretraining_lowers_its_loss(task, architecture, tables, tmp_path):
+    before = run(made(task, architecture, hyperparameters={**SHORT, "max_steps": 1}), tables, tmp_path / "a")
+    after = run(made(task, architecture, hyperparameters={"epochs": 30, "learning_rate": 3e-3}), tables, tmp_path / "b")
+    assert after.metrics["train"]["loss"] < 0.8 * before.metrics["train"]["loss"]
+
+
+@pytest.mark.parametrize(("task", "architecture"), PAIRS)
+def test_the_same_seed_gives_the_same_bits(task, architecture, tables, tmp_path):
+    first, second, other = (
+        run(made(task, architecture, seed=seed), tables, tmp_path / str(number))
+        for number, seed in enumerate((3, 3, 4))
+    )
+    assert first.recorder.evaluations == second.recorder.evaluations
+    assert_same(first.outcome.weights, second.outcome.weights)
+    assert first.metrics["train"]["loss"] != other.metrics["train"]["loss"]
+
+
+@pytest.mark.parametrize("stop", [1, 7, 10])
+@pytest.mark.parametrize(("task", "architecture"), PAIRS)
+def test_a_stopped_run_resumes_as_if_it_never_had(task, architecture, stop, tables, tmp_path):
+    # 32 training rows and 8 to a batch: 4 steps an epoch, so 7 and 10 are in the middle of one.
+    options = {"dropout": 0.3, "schedule": "one-cycle", "gradient_clip": 1.0}
+    spec = made(task, architecture, hyperparameters={**SHORT, **options}, split={"validation": 0.2})
+    whole = run(spec, tables, tmp_path / "whole")
+    half = run(spec, tables, tmp_path / "half", Recorder(stop_after=stop))
+    assert not half.outcome.finished
+    assert half.outcome.position.step == stop
+    torch.rand(5)  # whatever happens in between
+    rest = run(spec, tables, tmp_path / "rest", resume=checkpoint.read(half.outcome.checkpoint))
+    assert rest.outcome.finished
+    assert rest.metrics == whole.metrics
+    assert_same(rest.outcome.weights, whole.outcome.weights)
+
+
+@pytest.mark.parametrize(("task", "architecture"), PAIRS)
+def test_saved_and_loaded_it_answers_the_same(task, architecture, tables, tmp_path):
+    result = run(made(task, architecture), tables, tmp_path / "run")
+    design, weights = load(saved(result, tmp_path / "model"))
+    assert design.to_dict() == result.prepared.design.to_dict()
+    network = design.build()
+    network.load_state_dict(weights)
+    table = open_table(tables["test"])
+    assert torch.equal(predicted(design, network, table), predicted(design, result.prepared.network, table))
+
+
+@pytest.mark.parametrize(("task", "architecture"), PAIRS)
+def test_the_predictor_answers_what_evaluation_measured(task, architecture, tables, tmp_path):
+    result = run(made(task, architecture), tables, tmp_path / "run")
+    predictor = Predictor(saved(result, tmp_path / "model"))
+    design, table = predictor.design, open_table(tables["test"])
+    inputs = values_of(table, design.modality.column_names(design.inputs))
+    served = predictor.predict(inputs)
+    assert served.errors == []
+    predictions = predicted(design, result.prepared.network, table)
+    assert served.outputs == design.task.answers(predictions, design.targets)
+    targets = design.task.targets(table, design.targets)
+    measured = design.task.metrics(predictions, targets, design.targets)
+    assert {name: result.metrics["test"][name] for name in measured} == measured
+
+
+@pytest.mark.parametrize(("task", "architecture"), PAIRS)
+def test_a_batch_of_n_is_n_batches_of_one(task, architecture, tables, tmp_path):
+    config = {"batch_normalization": True} if architecture == "mlp" else {}
+    result = run(made(task, architecture, architecture_config=config), tables, tmp_path / "run")
+    predictor = Predictor(saved(result, tmp_path / "model"))
+    inputs = values_of(open_table(tables["test"]), predictor.design.modality.column_names(predictor.design.inputs))
+    together = predictor.predict(inputs).outputs
+    apart = [predictor.predict([value]).outputs[0] for value in inputs]
+    for one, other in zip(numbers(together), numbers(apart), strict=True):
+        assert one == pytest.approx(other, abs=1e-4, rel=1e-5)
+
+
+@pytest.mark.parametrize(("task", "architecture"), PAIRS)
+def test_the_schema_s_example_can_be_answered(task, architecture, tables, tmp_path):
+    predictor = Predictor(saved(run(made(task, architecture), tables, tmp_path / "run"), tmp_path / "model"))
+    card = describe(predictor.design)
+    served = predictor.predict([card["example"]])
+    assert served.errors == []
+    assert set(served.outputs[0]) == set(card["output"]["properties"])
+
+
+@pytest.mark.parametrize(("task", "architecture"), PAIRS)
+def test_a_broken_input_is_named_and_its_neighbours_are_answered(task, architecture, tables, tmp_path):
+    predictor = Predictor(saved(run(made(task, architecture), tables, tmp_path / "run"), tmp_path / "model"))
+    good = describe(predictor.design)["example"]
+    name = next(iter(good))
+    served = predictor.predict([good, {**good, name: {"no": "value"}}, "no row", good])
+    assert [output is None for output in served.outputs] == [False, True, True, False]
+    assert [(type(error), error.index) for error in served.errors] == [(InvalidInput, 1), (InvalidInput, 2)]
+    assert name in served.errors[0].message
+
+
+@pytest.mark.parametrize(("task", "architecture"), SUPERVISED)
+def test_a_row_without_a_target_is_named(task, architecture, tables, tmp_path):
+    target = spec_of(task).columns.target
+    table = small_table()
+    values = table.column(target).to_pylist()
+    values[4] = None
+    broken = table.set_column(table.column_names.index(target), target, [values])
+    with pytest.raises(InvalidData, match=f'Row 5, column "{target}"'):
+        run(made(task, architecture), {"train": write(broken, tmp_path / "broken.arrow")}, tmp_path / "run")
+
+
+@pytest.mark.parametrize("pretraining", PRETRAINING)
+@pytest.mark.parametrize(("task", "architecture"), SUPERVISED)
+def test_finetuning_starts_from_the_base_model_and_learns(task, architecture, pretraining, tables, tmp_path):
+    before = run(made(pretraining, architecture), tables, tmp_path / "a")
+    base = saved(before, tmp_path / "base")
+    spec = made(task, architecture, hyperparameters={"epochs": 40, "learning_rate": 3e-3, "dropout": 0.0})
+    pretrained = prepare(spec, tables, base=base, device=torch.device("cpu"))
+    start = {f"backbone.{name}": tensor for name, tensor in pretrained.network.backbone.state_dict().items()}
+    assert_same(start, {name: tensor for name, tensor in before.outcome.weights.items() if name in start})
+    assert pretrained.design.inputs == before.prepared.design.inputs
+    after = run(spec, tables, tmp_path / "b", base=base)
+    assert after.metrics["train"][TASKS[task].score] > 0.9
+
+
+@pytest.mark.parametrize(("page", "names"), [("tasks.md", list(TASKS)), ("architectures.md", list(ARCHITECTURES))])
+def test_each_has_a_heading_in_the_documentation(page, names):
+    headings = re.findall(r"^## (\S+)$", (DOCS / page).read_text(), flags=re.MULTILINE)
+    assert headings == names
+
+
+@pytest.mark.parametrize(
+    ("page", "name", "schema"),
+    [("tasks.md", name, task.Config) for name, task in TASKS.items()]
+    + [("architectures.md", name, architecture.Config) for name, architecture in ARCHITECTURES.items()],
+)
+def test_the_documentation_gives_each_option_its_default_and_sentence(page, name, schema):
+    section = (DOCS / page).read_text().split(f"## {name}\n")[1].split("\n## ")[0]
+    for option, field in schema.model_fields.items():
+        assert f"| `{option}` |" in section
+        assert field.description in section
+
+
+def predicted(design, network, table):
+    network.eval()
+    with torch.inference_mode():
+        return design.task.predict(network, design.modality.encode(table, design.inputs), design.targets)
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def numbers(answers):
+    """Every number of the answers in the order of the names."""
+    found = []
+
+    def collect(value):
+        if isinstance(value, dict):
+            for name in sorted(value):
+                collect(value[name])
+        elif isinstance(value, list):
+            for item in value:
+                collect(item)
+        elif isinstance(value, float):
+            assert math.isfinite(value)
+            found.append(value)
+
+    collect(answers)
+    return found

@@ -1,0 +1,197 @@
+"""Every route of the OpenAPI document: closed without a key, without its scope, and to other projects' keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from servers import Stack
+from support import classify, new_key, problem, submit, wait_for_state
+
+from service.app import openapi
+from store import keys
+
+OPEN = {"/livez", "/readyz"}
+OTHER_PREFIXES = ("/api/v1",)  # answers with problem documents
+DOCUMENT = openapi()
+BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("post", "/api/v1/jobs"): {"json": {"kind": "pretrain", "dataset": "ds_0"}},
+    ("post", "/api/v1/datasets"): {"files": {"file": ("t.csv", b"a\n1\n")}},
+    ("patch", "/api/v1/jobs/{job_id}"): {"json": {"priority": 1}},
+    ("post", "/api/v1/models/{ref}/predict"): {"json": {"inputs": [{}]}},
+    ("put", "/api/v1/models/{name}/aliases/{alias}"): {"json": {"version": 1}},
+    ("post", "/api/v1/keys"): {"json": {"name": "x"}},
+}
+
+
+@dataclass(frozen=True)
+class Route:
+    method: str
+    path: str
+
+    @property
+    def scope(self) -> str:
+        if self.path == "/metrics" or "/keys" in self.path:
+            return "admin"
+        if "/datasets" in self.path:
+            return "datasets"
+        if self.path.endswith(("/predict", "/schema")) and "/models/" in self.path:
+            return "predict"
+        return "models" if "/models" in self.path else "jobs"
+
+    def ask(self, client: httpx.Client, ids: dict[str, str] | None = None, key: str | None = None) -> httpx.Response:
+        path = re.sub(r"\{(\w+)\}", lambda match: (ids or {}).get(match[1], "1"), self.path)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return client.request(self.method, path, headers=headers, **BODIES.get((self.method, self.path), {}))
+
+
+ROUTES = [Route(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods]
+CLOSED = [route for route in ROUTES if route.path not in OPEN]
+# A task's or an architecture's name is no project's.
+WITH_ID = [route for route in CLOSED if "{" in route.path and "/architectures/" not in route.path]
+
+
+def name(route: Route) -> str:
+    return f"{route.method} {route.path}"
+
+
+@pytest.fixture(scope="module")
+def bare(embedded: Stack) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=embedded.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def limited(embedded: Stack) -> dict[str, str]:
+    """For each scope a key that has all the others."""
+    return {scope: new_key(embedded, scopes=[one for one in keys.SCOPES if one != scope]) for scope in keys.SCOPES}
+
+
+@pytest.fixture(scope="module")
+def stranger(embedded: Stack) -> str:
+    """A key of another project with every scope."""
+    return new_key(embedded, project="other")
+
+
+@pytest.fixture(scope="module")
+def ids(running: httpx.Client, embedded: Stack, rows: str, trained: dict[str, Any]) -> dict[str, str]:
+    """What there is in the first project."""
+    first = running.get("/keys").json()["data"][0]["id"]
+    return {
+        "dataset_id": rows,
+        "job_id": trained["id"],
+        "name": "shared",
+        "number": "1",
+        "ref": "shared",
+        "alias": "production",
+        "path": "config.json",
+        "key_id": first,
+    }
+
+
+def test_the_document_has_the_routes() -> None:
+    assert len(CLOSED) > 30
+    assert len(WITH_ID) > 20
+    assert not [
+        route for route in ROUTES if not route.path.startswith("/api/v1") and route.path not in OPEN | {"/metrics"}
+    ]
+
+
+@pytest.mark.parametrize("route", CLOSED, ids=name)
+def test_no_key(bare: httpx.Client, route: Route) -> None:
+    problem(route.ask(bare), 401, "missing_key")
+
+
+@pytest.mark.parametrize("route", CLOSED, ids=name)
+def test_no_scope(bare: httpx.Client, limited: dict[str, str], ids: dict[str, str], route: Route) -> None:
+    body = problem(route.ask(bare, ids, limited[route.scope]), 403, "missing_scope")
+    assert f'"{route.scope}"' in body["detail"]
+
+
+@pytest.mark.parametrize("route", WITH_ID, ids=name)
+def test_another_project(
+    bare: httpx.Client, running: httpx.Client, stranger: str, ids: dict[str, str], route: Route
+) -> None:
+    absent = {**dict.fromkeys(ids, "absent"), "number": "1", "path": "config.json"}
+    foreign = problem(route.ask(bare, ids, stranger), 404, "not_found")
+    missing = problem(route.ask(bare, absent, stranger), 404, "not_found")
+    # A foreign id answers like an absent one, but for the id itself.
+    for field in ("detail", "hint"):
+        known, unknown = str(foreign[field]), str(missing[field])
+        for value in ids.values():
+            known = known.replace(f'"{value}"', '"absent"').replace(f"/{value}", "/absent")
+        assert known == unknown
+    assert running.get(f"/jobs/{ids['job_id']}").json()["status"] == "succeeded"
+
+
+def test_lists_show_nothing_of_another_project(bare: httpx.Client, stranger: str, trained: dict[str, Any]) -> None:
+    for path in ("datasets", "jobs", "models"):
+        answer = bare.get(f"/api/v1/{path}", headers={"Authorization": f"Bearer {stranger}"}).json()
+        assert answer == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+    (only,) = bare.get("/api/v1/keys", headers={"Authorization": f"Bearer {stranger}"}).json()["data"]
+    assert only["project"] == "other"
+
+
+def test_another_project_uses_nothing_of_ours(
+    bare: httpx.Client, running: httpx.Client, stranger: str, ids: dict[str, str]
+) -> None:
+    key = {"Authorization": f"Bearer {stranger}"}
+    checkpoint = running.get(f"/jobs/{ids['job_id']}/checkpoints").json()["data"][0]["id"]
+    own = bare.post("/api/v1/datasets", headers=key, files={"file": ("t.csv", b"a,label\n" + b"1,x\n2,y\n" * 20)})
+    dataset = bare.get(own.json()["urls"]["self"], params={"wait": 30}, headers=key).json()
+    assert dataset["status"] == "ready"
+
+    def post(**changes: Any) -> httpx.Response:
+        body = classify(dataset["id"], columns={"target": "label"}) | changes
+        return bare.post("/api/v1/jobs", headers=key, json=body)
+
+    problem(post(dataset=ids["dataset_id"]), 404, "not_found")
+    problem(post(base_model="shared"), 404, "not_found")
+    foreign = problem(post(continue_from=checkpoint), 422, "unknown_name")
+    absent = problem(post(continue_from="ck_0"), 422, "unknown_name")
+    assert foreign["detail"].replace(checkpoint, "ck_0") == absent["detail"]
+    assert foreign["hint"] == absent["hint"]
+
+
+def test_the_queue_shows_only_ones_own(bare: httpx.Client, running: httpx.Client, stranger: str, rows: str) -> None:
+    job_id = submit(running, classify(rows, hyperparameters={"epochs": 100_000}))
+    wait_for_state(running, job_id, "running")
+    try:
+        assert job_id in [job["id"] for job in running.get("/queue").json()["running"]]
+        answer = bare.get("/api/v1/queue", headers={"Authorization": f"Bearer {stranger}"}).json()
+        assert answer == {"running": [], "queued": []}
+    finally:
+        running.post(f"/jobs/{job_id}/cancel")
+        wait_for_state(running, job_id, "cancelled")
+
+
+def test_open_routes_say_little(bare: httpx.Client) -> None:
+    assert bare.get("/livez").json() == {"status": "ok"}
+    checks = bare.get("/readyz").json()
+    assert checks == {"status": "ok", "checks": {"database": "ok", "migrations": "ok", "broker": "ok"}}
+    assert bare.get("/openapi.json").json()["info"]["title"] == "Anneal"
+
+
+def test_metrics_count_jobs(embedded: Stack, bare: httpx.Client) -> None:
+    response = bare.get("/metrics", headers={"Authorization": f"Bearer {embedded.key}"})
+    assert response.status_code == 200
+    assert "anneal_jobs" in response.text
+
+
+def test_a_made_key_works_within_its_scopes(running: httpx.Client, bare: httpx.Client) -> None:
+    made = running.post("/keys", json={"name": "reader", "scopes": ["models"], "expires_at": "2999-01-01T00:00:00Z"})
+    assert made.status_code == 201
+    body = made.json()
+    assert body["expires_at"] == "2999-01-01T00:00:00.000Z"
+    headers = {"Authorization": f"Bearer {body['key']}"}
+    assert bare.get("/api/v1/models", headers=headers).status_code == 200
+    assert bare.get("/api/v1/jobs", headers=headers).status_code == 403
+    listed = {key["id"]: key for key in running.get("/keys").json()["data"]}
+    assert listed[body["id"]]["key"] is None
+    assert running.delete(f"/keys/{body['id']}").status_code == 204
+    assert running.delete(f"/keys/{body['id']}").status_code == 204
+    assert bare.get("/api/v1/models", headers=headers).status_code == 401
