@@ -35,7 +35,9 @@ class Position:
     best_value: float | None = None
     best_step: int | None = None
     evaluations_without_gain: int = 0
-    seconds: float = 0.0
+    evaluated_step: int = 0
+    stopped_early: bool = False
+    score: float | None = None  # of the last evaluation; more is better
     finished: bool = False
     metrics: dict[str, Any] = field(default_factory=dict)
 

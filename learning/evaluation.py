@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,8 +15,20 @@ BATCH_ROWS = 4096
 _SEED = 20_240_501
 
 
-def evaluate(design: Design, network: BackboneWithHead, examples: Examples) -> dict[str, Any]:
-    """Return the mean loss and the task's metrics; training's random state and mode stay as they were."""
+class Stopped(Exception):
+    """An evaluation was asked to stop; nothing has changed by it."""
+
+
+def evaluate(
+    design: Design,
+    network: BackboneWithHead,
+    examples: Examples,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Return the mean loss and the task's metrics; training's random state and mode stay as they were.
+
+    Raises Stopped between two batches when `should_stop` says so.
+    """
     task, state = design.task, design.targets
     total, rows = 0.0, 0
     predictions: list[Tensor] = []
@@ -26,6 +39,8 @@ def evaluate(design: Design, network: BackboneWithHead, examples: Examples) -> d
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(_SEED)
         for batch in _all_rows(examples):
+            if should_stop():
+                raise Stopped
             count = len(next(iter(batch.values())))
             total += float(task.loss(network, batch, state)) * count
             rows += count

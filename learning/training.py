@@ -19,7 +19,7 @@ from learning.checkpoint import Position, TrainingState
 from learning.config import EarlyStopping, Hyperparameters
 from learning.data import epoch_order
 from learning.errors import LearningError
-from learning.evaluation import evaluate, is_better
+from learning.evaluation import Stopped, evaluate, is_better
 from learning.interfaces import Callback
 from learning.optimization import Stepper, learning_rate, make_stepper
 from learning.preparation import Prepared
@@ -58,34 +58,15 @@ def train(prepared: Prepared, plan: Plan, callback: Callback, resume: TrainingSt
     """Train until done, until it stops improving, or until the callback says stop; checkpoints on the way."""
     run = _Run(prepared, plan, callback)
     run.restore(resume)
-    resolved, examples = prepared.resolved, prepared.train
-    position = run.position
-    report_at, checkpoint_at = 0.0, monotonic() + plan.checkpoint_every_s
-
-    while position.step < resolved.total_steps and not position.finished:
-        epoch, start = divmod(position.step, resolved.steps_per_epoch)
-        order_N = epoch_order(len(examples), plan.seed, epoch)
-        stop = min(position.step - start + resolved.steps_per_epoch, resolved.total_steps)
-        # All at once: between two steps, which leave the processor's caches to others, each takes five times as long.
-        rates = [learning_rate(step, resolved, plan.hyperparameters) for step in range(position.step, stop)]
-        for rate, batch in zip(rates, examples.batches(order_N, resolved.batch_size, start), strict=False):
-            run.stepper(batch, rate)
-            position.step += 1
-            now = monotonic()
-            if now >= report_at:
-                run.report()
-                report_at = now + REPORT_S
-            if callback.should_stop():
-                return Outcome(finished=False, position=position, checkpoint=run.save())
-            if now >= checkpoint_at:
-                run.save()
-                checkpoint_at = monotonic() + plan.checkpoint_every_s
-        run.end_of_epoch()
-
-    position.finished = True
-    run.measure_best()
+    try:
+        if not run.steps():
+            return Outcome(finished=False, position=run.position, checkpoint=run.save())
+        run.measure_best()
+    except Stopped:
+        return Outcome(finished=False, position=run.position, checkpoint=run.save())
+    run.position.finished = True
     run.report()
-    return Outcome(True, position, run.best_weights(), run.save())
+    return Outcome(True, run.position, run.best_weights(), run.save())
 
 
 class _Run:
@@ -112,6 +93,35 @@ class _Run:
         self.stepper.load_state(saved.optimizer)
         self._best = saved.best_weights
         checkpoint.restore_random_states(saved.random)
+
+    def steps(self) -> bool:
+        """Take every step that is left; returns False when asked to stop."""
+        resolved, examples, position = self.prepared.resolved, self.prepared.train, self.position
+        stepper, should_stop = self.stepper, self.callback.should_stop
+        report_at, checkpoint_at = 0.0, monotonic() + self.plan.checkpoint_every_s
+        self.end_of_epoch()  # a stop may have come between an epoch's last step and what its end brings
+        while position.step < resolved.total_steps and not position.stopped_early:
+            epoch, start = divmod(position.step, resolved.steps_per_epoch)
+            order_N = epoch_order(len(examples), self.plan.seed, epoch)
+            stop = min(position.step - start + resolved.steps_per_epoch, resolved.total_steps)
+            # All at once: between two steps, which leave the processor's caches to others, each takes five times
+            # as long.
+            rates = [learning_rate(step, resolved, self.plan.hyperparameters) for step in range(position.step, stop)]
+            batches = examples.batches(order_N, resolved.batch_size, start)
+            for rate, batch in zip(rates, batches, strict=False):
+                stepper(batch, rate)
+                position.step += 1
+                now = monotonic()
+                if now >= report_at:
+                    self.report()
+                    report_at = now + REPORT_S
+                if should_stop():
+                    return False
+                if now >= checkpoint_at:
+                    self.save()
+                    checkpoint_at = monotonic() + self.plan.checkpoint_every_s
+            self.end_of_epoch()
+        return True
 
     def save(self) -> Path:
         """Write a checkpoint and tell the callback where it is."""
@@ -162,12 +172,15 @@ class _Run:
         resolved, validation = self.prepared.resolved, self.prepared.validation
         epoch, rest = divmod(self.position.step, resolved.steps_per_epoch)
         last = self.position.step >= resolved.total_steps
-        if not (last or (rest == 0 and epoch % resolved.evaluate_every_epochs == 0)):
+        due = last or (rest == 0 and epoch % resolved.evaluate_every_epochs == 0)
+        if not due or self.position.evaluated_step == self.position.step:
             return
-        self._check_loss()
+        if self.position.step > self._first_step:
+            self._check_loss()
         if validation is None:
             return
-        values = evaluate(self.prepared.design, self.network, validation)
+        values = evaluate(self.prepared.design, self.network, validation, self.callback.should_stop)
+        self.position.evaluated_step = self.position.step
         self.callback.on_evaluation(
             "validation", self.position.step, self.position.step / resolved.steps_per_epoch, values
         )
@@ -176,6 +189,7 @@ class _Run:
     def _keep_if_best(self, values: dict[str, Any]) -> None:
         stopping = self.plan.early_stopping
         value = float(values[self.prepared.design.task.monitor])
+        self.position.score = -value if self.prepared.design.task.monitor == "loss" else value
         if is_better(
             self.prepared.design.task.monitor,
             value,
@@ -188,7 +202,7 @@ class _Run:
             return
         self.position.evaluations_without_gain += 1
         if stopping is not None and self.position.evaluations_without_gain >= stopping.patience:
-            self.position.finished = True
+            self.position.stopped_early = True
 
     def measure_best(self) -> None:
         """Put the best weights in place and measure them on every part there is."""
@@ -203,7 +217,7 @@ class _Run:
         for split, examples in parts.items():
             if examples is None:
                 continue
-            values = evaluate(self.prepared.design, self.network, examples)
+            values = evaluate(self.prepared.design, self.network, examples, self.callback.should_stop)
             self.position.metrics[split] = values
             self.callback.on_evaluation(split, self.position.step, epoch, values)
 

@@ -10,7 +10,7 @@ from typing import Any
 from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI
 
-from service import catalogue, datasets, errors, health, jobs, keys, models, predictions, queue_view
+from service import catalogue, datasets, errors, health, job_commands, jobs, keys, models, predictions, queue_view
 from service.guard import Guard
 from service.predictors import Predictors
 from service.settings import ServiceSettings
@@ -50,7 +50,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         responses={"default": {"description": "A problem (RFC 9457).", "content": {"application/problem+json": {}}}},
     )
     api = APIRouter(prefix="/api/v1")
-    for part in (datasets, jobs, models, predictions, catalogue, keys, queue_view):
+    for part in (datasets, jobs, job_commands, models, predictions, catalogue, keys, queue_view):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.router)

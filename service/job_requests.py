@@ -12,12 +12,14 @@ from sqlalchemy.orm import Session
 
 from learning.config import Columns, EarlyStopping, Hyperparameters, Split, TrainingSpec
 from learning.errors import InvalidConfig, InvalidData, UnknownName, did_you_mean
+from service import base_models
+from service.base_models import Base
 from service.errors import ApiError
 from service.json_values import check_storable
-from store import datasets, models
+from store import datasets
 from store.datasets import Dataset
 from store.jobs import NewJob
-from store.models import NAME, Version
+from store.models import NAME
 from store.records import CheckpointRecord, JobRecord
 
 DEFAULT_PRETRAINING = "masked-features"
@@ -61,6 +63,9 @@ class Resources(Request):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; default: by the network's size.")
+    max_runtime_s: float | None = Field(
+        None, gt=0, le=10**8, description="Seconds of running, all attempts together, after which the job fails."
+    )
 
 
 class Output(Request):
@@ -80,7 +85,13 @@ class JobCreate(StoredRequest):
     architecture: str | dict[str, Any] | None = Field(
         None, description='A name, or {"name": ..., options}; default: the base model\'s, or the first that fits.'
     )
-    base_model: str | None = Field(None, description='Model to start from: "name", "name:3" or "name@alias".')
+    base_model: str | None = Field(
+        None,
+        description='Model to start from: "name", "name:3", "name@alias", or the id of the pretrain job that makes it.',
+    )
+    depends_on: list[str] = Field(
+        default_factory=list, max_length=100, description="Jobs that must succeed before this one starts."
+    )
     continue_from: str | None = Field(None, description="Checkpoint to go on from with other settings or rows.")
     columns: Columns = Columns()
     preprocessing: dict[str, Any] = Field(default_factory=dict, description="How columns become features.")
@@ -102,7 +113,7 @@ def resolve(session: Session, project: str, asked: JobCreate) -> NewJob:
     from learning.tasks import task_named
 
     parts = _parts(session, project, asked)
-    base = models.resolve(session, project, asked.base_model) if asked.base_model else None
+    base = base_models.find(session, project, asked.base_model, asked.depends_on)
     checkpoint = _checkpoint(session, project, asked.continue_from) if asked.continue_from else None
     _check_combination(asked, base)
     task = task_named(asked.task or DEFAULT_PRETRAINING)
@@ -139,7 +150,10 @@ def resolve(session: Session, project: str, asked: JobCreate) -> NewJob:
         spec={**request, "seed": asked.seed},
         resolved=spec.model_dump(mode="json"),
         datasets={role: dataset.record.id for role, dataset in parts.items()},
-        base_version_id=base.record.id if base else None,
+        base_version_id=base.version_id if base else None,
+        base_job_id=base.job_id if base else None,
+        depends_on=tuple(dict.fromkeys([*asked.depends_on, *(base.depends_on if base else ())])),
+        max_runtime_s=asked.resources.max_runtime_s,
         start_checkpoint_id=checkpoint.id if checkpoint else None,
         priority=asked.priority,
         user_metadata=asked.metadata,
@@ -178,7 +192,7 @@ def _checkpoint(session: Session, project: str, checkpoint_id: str) -> Checkpoin
     return checkpoint
 
 
-def _check_combination(asked: JobCreate, base: Version | None) -> None:
+def _check_combination(asked: JobCreate, base: Base | None) -> None:
     if asked.kind == "finetune" and asked.task is None:
         raise InvalidConfig("A finetune job needs a task.", hint="See GET /api/v1/tasks.", param="task")
     if asked.preprocessing and (asked.base_model or asked.continue_from):
@@ -197,26 +211,26 @@ def _check_combination(asked: JobCreate, base: Version | None) -> None:
         )
 
 
-def _check_base(base: Version | None, modality: str) -> None:
-    if base is not None and base.record.modality != modality:
+def _check_base(base: Base | None, modality: str) -> None:
+    if base is not None and base.modality != modality:
         raise ApiError(
             422,
             "incompatible_model",
-            f"Base model {base.ref} learned from {base.record.modality} data; this task is for {modality} data.",
+            f"Base model {base.ref} learned from {base.modality} data; this task is for {modality} data.",
             hint="Choose a base model of the same modality.",
             param="base_model",
         )
 
 
 def _architecture(
-    session: Session, asked: JobCreate, base: Version | None, checkpoint: CheckpointRecord | None, modality: str
+    session: Session, asked: JobCreate, base: Base | None, checkpoint: CheckpointRecord | None, modality: str
 ) -> tuple[str, dict[str, Any]]:
     from learning.architectures import ARCHITECTURES
 
     given = asked.architecture
     if given is None:
         if base is not None:
-            return base.record.architecture, {}
+            return base.architecture, {}
         if checkpoint is not None:
             return _trained_as(session, checkpoint)
         return next(name for name, entry in ARCHITECTURES.items() if entry.modality == modality), {}

@@ -6,9 +6,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 from sqlalchemy import Row
+from sqlalchemy.orm import Session
 
 from service.times import rfc3339
+from store import jobs
 from store.records import AttemptRecord, CheckpointRecord, EventRecord, JobRecord, MetricRecord
+from store.states import State
 
 
 class JobView(BaseModel):
@@ -19,6 +22,7 @@ class JobView(BaseModel):
     kind: str
     task: str | None
     name: str | None
+    retry_of: str | None
     status: str
     status_reason: str | None
     created_at: str | None
@@ -49,6 +53,7 @@ class JobView(BaseModel):
             kind=job.kind,
             task=job.task,
             name=job.name,
+            retry_of=job.retry_of,
             status=job.state,
             status_reason=job.status_reason,
             created_at=rfc3339(job.created_at),
@@ -75,6 +80,12 @@ class JobView(BaseModel):
                 **{part: f"{url}/{part}" for part in ("events", "metrics", "logs", "checkpoints", "attempts")},
             },
         )
+
+
+def job_view(session: Session, job: JobRecord | Row[Any]) -> JobView:
+    """Return the view of a job with its place in the queue."""
+    position = jobs.queue_position(session, job) if job.state == State.QUEUED else None
+    return JobView.of(job, position)
 
 
 def _progress(stored: dict[str, Any] | None) -> dict[str, Any] | None:

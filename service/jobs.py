@@ -1,29 +1,28 @@
-"""Jobs: submit, look, wait, pause, resume, cancel."""
+"""Jobs: submit, look, wait; what a caller tells one to do is in job_commands."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import Field
-from sqlalchemy import Row, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service import job_requests
 from service.dependencies import Authorization, IdempotencyKey, JobsKey, Listing, Paged, Scheme, Wait, authorize
 from service.event_stream import event_stream
 from service.job_requests import JobCreate
-from service.job_views import AttemptView, CheckpointView, EventView, JobView, MetricView
+from service.job_views import AttemptView, CheckpointView, EventView, JobView, MetricView, job_view
 from service.state import Opened, State
-from store import idempotency, jobs
+from service.submission import submitted
+from store import checkpoints, jobs
 from store.errors import Conflict
-from store.keys import Principal
 from store.records import JobRecord
 from store.states import TERMINAL
 from store.states import State as JobState
@@ -39,25 +38,11 @@ def create_job(
     asked: JobCreate, state: Opened, caller: JobsKey, response: Response, key: IdempotencyKey = None
 ) -> JobView:
     """Queue a pretrain or finetune job."""
-    with state.database.write() as session:
-        request = idempotency.fingerprint("jobs", asked.model_dump_json())
-        earlier = idempotency.begin(session, caller.project, key, request) if key else None
-        if earlier is not None:
-            job = jobs.get(session, caller.project, earlier.resource_id or "")
-        else:
-            job = jobs.submit(session, job_requests.resolve(session, caller.project, asked))
-            if key:
-                idempotency.finish(session, caller.project, key, job.id)
-        session.refresh(job)
-        view = _view(session, job)
-    state.sweeper.wake()
-    response.headers["Location"] = view.urls["self"]
-    return view
 
+    def submit(session: Session) -> JobRecord:
+        return jobs.submit(session, job_requests.resolve(session, caller.project, asked))
 
-def _view(session: Session, job: JobRecord | Row[Any]) -> JobView:
-    position = jobs.queue_position(session, job) if job.state == JobState.QUEUED else None
-    return JobView.of(job, position)
+    return submitted(state, caller, response, key, ("jobs", asked.model_dump_json()), submit)
 
 
 @router.get("")
@@ -78,7 +63,7 @@ def list_jobs(
         query = query.where(JobRecord.name == name)
     with state.database.read() as session:
         found = session.scalars(page.apply(query, JobRecord.id))
-        return Listing[JobView].of([_view(session, job) for job in found], page)
+        return Listing[JobView].of([job_view(session, job) for job in found], page)
 
 
 @router.get("/{job_id}", response_model=JobView)
@@ -117,7 +102,7 @@ def _load(state: State, authorization: str, job_id: str) -> tuple[bytes, bool]:
     # Services poll this more than all else: who asks and what for in one transaction on one thread.
     with state.database.read() as session:
         job = jobs.snapshot(session, authorize(session, authorization, "jobs").project, job_id)
-        return _view(session, job).model_dump_json().encode(), job.state in TERMINAL
+        return job_view(session, job).model_dump_json().encode(), job.state in TERMINAL
 
 
 class JobPatch(job_requests.StoredRequest):
@@ -145,34 +130,7 @@ def change_job(job_id: str, patch: JobPatch, state: Opened, caller: JobsKey) -> 
         for field, value in changes.items():
             setattr(job, field, value)
         session.flush()
-        return _view(session, job)
-
-
-@router.post("/{job_id}/cancel")
-def cancel_job(job_id: str, state: Opened, caller: JobsKey) -> JobView:
-    """Cancel a job: at once if it waits, within two seconds if it runs."""
-    return _command(state, caller, job_id, jobs.cancel)
-
-
-@router.post("/{job_id}/pause")
-def pause_job(job_id: str, state: Opened, caller: JobsKey) -> JobView:
-    """Stop a job at a checkpoint, to be resumed."""
-    return _command(state, caller, job_id, jobs.pause)
-
-
-@router.post("/{job_id}/resume")
-def resume_job(job_id: str, state: Opened, caller: JobsKey) -> JobView:
-    """Queue a paused job again; it goes on where it stopped."""
-    return _command(state, caller, job_id, jobs.resume)
-
-
-def _command(
-    state: State, caller: Principal, job_id: str, command: Callable[[Session, str, str], JobRecord]
-) -> JobView:
-    with state.database.write() as session:
-        view = _view(session, command(session, caller.project, job_id))
-    state.sweeper.wake()
-    return view
+        return job_view(session, job)
 
 
 @router.get("/{job_id}/events", response_model=Listing[EventView])
@@ -233,7 +191,7 @@ def job_checkpoints(job_id: str, state: Opened, caller: JobsKey) -> Listing[Chec
     """Return a job's published checkpoints, oldest first."""
     with state.database.read() as session:
         jobs.get(session, caller.project, job_id)
-        return Listing[CheckpointView].of([CheckpointView.of(entry) for entry in jobs.checkpoints(session, job_id)])
+        return Listing[CheckpointView].of([CheckpointView.of(entry) for entry in checkpoints.of_job(session, job_id)])
 
 
 @router.get("/{job_id}/attempts")

@@ -10,35 +10,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, insert, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from store import ids
+from store import checkpoints
 from store.database import database_now
 from store.errors import Fenced
 from store.records import (
     AttemptRecord,
-    CheckpointFileRecord,
-    CheckpointRecord,
     JobRecord,
     MetricRecord,
 )
-from store.states import HELD, State
-from store.transition import record_event, transition
+from store.states import HELD, CancelMode, State
+from store.token import Token
+from store.transition import transition
 
 BACK_OFF_S = (1.0, 5.0, 30.0, 120.0)
 
 
+_CLAIMABLE = (JobRecord.not_before <= database_now(), JobRecord.waiting_for == 0)
+
+
 @dataclass(frozen=True, slots=True)
-class Token:
-    """The right to write about a job."""
+class Orders:
+    """What a supervisor is to do, as its job's row says it."""
 
-    job_id: str
-    attempt: int
-
-    def guards(self) -> tuple[ColumnElement[bool], ...]:
-        """The condition that the token is still the current one."""
-        return (JobRecord.id == self.job_id, JobRecord.attempt == self.attempt)
+    state: State
+    cancel_mode: CancelMode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +58,43 @@ def claim(session: Session, job_id: str, worker: str, lease_s: float) -> JobReco
         source=(State.QUEUED,),
         target=State.RUNNING,
         message=f"Claimed by {worker}.",
-        where=(JobRecord.not_before <= database_now(),),
+        where=_CLAIMABLE,
         attempt=JobRecord.attempt + 1,
         owner=worker,
         lease_until=database_now() + lease_s,
         nudge_at=None,
-        started_at=database_now(),
+        started_at=func.coalesce(JobRecord.started_at, database_now()),
     )
     if job is not None:
         session.add(AttemptRecord(job_id=job_id, number=job.attempt, worker=worker))
     return job
+
+
+def claim_next(session: Session, queue: Sequence[ColumnElement[bool]], worker: str, lease_s: float) -> JobRecord | None:
+    """Win the job that is next in a queue (the most urgent, then the oldest), or return None when nothing is due.
+
+    Whichever job a nudge names, the next one is taken: so priorities hold although brokers deliver in order, and
+    any nudge that arrives moves the queue.
+    """
+    wanted = (
+        select(JobRecord.id)
+        .where(JobRecord.state == State.QUEUED, *_CLAIMABLE, *queue)
+        .order_by(JobRecord.priority.desc(), JobRecord.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    job_id = session.scalar(wanted)
+    return claim(session, job_id, worker, lease_s) if job_id is not None else None
+
+
+def seconds_before(session: Session, token: Token) -> float:
+    """Return how long the job ran in its earlier attempts, in seconds."""
+    total = session.scalar(
+        select(func.sum(AttemptRecord.ended_at - AttemptRecord.started_at)).where(
+            AttemptRecord.job_id == token.job_id, AttemptRecord.number < token.attempt
+        )
+    )
+    return float(total or 0.0)
 
 
 def heartbeat(
@@ -80,7 +105,7 @@ def heartbeat(
     progress: dict[str, Any] | None = None,
     metrics: dict[str, Any] | None = None,
     measurements: Sequence[Measurement] = (),
-) -> State:
+) -> Orders:
     """Extend the lease, store what was reported, and return the state, which is the command. Fenced if lost."""
     values: dict[str, Any] = {"lease_until": database_now() + lease_s}
     if progress is not None:
@@ -89,10 +114,13 @@ def heartbeat(
         values["metrics"] = metrics
     if len(values) > 1:
         values["updated_at"] = database_now()
-    state = session.scalar(
-        update(JobRecord).where(*token.guards(), JobRecord.state.in_(HELD)).values(**values).returning(JobRecord.state)
-    )
-    if state is None:
+    row = session.execute(
+        update(JobRecord)
+        .where(*token.guards(), JobRecord.state.in_(HELD))
+        .values(**values)
+        .returning(JobRecord.state, JobRecord.cancel_mode)
+    ).one_or_none()
+    if row is None:
         raise Fenced(f"Attempt {token.attempt} of {token.job_id} no longer holds the job.")
     if measurements:
         session.execute(
@@ -110,45 +138,7 @@ def heartbeat(
                 for point in measurements
             ],
         )
-    return State(state)
-
-
-def publish_checkpoint(
-    session: Session,
-    token: Token,
-    *,
-    run: str,
-    step: int,
-    finished: bool,
-    metrics: dict[str, Any],
-    files: dict[str, str],
-) -> str:
-    """Make a checkpoint the one to resume from; `files` maps path to sha256. Returns its id; Fenced if lost."""
-    checkpoint = CheckpointRecord(
-        id=ids.new_id(ids.CHECKPOINT),
-        job_id=token.job_id,
-        attempt=token.attempt,
-        run=run,
-        step=step,
-        finished=finished,
-        metrics=metrics,
-    )
-    told = record_event(
-        session,
-        token.job_id,
-        "checkpoint",
-        f"Checkpoint of run {run} at step {step}.",
-        data={"checkpoint_id": checkpoint.id, "run": run, "step": step},
-        where=(*token.guards(), JobRecord.state.in_(HELD)),
-    )
-    if told is None:
-        raise Fenced(f"Attempt {token.attempt} of {token.job_id} no longer holds the job.")
-    session.add(checkpoint)
-    session.flush()
-    session.add_all(
-        CheckpointFileRecord(checkpoint_id=checkpoint.id, path=path, sha256=digest) for path, digest in files.items()
-    )
-    return checkpoint.id
+    return Orders(State(row.state), CancelMode(row.cancel_mode) if row.cancel_mode else None)
 
 
 def complete(session: Session, token: Token, result: dict[str, Any], warnings: Sequence[Any] = ()) -> JobRecord:
@@ -287,7 +277,7 @@ def _paused(session: Session, token: Token, where: Sequence[ColumnElement[bool]]
 
 
 def _cancelled(session: Session, token: Token, where: Sequence[ColumnElement[bool]] = ()) -> JobRecord | None:
-    return transition(
+    job = transition(
         session,
         token.job_id,
         source=(State.CANCELLING,),
@@ -298,6 +288,9 @@ def _cancelled(session: Session, token: Token, where: Sequence[ColumnElement[boo
         lease_until=None,
         nudge_at=None,
     )
+    if job is not None and job.cancel_mode == CancelMode.DISCARD:
+        checkpoints.discard(session, job.id)
+    return job
 
 
 def end_attempt(session: Session, token: Token, reason: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from store import artifacts, ids, jobs
+from store import artifacts, commands, ids, jobs
 from store.artifacts import Artifact
 from store.errors import Conflict, NotFound
 from store.records import ArtifactRecord, DatasetRecord, JobDatasetRecord, JobRecord
@@ -146,6 +146,6 @@ def remove(session: Session, project: str, dataset_id: str) -> None:
     if user is not None:
         raise Conflict(f"Dataset {dataset_id} is in use by job {user}.", hint="Wait for the job, or cancel it.")
     if dataset.job.state not in TERMINAL:
-        jobs.cancel(session, project, dataset.job.id)
+        commands.cancel(session, project, dataset.job.id)
     session.execute(delete(JobDatasetRecord).where(JobDatasetRecord.dataset_id == dataset_id))
     session.delete(dataset.record)

@@ -33,6 +33,18 @@ class IllegalTransition(Conflict):
     code = "illegal_transition"
 
 
+class DependencyFailed(Conflict):
+    """A job depends on one that failed or was cancelled."""
+
+    code = "dependency_failed"
+
+
+class UnknownReference(StoreError):
+    """A request names something that is not there."""
+
+    code = "unknown_name"
+
+
 class IdempotencyMismatch(StoreError):
     """An Idempotency-Key came again with another request."""
 

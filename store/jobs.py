@@ -1,4 +1,4 @@
-"""What a caller does with jobs: submit, look, pause, resume, cancel."""
+"""Jobs submitted and looked at; what a caller tells one to do is in commands."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, select
+from sqlalchemy import ColumnElement, Row, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from store import ids
 from store.database import database_now
-from store.errors import IllegalTransition, NotFound
+from store.errors import DependencyFailed, NotFound, UnknownReference
 from store.records import (
     AttemptRecord,
-    CheckpointRecord,
     EventRecord,
     JobDatasetRecord,
+    JobDependencyRecord,
     JobRecord,
     MetricRecord,
 )
 from store.states import TERMINAL, State
-from store.transition import record_event, transition
+from store.transition import dependency_error, record_event
 
 INGEST = "ingest"  # the kind of the job that makes a dataset out of an upload
 
@@ -39,13 +39,22 @@ class NewJob:
     datasets: Mapping[str, str] = field(default_factory=dict)
     base_version_id: str | None = None
     start_checkpoint_id: str | None = None
+    depends_on: tuple[str, ...] = ()
+    base_job_id: str | None = None  # the job whose version will be the base model
+    retry_of: str | None = None
+    resumes_job_id: str | None = None
+    max_runtime_s: float | None = None
     priority: int = 0
     user_metadata: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[Any, ...] = ()
 
 
 def submit(session: Session, new: NewJob) -> JobRecord:
-    """Write a queued job, due at once; the sweeper announces it after the commit."""
+    """Write a queued job, due at once or when the jobs it depends on have succeeded; the sweeper announces it then.
+
+    DependencyFailed when one of them cannot succeed any more.
+    """
+    unfinished = _unfinished(session, new)
     job = JobRecord(
         id=ids.new_id(ids.JOB),
         project=new.project,
@@ -57,10 +66,15 @@ def submit(session: Session, new: NewJob) -> JobRecord:
         resolved=dict(new.resolved) if new.resolved is not None else None,
         base_version_id=new.base_version_id,
         start_checkpoint_id=new.start_checkpoint_id,
+        base_job_id=new.base_job_id,
+        retry_of=new.retry_of,
+        resumes_job_id=new.resumes_job_id,
+        waiting_for=unfinished,
+        max_runtime_s=new.max_runtime_s,
         priority=new.priority,
         user_metadata=dict(new.user_metadata),
         warnings=list(new.warnings),
-        nudge_at=database_now(),
+        nudge_at=None if unfinished else database_now(),
         updated_at=database_now(),
     )
     session.add(job)
@@ -68,9 +82,29 @@ def submit(session: Session, new: NewJob) -> JobRecord:
     session.add_all(
         JobDatasetRecord(job_id=job.id, role=role, dataset_id=dataset_id) for role, dataset_id in new.datasets.items()
     )
+    session.add_all(JobDependencyRecord(job_id=job.id, depends_on=other) for other in new.depends_on)
     session.flush()
     record_event(session, job.id, State.QUEUED, "Job submitted.")
     return job
+
+
+def _unfinished(session: Session, new: NewJob) -> int:
+    """Count the dependencies that have not succeeded yet, and keep them as they are until the new job is written."""
+    # Locked in one order, whoever asks: a dependency that ended between the look and the commit would never tell us.
+    others = session.scalars(
+        select(JobRecord)
+        .where(JobRecord.id.in_(new.depends_on), JobRecord.project == new.project)
+        .order_by(JobRecord.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).all()
+    for missing in sorted(set(new.depends_on) - {other.id for other in others}):
+        raise UnknownReference(f'No job "{missing}".', hint="List jobs with GET /api/v1/jobs.", param="depends_on")
+    for other in others:
+        if other.state in (State.FAILED, State.CANCELLED):
+            error = dependency_error(other)
+            raise DependencyFailed(error["message"], hint=error["hint"], param="depends_on")
+    return sum(other.state != State.SUCCEEDED for other in others)
 
 
 def get(session: Session, project: str, job_id: str) -> JobRecord:
@@ -99,79 +133,6 @@ def _no_such_job(job_id: str) -> NotFound:
     return NotFound(f'No job "{job_id}".', hint="List jobs with GET /api/v1/jobs.")
 
 
-def _locked(session: Session, project: str, job_id: str) -> JobRecord:
-    """Return the job as it is now and stays until the transaction ends: a command tries one state after the other."""
-    get(session, project, job_id)
-    return session.scalars(
-        select(JobRecord).where(JobRecord.id == job_id).with_for_update().execution_options(populate_existing=True)
-    ).one()
-
-
-def cancel(session: Session, project: str, job_id: str) -> JobRecord:
-    """Cancel a job: at once while nobody runs it, else by asking its worker. Cancelling twice is harmless."""
-    job = _locked(session, project, job_id)
-    if job.state in (State.CANCELLED, State.CANCELLING):
-        return job
-    changed = transition(
-        session,
-        job_id,
-        source=(State.QUEUED, State.PAUSED),
-        target=State.CANCELLED,
-        message="Job cancelled before it ran.",
-        finished_at=database_now(),
-        nudge_at=None,
-    ) or transition(
-        session,
-        job_id,
-        source=(State.RUNNING, State.PAUSING),
-        target=State.CANCELLING,
-        message="Cancellation requested.",
-    )
-    return changed or _refuse(job, "cancelled")
-
-
-def pause(session: Session, project: str, job_id: str) -> JobRecord:
-    """Pause a job at its next checkpoint, or keep it from starting. Pausing twice is harmless."""
-    job = _locked(session, project, job_id)
-    if job.state in (State.PAUSED, State.PAUSING):
-        return job
-    changed = transition(
-        session,
-        job_id,
-        source=(State.QUEUED,),
-        target=State.PAUSED,
-        message="Job paused before it ran.",
-        nudge_at=None,
-    ) or transition(session, job_id, source=(State.RUNNING,), target=State.PAUSING, message="Pause requested.")
-    return changed or _refuse(job, "paused")
-
-
-def resume(session: Session, project: str, job_id: str) -> JobRecord:
-    """Queue a paused job again; while it is still pausing the pause is taken back."""
-    job = _locked(session, project, job_id)
-    if job.state in (State.QUEUED, State.RUNNING):
-        return job
-    changed = transition(
-        session,
-        job_id,
-        source=(State.PAUSED,),
-        target=State.QUEUED,
-        message="Job resumed.",
-        queued_at=database_now(),
-        nudge_at=database_now(),
-        not_before=0.0,
-    ) or transition(session, job_id, source=(State.PAUSING,), target=State.RUNNING, message="Pause taken back.")
-    return changed or _refuse(job, "resumed")
-
-
-def _refuse(job: JobRecord, verb: str) -> JobRecord:
-    hints = {State.CANCELLING: "Wait until it is cancelled, then submit a new job with the same body."}
-    raise IllegalTransition(
-        f"Job {job.id} is {job.state} and cannot be {verb}.",
-        hint="Submit a new job with the same body." if job.state in TERMINAL else hints.get(State(job.state)),
-    )
-
-
 def events(session: Session, job_id: str, *, after: int = 0, limit: int = 100) -> list[EventRecord]:
     """Return a job's events in order, those after a sequence number."""
     query = select(EventRecord).where(EventRecord.job_id == job_id, EventRecord.sequence > after)
@@ -192,17 +153,32 @@ def attempts(session: Session, job_id: str) -> list[AttemptRecord]:
     return list(session.scalars(query))
 
 
-def checkpoints(session: Session, job_id: str) -> list[CheckpointRecord]:
-    """Return a job's published checkpoints, oldest first."""
-    query = select(CheckpointRecord).where(CheckpointRecord.job_id == job_id).order_by(CheckpointRecord.id)
-    return list(session.scalars(query))
+def dependencies(session: Session, job_id: str) -> list[str]:
+    """Return the ids of the jobs that a job depends on."""
+    query = select(JobDependencyRecord.depends_on).where(JobDependencyRecord.job_id == job_id)
+    return list(session.scalars(query.order_by(JobDependencyRecord.depends_on)))
+
+
+def give_base_version(session: Session, job_id: str, version_id: str) -> None:
+    """Tell the jobs that wait for a job's version which one it is."""
+    session.execute(
+        update(JobRecord)
+        .where(JobRecord.base_job_id == job_id, JobRecord.base_version_id.is_(None))
+        .values(base_version_id=version_id)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def same_queue(kind: str) -> tuple[ColumnElement[bool], ...]:
+    """The condition that a job waits in the queue of a kind: ingestions have one of their own."""
+    return (JobRecord.kind == INGEST if kind == INGEST else JobRecord.kind != INGEST,)
 
 
 def queue_position(session: Session, job: JobRecord | Row[Any]) -> int:
     """Return how many queued jobs stand before this one; ingestions have a queue of their own."""
     query = select(func.count()).where(
         JobRecord.state == State.QUEUED,
-        JobRecord.kind == INGEST if job.kind == INGEST else JobRecord.kind != INGEST,
+        *same_queue(job.kind),
         (JobRecord.priority > job.priority) | ((JobRecord.priority == job.priority) & (JobRecord.id < job.id)),
     )
     return session.scalar(query) or 0

@@ -74,6 +74,8 @@ class ArtifactRecord(Record):
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
     bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[float] = _created()
+    # When the same content was last stored: nothing that was stored a moment ago is collected.
+    touched_at: Mapped[float] = mapped_column(default=database_now(), index=True)
 
 
 class DatasetRecord(Record):
@@ -116,6 +118,13 @@ class JobRecord(Record):
     # Jobs, versions and checkpoints point at each other: two of the keys have to be added last.
     base_version_id: Mapped[str | None] = mapped_column(ForeignKey("versions.id", use_alter=True))
     start_checkpoint_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoints.id", use_alter=True))
+    # The job whose version is this one's base model, once it is there.
+    base_job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    # The job that this one repeats, and the one in whose checkpoints it goes on.
+    retry_of: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    resumes_job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    waiting_for: Mapped[int] = mapped_column(default=0)  # jobs it depends on that have not succeeded yet
+    max_runtime_s: Mapped[float | None]
     priority: Mapped[int] = mapped_column(default=0)
     attempt: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)
@@ -152,7 +161,38 @@ class JobRecord(Record):
             sqlite_where=text("lease_until IS NOT NULL"),
             postgresql_where=text("lease_until IS NOT NULL"),
         ),
+        Index(
+            "ix_jobs_queued",
+            "priority",
+            "id",
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
     )
+
+
+class JobDependencyRecord(Record):
+    """That a job waits until another has succeeded."""
+
+    __tablename__ = "job_dependencies"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    depends_on: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True, index=True)
+
+
+class WorkerRecord(Record):
+    """A process that runs one job at a time, as it last said of itself."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    hostname: Mapped[str]
+    pid: Mapped[int]
+    queues: Mapped[list[Any]]
+    device: Mapped[dict[str, Any]]
+    job_id: Mapped[str | None] = mapped_column(String(40))
+    started_at: Mapped[float] = _created()
+    seen_at: Mapped[float] = mapped_column(default=database_now(), index=True)
 
 
 class JobDatasetRecord(Record):
@@ -225,6 +265,8 @@ class CheckpointRecord(Record):
     run: Mapped[str] = mapped_column(String(32))
     step: Mapped[int] = mapped_column(BigInteger)
     finished: Mapped[bool] = mapped_column(default=False)
+    # What the task's monitored metric was at the last evaluation, in the direction in which more is better.
+    score: Mapped[float | None]
     metrics: Mapped[dict[str, Any]]
     created_at: Mapped[float] = _created()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, insert, update
+from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.orm import Session
 
 from store.database import database_now
-from store.records import EventRecord, JobRecord
-from store.states import TRANSITIONS, State
+from store.records import EventRecord, JobDependencyRecord, JobRecord
+from store.states import TERMINAL, TRANSITIONS, State
 
 
 def transition(
@@ -38,7 +38,58 @@ def transition(
     )
     if job is not None:
         _write_event(session, job, target, message, data)
+        if target in TERMINAL:
+            _tell_dependents(session, job)
     return job
+
+
+def _tell_dependents(session: Session, ended: JobRecord) -> None:
+    """Make the jobs that wait for this one due, or fail them with its reason; both within its own transaction."""
+    waiting = select(JobDependencyRecord.job_id).where(JobDependencyRecord.depends_on == ended.id)
+    if ended.state == State.SUCCEEDED:
+        session.execute(
+            update(JobRecord)
+            .where(JobRecord.id.in_(waiting), JobRecord.waiting_for > 0)
+            .values(waiting_for=JobRecord.waiting_for - 1)
+            .execution_options(synchronize_session=False)
+        )
+        session.execute(
+            update(JobRecord)
+            .where(JobRecord.id.in_(waiting), JobRecord.waiting_for == 0, JobRecord.state == State.QUEUED)
+            .values(nudge_at=database_now(), queued_at=database_now())
+            .execution_options(synchronize_session=False)
+        )
+        return
+    for job_id in session.scalars(waiting.order_by(JobDependencyRecord.job_id)).all():
+        error = dependency_error(ended)
+        transition(
+            session,
+            job_id,
+            source=(State.QUEUED, State.PAUSED),
+            target=State.FAILED,
+            message=error["message"],
+            data={"code": error["code"], "job_id": ended.id},
+            error=error,
+            status_reason=error["message"],
+            finished_at=database_now(),
+            nudge_at=None,
+        )
+
+
+def dependency_error(ended: JobRecord) -> dict[str, Any]:
+    """Return why a job cannot run whose dependency ended otherwise than by success."""
+    how = _ENDED_AS[State(ended.state)]
+    reason = f": {ended.error['message']}" if ended.error else "."
+    return {
+        "code": "dependency_failed",
+        "message": f"Job {ended.id}, on which this one depends, {how}{reason}",
+        "hint": f"See GET /api/v1/jobs/{ended.id}; run it again with POST .../retry, then this one.",
+        "param": "depends_on",
+        "retryable": False,
+    }
+
+
+_ENDED_AS = {State.FAILED: "failed", State.CANCELLED: "was cancelled"}
 
 
 def record_event(

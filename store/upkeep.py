@@ -15,11 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from store import attempts, idempotency, queue
-from store.attempts import Token
 from store.database import Database, database_now
 from store.records import JobRecord
 from store.settings import StoreSettings
 from store.states import HELD, State
+from store.token import Token
 
 log = structlog.get_logger(__name__)
 

@@ -27,7 +27,7 @@ def create_worker(settings: StoreSettings) -> Celery:
 
     @app.task(name=queue.RUN_JOB, ignore_result=True)
     def run_job(job_id: str) -> None:
-        tasks.run_job(opened[0], job_id)
+        tasks.run_jobs(opened[0], job_id)
 
     @worker_process_init.connect(weak=False)
     def open_context(**_: Any) -> None:

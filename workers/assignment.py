@@ -10,12 +10,12 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from store import datasets, jobs, models
-from store.attempts import Token
+from store import checkpoints, datasets, jobs, models
 from store.errors import CorruptArtifact, NotFound
-from store.records import CheckpointFileRecord, CheckpointRecord, DatasetRecord, JobDatasetRecord, JobRecord
+from store.records import CheckpointRecord, DatasetRecord, JobDatasetRecord, JobRecord
 from store.settings import StoreSettings
 from store.states import HELD
+from store.token import Token
 from store.transition import record_event
 from workers.context import Context
 from workers.protocol import Assignment
@@ -77,7 +77,7 @@ def _training(context: Context, session: Session, token: Token, job: JobRecord, 
         context.artifacts.copy_to({path: artifact.sha256 for path, artifact in files.items()}, base)
     if job.start_checkpoint_id is not None:
         start = directory / "start"
-        context.artifacts.copy_to(_checkpoint_files(session, job.start_checkpoint_id), start)
+        context.artifacts.copy_to(checkpoints.files(session, job.start_checkpoint_id), start)
     return Assignment(
         job_id=job.id,
         attempt=token.attempt,
@@ -87,7 +87,8 @@ def _training(context: Context, session: Session, token: Token, job: JobRecord, 
         files=_tables(context, session, job.id),
         base=str(base) if base else None,
         start=str(start) if start else None,
-        resume=_newest_checkpoints(context, session, job.id, directory),
+        resume=_newest_checkpoints(context, session, job, directory),
+        max_runtime_s=job.max_runtime_s,
     )
 
 
@@ -106,27 +107,27 @@ def _tables(context: Context, session: Session, job_id: str) -> dict[str, str]:
     return tables
 
 
-def _checkpoint_files(session: Session, checkpoint_id: str) -> dict[str, str]:
-    query = select(CheckpointFileRecord.path, CheckpointFileRecord.sha256).where(
-        CheckpointFileRecord.checkpoint_id == checkpoint_id
-    )
-    return dict(session.execute(query).tuples().all())
+def _newest_checkpoints(context: Context, session: Session, job: JobRecord, directory: Path) -> dict[str, str]:
+    """Lay out the newest whole checkpoint of each run; a damaged one is passed over for the one before.
 
-
-def _newest_checkpoints(context: Context, session: Session, job_id: str, directory: Path) -> dict[str, str]:
-    """Lay out the newest whole checkpoint of each run; a damaged one is passed over for the one before."""
-    query = select(CheckpointRecord).where(CheckpointRecord.job_id == job_id).order_by(CheckpointRecord.id.desc())
+    A retried job goes on in the checkpoints of the one it repeats until it has its own.
+    """
+    candidates: list[CheckpointRecord] = []
+    source: JobRecord | None = job
+    while source is not None:
+        candidates += reversed(checkpoints.of_job(session, source.id))
+        source = session.get(JobRecord, source.resumes_job_id) if source.resumes_job_id else None
     found: dict[str, str] = {}
-    for checkpoint in session.scalars(query):
+    for checkpoint in candidates:
         if checkpoint.run in found:
             continue
         target = directory / "resume" / checkpoint.run
         try:
-            context.artifacts.copy_to(_checkpoint_files(session, checkpoint.id), target)
+            context.artifacts.copy_to(checkpoints.files(session, checkpoint.id), target)
         except (CorruptArtifact, NotFound) as error:
             log.warning("checkpoint is damaged", checkpoint=checkpoint.id, error=error.message)
             shutil.rmtree(target, ignore_errors=True)
-            _tell(context, job_id, checkpoint.id, error.message)
+            _tell(context, job.id, checkpoint.id, error.message)
             continue
         found[checkpoint.run] = str(target)
     return found

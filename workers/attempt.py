@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import time
 from enum import Enum
@@ -11,11 +12,12 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from store import artifacts, attempts
-from store.attempts import Measurement, Token
+from store import artifacts, attempts, checkpoints
+from store.attempts import Measurement, Orders
 from store.errors import Fenced
 from store.records import JobRecord
-from store.states import State
+from store.states import CancelMode, State
+from store.token import Token
 from workers.assignment import log_path
 from workers.context import Context
 from workers.protocol import EXPECTED_ERROR, STOPPED_AT_CHECKPOINT, Assignment
@@ -32,6 +34,7 @@ class Ending(Enum):
 
     FINISHED = "finished"
     STOPPED = "stopped at a checkpoint"
+    OUT_OF_TIME = "stopped at a checkpoint because its time was over"
     REFUSED = "refused by an expected error"
     CRASHED = "crashed"
 
@@ -48,6 +51,9 @@ class Attempt:
         self._metrics = _measured_before(context, token)
         self._measurements: list[Measurement] = []
         self._stop_by: float | None = None
+        self._training = False  # whether there is anything that a checkpoint could keep
+        self._time_is_over = _deadline(context, token, given)
+        self._out_of_time = False
         self._beat_at = time.monotonic()
         self.result: dict[str, Any] = {}
         self.error: dict[str, Any] = {}
@@ -84,7 +90,7 @@ class Attempt:
         """Extend the lease, hand over what was heard, and obey the state that comes back."""
         try:
             with self._context.database.write() as session:
-                state = attempts.heartbeat(
+                orders = attempts.heartbeat(
                     session,
                     self._token,
                     self._context.settings.lease_s,
@@ -101,19 +107,28 @@ class Attempt:
             return
         self._beat_at = time.monotonic()
         self._progress, self._measurements = None, []
-        self._obey(state)
+        self._obey(orders)
 
-    def _obey(self, state: State) -> None:
-        if state is State.CANCELLING:
+    def _obey(self, orders: Orders) -> None:
+        if orders.state is State.CANCELLING and orders.cancel_mode is CancelMode.DISCARD:
             self.reason = "cancelled"
             self._child.kill()
-        elif state is State.PAUSING:
+        elif orders.state is State.CANCELLING:
+            self._ask_to_stop("cancelled")
+        elif orders.state is State.PAUSING:
             self._ask_to_stop("paused")
         elif self._context.drain.requested():
             self._ask_to_stop("the worker is shutting down")
+        elif time.monotonic() > self._time_is_over:
+            self._out_of_time = True
+            self._ask_to_stop("its time is over")
 
     def _ask_to_stop(self, reason: str) -> None:
-        if self._stop_by is None:
+        if not self._training:
+            # Nothing is lost by killing it: what it had, it can read again.
+            self.reason = reason
+            self._child.kill()
+        elif self._stop_by is None:
             self.reason = reason
             self._stop_by = time.monotonic() + self._context.settings.stop_grace_s
             self._child.stop()
@@ -128,6 +143,8 @@ class Attempt:
             return Ending.FINISHED
         if code == EXPECTED_ERROR and self.error:
             return Ending.REFUSED
+        if self._out_of_time:
+            return Ending.OUT_OF_TIME
         if code == STOPPED_AT_CHECKPOINT or self.reason:
             # Killed because it was asked to stop: no failure, it goes on from the last checkpoint that was published.
             self.reason = self.reason or "stopped"
@@ -139,6 +156,7 @@ class Attempt:
         kind = message.pop("type", None)
         if kind == "progress":
             self._progress = message
+            self._training = message.get("phase") == "training"
         elif kind == "metrics":
             self._measure(message)
         elif kind == "checkpoint":
@@ -165,18 +183,27 @@ class Attempt:
         with self._context.database.write() as session:
             for artifact in stored.values():
                 artifacts.register(session, artifact)
-            attempts.publish_checkpoint(
+            checkpoints.publish(
                 session,
                 self._token,
                 run=message["run"],
                 step=message["step"],
                 finished=message["finished"],
+                score=message["score"],
                 metrics=message["metrics"],
                 files={path.rsplit("/", 1)[-1]: artifact.sha256 for path, artifact in stored.items()},
             )
 
     def _path(self, relative: str) -> Path:
         return Path(self._given.directory) / relative
+
+
+def _deadline(context: Context, token: Token, given: Assignment) -> float:
+    """Return when the job's time is over, by this process's clock; what earlier attempts took counts."""
+    if given.max_runtime_s is None:
+        return math.inf
+    with context.database.read() as session:
+        return time.monotonic() + given.max_runtime_s - attempts.seconds_before(session, token)
 
 
 def _measured_before(context: Context, token: Token) -> dict[str, Any]:

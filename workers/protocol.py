@@ -29,6 +29,7 @@ class Assignment:
     base: str | None = None
     start: str | None = None
     resume: dict[str, str] = field(default_factory=dict)  # run -> checkpoint directory
+    max_runtime_s: float | None = None  # of all attempts together
 
     def to_line(self) -> str:
         """Return the assignment as the first line of the child's input."""

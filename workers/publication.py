@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from store import artifacts, attempts, datasets, jobs, models
-from store.attempts import Token
+from store import artifacts, attempts, checkpoints, datasets, jobs, models
 from store.records import JobRecord
 from store.states import State
+from store.token import Token
 from workers.context import Context
 
 
@@ -52,7 +52,8 @@ def _register(
             aliases=tuple(output.get("aliases") or ()),
         ),
     )
-    newest = jobs.checkpoints(session, job.id)
+    jobs.give_base_version(session, job.id, version.record.id)
+    newest = checkpoints.of_job(session, job.id)
     return {
         "model": version.model.name,
         "version": version.record.number,

@@ -1,14 +1,16 @@
-"""A job's attempt from claim to end: claim it, lay out its files, supervise its child, publish what comes out."""
+"""From nudge to end: claim what is due, lay out its files, supervise its child, publish what comes out."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import structlog
+from sqlalchemy import select
 
-from store import attempts
-from store.attempts import Token
+from store import attempts, jobs
 from store.errors import Fenced, StoreError
+from store.records import JobRecord
+from store.token import Token
 from workers import assignment, publication
 from workers.attempt import Attempt, Ending
 from workers.context import Context
@@ -16,20 +18,32 @@ from workers.context import Context
 log = structlog.get_logger(__name__)
 
 
-def run_job(context: Context, job_id: str) -> None:
-    """Run one attempt of a job if it is still to be had; whatever happens, the job's row says so."""
-    if context.drain.requested():
-        return  # what was fetched before the drain is announced again, to a worker that stays
-    with context.database.write() as session:
-        job = attempts.claim(session, job_id, context.name, context.settings.lease_s)
-    if job is None:
-        return
+def run_jobs(context: Context, nudged_id: str) -> None:
+    """Run what is due in the nudged job's queue, one after the other, until nothing is or the worker drains.
+
+    What was announced before a drain is announced again, to a worker that stays.
+    """
+    with context.database.read() as session:
+        kind = session.scalar(select(JobRecord.kind).where(JobRecord.id == nudged_id))
+    if kind is None:
+        return  # a message from elsewhere: no job of this database
+    queue = jobs.same_queue(kind)
+    while not context.drain.requested():
+        with context.database.write() as session:
+            job = attempts.claim_next(session, queue, context.name, context.settings.lease_s)
+        if job is None:
+            return
+        _run_attempt(context, job)
+
+
+def _run_attempt(context: Context, job: JobRecord) -> None:
+    """Run one attempt; whatever happens, the job's row says so."""
     token = Token(job.id, job.attempt)
     directory = context.settings.work_dir / job.id / f"attempt-{job.attempt}"
     try:
         _run(context, token, directory)
     except Fenced as error:
-        log.warning("stopped", job=job_id, reason=str(error))
+        log.warning("stopped", job=job.id, reason=str(error))
         _let_go(context, token)
     except StoreError as error:
         with context.database.write() as session:
@@ -48,6 +62,8 @@ def _run(context: Context, token: Token, directory: Path) -> None:
             attempts.crash(session, token, attempt.reason, context.settings.max_failures)
         elif ending is Ending.STOPPED:
             attempts.give_up(session, token, attempt.reason)
+        elif ending is Ending.OUT_OF_TIME:
+            attempts.fail(session, token, _out_of_time(given.max_runtime_s))
         elif ending is Ending.REFUSED:
             publication.refuse(session, token, attempt.error)
     if ending is Ending.FINISHED:
@@ -58,6 +74,17 @@ def _let_go(context: Context, token: Token) -> None:
     """End what is still ours: a cancel that came with the last step, or a job kept from a database that was away."""
     with context.database.write() as session:
         attempts.give_up(session, token, "its worker could not finish it")
+
+
+def _out_of_time(max_runtime_s: float | None) -> dict[str, object]:
+    return {
+        "code": "max_runtime_exceeded",
+        "message": f"The job ran for the {max_runtime_s:g} seconds that resources.max_runtime_s allows.",
+        "hint": 'Promote its last checkpoint, or go on from there: POST .../retry {"from": "last_checkpoint", '
+        '"max_runtime_s": ...}.',
+        "param": "resources.max_runtime_s",
+        "retryable": False,
+    }
 
 
 def _as_json(error: StoreError) -> dict[str, object]:

@@ -116,6 +116,7 @@ class _Reporter:
             run=self._run,
             step=position.step,
             finished=position.finished,
+            score=position.score,
             metrics=position.metrics,
             files=[str(file.relative_to(root)) for file in sorted(path.iterdir())],
         )

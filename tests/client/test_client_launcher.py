@@ -114,10 +114,11 @@ def test_it_starts_everything_shows_the_logs_and_stops_everything(up, tmp_path: 
 
     said = launcher.says("Anneal is ready")
     launcher.says("worker-2 | worker is process")
+    # The service, and three workers with a child each: one is for uploads.
+    until(lambda: len(launcher.pids()) == 7)
     pids = launcher.pids()
 
     assert f"{tmp_path / 'data' / 'api_key'}" in said
-    assert len(pids) == 7  # the service, and three workers with a child each: one is for uploads
     assert all(map(is_running, pids))
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
     launcher.process.terminate()

@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from store import attempts, jobs
-from store.attempts import Token
+from store import attempts, commands, jobs
 from store.database import Database, database_now
 from store.records import AttemptRecord, EventRecord, JobRecord
 from store.states import State
+from store.token import Token
 
 PROJECT = "test"
 ERROR = {"code": "invalid_data", "message": "One class only."}
@@ -65,9 +65,9 @@ def bring_to(database: Database, state: State) -> Token:
     token = claim(database, job_id)
     with database.write() as session:
         if state in (State.PAUSING, State.PAUSED):
-            jobs.pause(session, PROJECT, job_id)
+            commands.pause(session, PROJECT, job_id)
         if state in (State.CANCELLING, State.CANCELLED):
-            jobs.cancel(session, PROJECT, job_id)
+            commands.cancel(session, PROJECT, job_id)
         if state in (State.PAUSED, State.CANCELLED):
             attempts.give_up(session, token, "asked to")
         if state is State.SUCCEEDED:

@@ -14,14 +14,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from support import wait_until
 
-from store import artifacts, attempts, jobs, queue, upkeep
+from store import artifacts, attempts, checkpoints, commands, jobs, queue, upkeep
 from store.artifacts import Artifact
-from store.attempts import BACK_OFF_S, Measurement, Token
+from store.attempts import BACK_OFF_S, Measurement
 from store.database import Database, database_now
 from store.errors import Fenced, IllegalTransition, NotFound
 from store.records import CheckpointRecord, JobRecord, MetricRecord
 from store.settings import StoreSettings
 from store.states import State
+from store.token import Token
 from store.upkeep import Sweeper
 
 
@@ -47,8 +48,8 @@ def test_eight_workers_race_for_fifty_jobs(database: Database) -> None:
 
 def checkpoint(session: Session, token: Token, step: int = 1) -> str:
     artifacts.register(session, Artifact("0" * 64, 3))
-    return attempts.publish_checkpoint(
-        session, token, run="scratch", step=step, finished=False, metrics={}, files={"weights": "0" * 64}
+    return checkpoints.publish(
+        session, token, run="scratch", step=step, finished=False, score=None, metrics={}, files={"weights": "0" * 64}
     )
 
 
@@ -110,10 +111,10 @@ def test_a_heartbeat_extends_the_lease_and_brings_what_was_heard(database: Datab
     first = look(database, job_id).lease_until or 0
     point = Measurement("scratch", "validation", 5, 1.0, {"loss": 0.5})
     with database.write() as session:
-        state = attempts.heartbeat(
+        orders = attempts.heartbeat(
             session, token, 60, progress={"step": 5}, metrics={"latest": {}}, measurements=[point, point]
         )
-        assert state is State.RUNNING
+        assert orders.state is State.RUNNING
     job = look(database, job_id)
     assert (job.lease_until or 0) > first + 30
     assert (job.progress, job.metrics) == ({"step": 5}, {"latest": {}})
@@ -123,8 +124,8 @@ def test_a_heartbeat_extends_the_lease_and_brings_what_was_heard(database: Datab
         assert jobs.metrics(session, job_id, run=None, after=found[0].id, limit=10) == found[1:]
         assert jobs.metrics(session, job_id, run="other", after=0, limit=10) == []
     with database.write() as session:
-        jobs.pause(session, PROJECT, job_id)
-        assert attempts.heartbeat(session, token, 60) is State.PAUSING  # the state is the command
+        commands.pause(session, PROJECT, job_id)
+        assert attempts.heartbeat(session, token, 60).state is State.PAUSING  # the state is the command
 
 
 def test_what_completed_before_the_reaper_stays_succeeded(database: Database) -> None:
@@ -187,9 +188,9 @@ def test_pauses_and_drains_cost_nothing(database: Database) -> None:
     for _ in range(5):
         token = claim(database, job_id)
         with database.write() as session:
-            jobs.pause(session, PROJECT, job_id)
+            commands.pause(session, PROJECT, job_id)
             attempts.give_up(session, token, "paused")
-            jobs.resume(session, PROJECT, job_id)
+            commands.resume(session, PROJECT, job_id)
     job = look(database, job_id)
     assert (job.attempt, job.failures, job.state) == (10, 0, State.QUEUED)
 
@@ -251,8 +252,8 @@ def test_cancel_complete_and_pause_race(database: Database) -> None:
 
         with ThreadPoolExecutor(3) as pool:
             done = pool.submit(complete)
-            cancelled = pool.submit(command, jobs.cancel)
-            pool.submit(command, jobs.pause).result()
+            cancelled = pool.submit(command, commands.cancel)
+            pool.submit(command, commands.pause).result()
             completed, was_cancelled = done.result(), cancelled.result()
         assert completed != was_cancelled
         assert look(database, job_id).state == (State.SUCCEEDED if completed else State.CANCELLED)
@@ -273,7 +274,7 @@ def test_events_are_numbered_without_gaps_under_concurrency(database: Database) 
     assert len(set(made)) == 40
     assert [event.sequence for event in events(database, job_id)] == list(range(1, 43))
     with database.read() as session:
-        assert [row.id for row in jobs.checkpoints(session, job_id)] == sorted(made)
+        assert [row.id for row in checkpoints.of_job(session, job_id)] == sorted(made)
         assert [event.sequence for event in jobs.events(session, job_id, after=40)] == [41, 42]
         with pytest.raises(NotFound):
             jobs.get(session, "another project", job_id)
