@@ -85,20 +85,32 @@ class Job(View):
                 return
             time.sleep(LOG_POLL_S)
 
-    def cancel(self) -> Self:
-        """Stop the job for good."""
-        return self._change("cancel")
+    def cancel(self, mode: str | None = None) -> Self:
+        """Stop the job for good; `mode` says what is kept: keep_best (default), checkpoint_now, discard."""
+        return self._change("cancel", mode=mode)
 
     def pause(self) -> Self:
         """Stop the job at a checkpoint, to be resumed."""
         return self._change("pause")
 
-    def resume(self) -> Self:
-        """Queue a paused job again."""
-        return self._change("resume")
+    def resume(self, *, hyperparameters: Mapping[str, Any] | None = None, max_runtime_s: float | None = None) -> Self:
+        """Queue a paused job again, if wanted with other epochs, learning_rate, weight_decay and the like."""
+        return self._change("resume", hyperparameters=hyperparameters, max_runtime_s=max_runtime_s)
 
-    def _change(self, verb: str) -> Self:
-        self._replace(self._transport.json("POST", f"/jobs/{self.id}/{verb}"))
+    def retry(self, *, from_start: bool = False, max_runtime_s: float | None = None) -> "Job":
+        """Submit a failed or cancelled job again, from its last checkpoint, and return the new job."""
+        start = "start" if from_start else "last_checkpoint"
+        return self._submit("retry", **{"from": start}, max_runtime_s=max_runtime_s)
+
+    def clone(self, **overrides: Any) -> "Job":
+        """Submit the same request again with some fields replaced, objects merged, and return the new job."""
+        return self._submit("clone", overrides=overrides)
+
+    def _submit(self, verb: str, **body: Any) -> "Job":
+        return Job(self._transport.json("POST", f"/jobs/{self.id}/{verb}", json=_given(body)), self._transport)
+
+    def _change(self, verb: str, **body: Any) -> Self:
+        self._replace(self._transport.json("POST", f"/jobs/{self.id}/{verb}", json=_given(body)))
         return self
 
     def _poll(self, deadline: float | None) -> bool:
@@ -148,7 +160,7 @@ class Jobs:
 
         `dataset` is one, or {"train", "validation", "test"}. `target` is the column to predict, `model` the
         name that the result gets. `more` goes into the request as it is: columns, split, early_stopping,
-        resources, output, continue_from, priority, name, metadata.
+        resources, output, continue_from, depends_on, priority, name, metadata.
         """
         fields = {
             "kind": kind,
@@ -161,7 +173,7 @@ class Jobs:
             "seed": seed,
             **more,
         }
-        spec = {name: value for name, value in fields.items() if value is not None}
+        spec = _given(fields)
         if target is not None:
             named = {"target": target} if isinstance(target, str) else {"targets": list(target)}
             spec["columns"] = {**spec.get("columns", {}), **named}
@@ -172,6 +184,10 @@ class Jobs:
     def submit(self, spec: Mapping[str, Any]) -> Job:
         """Submit a job by its whole request body and return it, queued; raise InvalidRequest."""
         return self._make(self._transport.json("POST", "/jobs", json=dict(spec)))
+
+    def ref(self, job_id: str) -> Job:
+        """Return a job by its id without asking for it: enough to tell it something."""
+        return self._make({"id": job_id})
 
     def get(self, job_id: str) -> Job:
         """Return one job; raise NotFound."""
@@ -191,18 +207,6 @@ class Jobs:
             self._transport, "/jobs", self._make, status=status, kind=kind, name=name, limit=limit, **params
         )
 
-    def cancel(self, job_id: str) -> Job:
-        """Stop a job for good."""
-        return self._make({"id": job_id}).cancel()
-
-    def pause(self, job_id: str) -> Job:
-        """Stop a job at a checkpoint, to be resumed."""
-        return self._make({"id": job_id}).pause()
-
-    def resume(self, job_id: str) -> Job:
-        """Queue a paused job again."""
-        return self._make({"id": job_id}).resume()
-
     def _make(self, data: dict[str, Any]) -> Job:
         return Job(data, self._transport)
 
@@ -215,6 +219,10 @@ def failed(job: Job) -> JobFailed:
     error = JobFailed(f"Job {data['id']} failed: {reason}", problem=problem)
     error.job = job
     return error
+
+
+def _given(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def _dataset_ids(dataset: str | Dataset | Mapping[str, str | Dataset]) -> str | dict[str, str]:

@@ -49,6 +49,7 @@ STATUS: dict[type[Exception], int] = {
     store_errors.NotFound: 404,
     store_errors.Conflict: 409,
     store_errors.IdempotencyMismatch: 422,
+    store_errors.UnknownReference: 422,
     store_errors.TooLarge: 413,
     store_errors.StoreError: 500,
     learning_errors.LearningError: 422,

@@ -1,4 +1,4 @@
-"""`anneal jobs`: submit, list, show, logs, cancel, pause, resume."""
+"""`anneal jobs`: submit, list, show, logs, cancel, pause, resume, retry, clone."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +14,17 @@ from anneal.commands.output import (
     print_table,
     tell,
 )
-from anneal.commands.specification import job_spec
+from anneal.commands.specification import assignment, job_spec
 
 if TYPE_CHECKING:
     from anneal.jobs import Job
 
 app = typer.Typer(help="Submit and watch training jobs.", no_args_is_help=True)
 
+SettingOption = Annotated[
+    list[str] | None, typer.Option("--set", help="A hyperparameter, as name=value.", metavar="NAME=VALUE")
+]
+RuntimeOption = Annotated[float | None, typer.Option(help="Seconds that the job may run in all.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, job_...")]
 
 
@@ -37,9 +41,10 @@ def submit(
     base_model: Annotated[str | None, typer.Option(help="Start from this model: name, name:3, name@alias.")] = None,
     architecture: Annotated[str | None, typer.Option(help="The network, for example mlp.")] = None,
     model: Annotated[str | None, typer.Option(help="The name the result gets.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="A hyperparameter, as name=value.", metavar="NAME=VALUE")
-    ] = None,
+    set_: SettingOption = None,
+    depends_on: Annotated[list[str] | None, typer.Option(help="A job that must succeed first.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher runs earlier; -100 to 100.")] = None,
+    max_runtime: RuntimeOption = None,
     seed: Annotated[int | None, typer.Option(help="The seed of everything random.")] = None,
     compare: Annotated[bool | None, typer.Option(help="Train a twin from scratch beside it.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
@@ -55,6 +60,8 @@ def submit(
         "seed": seed,
         "compare": compare,
         "name": name,
+        "depends_on": depends_on,
+        "priority": priority,
     }
     spec = job_spec(
         file,
@@ -63,6 +70,7 @@ def submit(
         targets=target or [],
         model=model,
         hyperparameters=set_ or [],
+        max_runtime_s=max_runtime,
     )
     with client() as service:
         job = service.jobs.submit(spec)
@@ -126,25 +134,59 @@ def logs(
 @app.command()
 def cancel(
     job_id: JobId,
+    mode: Annotated[
+        str | None, typer.Option(help="What is kept of it: keep_best (default), checkpoint_now, discard.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Stop a job for good."""
     with client() as service:
-        _changed(service.jobs.cancel(job_id), as_json)
+        _changed(service.jobs.ref(job_id).cancel(mode), as_json)
 
 
 @app.command()
 def pause(job_id: JobId, as_json: JsonOption = False) -> None:
     """Stop a job at a checkpoint."""
     with client() as service:
-        _changed(service.jobs.pause(job_id), as_json)
+        _changed(service.jobs.ref(job_id).pause(), as_json)
 
 
 @app.command()
-def resume(job_id: JobId, as_json: JsonOption = False) -> None:
-    """Go on with a paused job."""
+def resume(
+    job_id: JobId, set_: SettingOption = None, max_runtime: RuntimeOption = None, as_json: JsonOption = False
+) -> None:
+    """Go on with a paused job, if wanted with other epochs, learning_rate and the like."""
+    changes = dict(assignment(text) for text in set_) if set_ else None
     with client() as service:
-        _changed(service.jobs.resume(job_id), as_json)
+        job = service.jobs.ref(job_id).resume(hyperparameters=changes, max_runtime_s=max_runtime)
+        _changed(job, as_json)
+
+
+@app.command()
+def retry(
+    job_id: JobId,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Not from its last checkpoint.")] = False,
+    max_runtime: RuntimeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a failed or cancelled job again, as a new job, from its last checkpoint."""
+    with client() as service:
+        _changed(service.jobs.ref(job_id).retry(from_start=from_start, max_runtime_s=max_runtime), as_json)
+
+
+@app.command()
+def clone(
+    job_id: JobId,
+    set_: SettingOption = None,
+    name: Annotated[str | None, typer.Option(help="Its name.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a job's request again, as a new job, with other hyperparameters if wanted."""
+    overrides: dict[str, Any] = {"hyperparameters": dict(assignment(text) for text in set_)} if set_ else {}
+    if name is not None:
+        overrides["name"] = name
+    with client() as service:
+        _changed(service.jobs.ref(job_id).clone(**overrides), as_json)
 
 
 def _wait(job: "Job", as_json: bool) -> None:

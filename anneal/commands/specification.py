@@ -17,6 +17,7 @@ def job_spec(
     targets: Sequence[str],
     model: str | None,
     hyperparameters: Sequence[str],
+    max_runtime_s: float | None = None,
 ) -> dict[str, Any]:
     """Return the request's body; raise BadParameter naming the option at fault."""
     spec = read_json(file) if file else {}
@@ -31,6 +32,8 @@ def job_spec(
     if hyperparameters:
         chosen = dict(assignment(text) for text in hyperparameters)
         spec["hyperparameters"] = spec.get("hyperparameters", {}) | chosen
+    if max_runtime_s is not None:
+        spec["resources"] = spec.get("resources", {}) | {"max_runtime_s": max_runtime_s}
     missing = [f"--{name}" for name in ("kind", "dataset") if name not in spec]
     if missing:
         raise typer.BadParameter(f"A job needs a JSON file or {' and '.join(missing)}.", param_hint="submit")
