@@ -35,10 +35,13 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, empty:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for header in headers:
-        table.add_column(header, overflow="fold")
+        # An id in two halves cannot be copied.
+        table.add_column(header, overflow="fold", no_wrap=header == "id")
     for row in rows:
         table.add_row(*(Text(shown(value)) for value in row))
-    Console().print(table if table.row_count else empty)
+    # Nobody reads a pipe on a screen of a certain width.
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console.print(table if table.row_count else empty)
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
