@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from store import checkpoints
@@ -52,6 +52,10 @@ class Measurement:
 
 def claim(session: Session, job_id: str, worker: str, lease_s: float) -> JobRecord | None:
     """Win a queued job that is due, or return None: another worker has it, or nothing is to be done."""
+    return _claimed(session, job_id, worker, lease_s)
+
+
+def _claimed(session: Session, job_id: str | ScalarSelect[str], worker: str, lease_s: float) -> JobRecord | None:
     job = transition(
         session,
         job_id,
@@ -66,7 +70,7 @@ def claim(session: Session, job_id: str, worker: str, lease_s: float) -> JobReco
         started_at=func.coalesce(JobRecord.started_at, database_now()),
     )
     if job is not None:
-        session.add(AttemptRecord(job_id=job_id, number=job.attempt, worker=worker))
+        session.add(AttemptRecord(job_id=job.id, number=job.attempt, worker=worker))
     return job
 
 
@@ -83,8 +87,7 @@ def claim_next(session: Session, queue: Sequence[ColumnElement[bool]], worker: s
         .limit(1)
         .with_for_update(skip_locked=True)
     )
-    job_id = session.scalar(wanted)
-    return claim(session, job_id, worker, lease_s) if job_id is not None else None
+    return _claimed(session, wanted.scalar_subquery(), worker, lease_s)
 
 
 def seconds_before(session: Session, token: Token) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, insert, select, update
 from sqlalchemy.orm import Session
 
 from store.database import database_now
@@ -15,7 +15,7 @@ from store.states import TERMINAL, TRANSITIONS, State
 
 def transition(
     session: Session,
-    job_id: str,
+    job_id: str | ScalarSelect[str],
     *,
     source: Collection[State],
     target: State,
@@ -24,7 +24,9 @@ def transition(
     data: dict[str, Any] | None = None,
     **values: Any,
 ) -> JobRecord | None:
-    """Move a job from one of `source` to `target` if every condition still holds; return it, or None.
+    """Move a job (by id, or by a query for one) from one of `source` to `target` if every condition still holds.
+
+    Returns the job, or None.
 
     The conditions are re-checked by the UPDATE itself, so of several who try exactly one succeeds.
     """

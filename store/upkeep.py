@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 from celery import Celery
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -64,6 +64,7 @@ def reap(session: Session, max_failures: int) -> list[str]:
     expired = session.execute(
         select(JobRecord.id, JobRecord.attempt, JobRecord.lease_until)
         .where(JobRecord.lease_until < database_now(), JobRecord.state.in_(HELD))
+        .order_by(JobRecord.lease_until)
         .limit(BATCH)
     ).all()
     reaped = []
@@ -111,7 +112,7 @@ class Sweeper:
 
     def sweep(self) -> None:
         """Take back lost jobs, then announce every due one."""
-        if not self._anything_to_do():
+        if not self.anything_to_do():
             return
         with self._database.write() as session:
             reaped = reap(session, self._settings.max_failures)
@@ -123,13 +124,15 @@ class Sweeper:
             if not self._announce(job):
                 return  # a silent broker costs its time-out once, not for each job; leases have to be looked at
 
-    def _anything_to_do(self) -> bool:
+    def anything_to_do(self) -> bool:
         """Look with a read first: SQLite has one writer, and most sweeps find nothing."""
         with self._database.read() as session:
-            query = select(JobRecord.id).where(
-                (JobRecord.nudge_at <= database_now()) | (JobRecord.lease_until < database_now())
+            # The first of each index: planners that look for any such row may read the whole table.
+            nudge_at, lease_until = (
+                select(func.min(column)).where(column.is_not(None)).scalar_subquery()
+                for column in (JobRecord.nudge_at, JobRecord.lease_until)
             )
-            return session.scalar(query.limit(1)) is not None
+            return bool(session.scalar(select((nudge_at <= database_now()) | (lease_until < database_now()))))
 
     def _announce(self, job: Due) -> bool:
         try:
