@@ -52,6 +52,7 @@ class TrainingState:
     optimizer: dict[str, Tensor]
     best_weights: dict[str, Tensor]
     random: dict[str, Tensor]
+    environment: dict[str, Any] = field(default_factory=dict)  # device, threads and versions: what bits depend on
 
 
 def random_states() -> dict[str, Tensor]:
@@ -80,7 +81,8 @@ def write(state: TrainingState, directory: Path) -> Path:
         for name, tensor in getattr(state, group).items()
     }
     save_file(tensors, partial / _TENSORS)
-    (partial / _VALUES).write_text(json.dumps(asdict(state.position)))
+    values = {"position": asdict(state.position), "environment": state.environment}
+    (partial / _VALUES).write_text(json.dumps(values))
     (partial / CONFIG_FILE).write_text(json.dumps(state.design))
     sums = {name: _sha256(partial / name) for name in _FILES}
     (partial / _CHECKSUMS).write_text(json.dumps(sums))
@@ -99,7 +101,8 @@ def read(directory: Path) -> TrainingState:
         for name in _FILES:
             if _sha256(directory / name) != sums[name]:
                 raise CorruptCheckpoint(f"{name} of checkpoint {directory.name} does not match its checksum.")
-        position = Position(**json.loads((directory / _VALUES).read_text()))
+        values = json.loads((directory / _VALUES).read_text())
+        position = Position(**values["position"])
         design = json.loads((directory / CONFIG_FILE).read_text())
         tensors = load_file(directory / _TENSORS)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -108,7 +111,7 @@ def read(directory: Path) -> TrainingState:
     for key, tensor in tensors.items():
         group, name = key.split("/", 1)
         groups[group][name] = tensor
-    return TrainingState(position, design, **groups)
+    return TrainingState(position, design, **groups, environment=values["environment"])
 
 
 def _sha256(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import numpy
@@ -50,3 +51,14 @@ def describe(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
+
+
+# What a run's bits depend on; the seed and the data are in its specification.
+_BINDING = ("device", "threads", "torch", "numpy", "machine")
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return in words what differs between two environments and may change a resumed run's last digits."""
+    return [
+        f"{name} was {saved[name]}, is {now[name]}" for name in _BINDING if name in saved and saved[name] != now[name]
+    ]

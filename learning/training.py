@@ -18,6 +18,7 @@ from learning import checkpoint
 from learning.checkpoint import Position, TrainingState
 from learning.config import EarlyStopping, Hyperparameters
 from learning.data import epoch_order
+from learning.device import describe
 from learning.errors import LearningError
 from learning.evaluation import Stopped, evaluate, is_better
 from learning.interfaces import Callback
@@ -132,6 +133,7 @@ class _Run:
             optimizer=self.stepper.state(),
             best_weights=self._best,
             random=checkpoint.random_states(),
+            environment=describe(self.prepared.device),
         )
         path = checkpoint.write(state, self.plan.checkpoints / f"step-{self.position.step:010d}")
         self.callback.on_checkpoint(path, self.position)

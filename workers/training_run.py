@@ -69,16 +69,24 @@ def _run(channel: Channel, spec: TrainingSpec, name: str, base: str | None) -> t
         start=Path(given.start) if given.start else None,
         device=target,
     )
+    saved = checkpoint.read(Path(given.resume[name])) if name in given.resume else None
+    # As many threads as before, whatever this machine has: another number gives other bits.
+    threads = spec.threads or (saved.environment.get("threads") if saved else None)
+    device.pin(spec.seed, threads, prepared.network)
+    environment = device.describe(target)
+    if saved is not None and (changed := device.differences(saved.environment, environment)):
+        prepared.warnings.append(
+            f"Run {name} went on at step {saved.position.step} in another environment, so its last digits may differ "
+            f"from an undisturbed run's: {'; '.join(changed)}."
+        )
     if name != "scratch" or not spec.compare:
-        channel.send("resolved", environment=device.describe(target), spec=_resolved(spec, prepared))
-    device.pin(spec.seed, spec.threads, prepared.network)
+        channel.send("resolved", environment=environment, spec=_resolved(spec, prepared))
     plan = Plan(
         hyperparameters=spec.hyperparameters,
         early_stopping=spec.early_stopping,
         seed=spec.seed,
         checkpoints=Path(given.directory) / "checkpoints" / name,
     )
-    saved = checkpoint.read(Path(given.resume[name])) if name in given.resume else None
     return prepared, train(prepared, plan, _Reporter(channel, name), saved)
 
 

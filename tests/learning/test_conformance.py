@@ -73,16 +73,17 @@ def test_the_same_seed_gives_the_same_bits(task, architecture, tables, tmp_path)
     assert first.metrics["train"]["loss"] != other.metrics["train"]["loss"]
 
 
-@pytest.mark.parametrize("stop", [1, 7, 10])
+@pytest.mark.parametrize("stop", [1, 4, 5, 8, 12])
 @pytest.mark.parametrize(("task", "architecture"), PAIRS)
 def test_a_stopped_run_resumes_as_if_it_never_had(task, architecture, stop, tables, tmp_path):
-    # 32 training rows and 8 to a batch: 4 steps an epoch, so 7 and 10 are in the middle of one.
+    # 32 training rows and 8 to a batch: 4 steps an epoch. It is asked whether to stop after each step and in each
+    # evaluation: 4 is between an epoch's last step and its evaluation, 5 in that, 8 and 12 in the middle of an epoch.
     options = {"dropout": 0.3, "schedule": "one-cycle", "gradient_clip": 1.0}
     spec = made(task, architecture, hyperparameters={**SHORT, **options}, split={"validation": 0.2})
     whole = run(spec, tables, tmp_path / "whole")
     half = run(spec, tables, tmp_path / "half", Recorder(stop_after=stop))
     assert not half.outcome.finished
-    assert half.outcome.position.step == stop
+    assert half.outcome.position.step == {1: 1, 4: 4, 5: 4, 8: 7, 12: 10}[stop]
     torch.rand(5)  # whatever happens in between
     rest = run(spec, tables, tmp_path / "rest", resume=checkpoint.read(half.outcome.checkpoint))
     assert rest.outcome.finished

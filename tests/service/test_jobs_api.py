@@ -262,7 +262,8 @@ def test_cancel_a_running_job(running: httpx.Client, endless: str) -> None:
     problem(running.post(f"/jobs/{endless}/pause"), 409, "illegal_transition")
     job = wait_for_state(running, endless, "cancelled", timeout_s=5)
     assert time.monotonic() - started < 3
-    assert [event["event"] for event in live.result(15)][-2:] == ["cancelling", "cancelled"]
+    # By default what there is of it is kept.
+    assert [event["event"] for event in live.result(15)][-3:] == ["cancelling", "checkpoint", "cancelled"]
     pool.shutdown()
     assert job["finished_at"]
     assert job["failures"] == 0
