@@ -26,7 +26,7 @@ def main() -> None:
     settings = StoreSettings()
     settings.make_directories()
     queues = tuple(options.queue or QUEUES)
-    app = create_worker(settings)
+    app = create_worker(settings, queues)
     if options.alive_file:
         keep_alive_file(app, options.alive_file)
     app.worker_main(worker_arguments(settings, queues, options.concurrency))

@@ -19,7 +19,7 @@ from workers.draining import DrainSignal
 WORKER_OPTIONS = ("--pool=prefork", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO")
 
 
-def create_worker(settings: StoreSettings) -> Celery:
+def create_worker(settings: StoreSettings, queues: tuple[str, ...]) -> Celery:
     """Return the application with its task and the hooks that open and close what a pool process needs."""
     app = queue.create_celery(settings)
     drain = DrainSignal()
@@ -32,13 +32,13 @@ def create_worker(settings: StoreSettings) -> Celery:
     @worker_process_init.connect(weak=False)
     def open_context(**_: Any) -> None:
         drain.forked()
-        opened.append(Context.open(settings, drain))
+        opened.append(Context.open(settings, drain, queues))
         assignment.remove_leftovers(opened[0])
 
     @worker_process_shutdown.connect(weak=False)
     def close_context(**_: Any) -> None:
         while opened:
-            opened.pop().database.close()
+            opened.pop().close()
 
     @worker_shutting_down.connect(weak=False)
     def request_drain(**_: Any) -> None:

@@ -61,7 +61,7 @@ class Attempt:
 
     def supervise(self) -> Ending:
         """Run the child to its end; raises Fenced, with the child dead, when the job is lost to another worker."""
-        self._child = Child(self._given, log_path(self._context.settings, self._token))
+        self._child = Child(self._given, log_path(self._context.settings, self._token), self._context.starter)
         try:
             while (message := self._next_message()) is not None:
                 self._hear(message)

@@ -81,9 +81,14 @@ def _out_of_memory() -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Do the assignment and end the process."""
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: the listening thread holds stdin, and joining native thread pools takes longer than the work.
     os._exit(code)
+
+
+if __name__ == "__main__":
+    run()

@@ -13,6 +13,10 @@ from typing import Any
 STOPPED_AT_CHECKPOINT = 75  # EX_TEMPFAIL: come back later
 EXPECTED_ERROR = 65  # EX_DATAERR: the caller's mistake, told in an `error` message
 
+# What a fork server imports, by the kind of assignment; and the most that it and its owner say at once.
+TRAINING, INGESTION = "training", "ingestion"
+FORK_MESSAGE_BYTES = 4096
+
 STOP = "stop"  # the only command: write a checkpoint and exit; why is the supervisor's business
 
 

@@ -32,8 +32,9 @@ def run_jobs(context: Context, nudged_id: str) -> None:
         with context.database.write() as session:
             job = attempts.claim_next(session, queue, context.name, context.settings.lease_s)
         if job is None:
-            return
+            break
         _run_attempt(context, job)
+    assignment.remove_leftovers(context)  # of a killed worker's job that has ended without another attempt
 
 
 def _run_attempt(context: Context, job: JobRecord) -> None:

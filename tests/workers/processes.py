@@ -45,13 +45,26 @@ def descendants(pid: int) -> list[int]:
 def supervisors(stack: Stack, name: str = "train") -> list[int]:
     """Return a worker's main process and its pool."""
     root = stack.processes[name].pid
-    return [pid for pid in descendants(root) if "workers.child" not in command(pid)]
+    return [pid for pid in descendants(root) if not is_child(pid) and "workers.fork_server" not in command(pid)]
+
+
+def is_child(pid: int) -> bool:
+    """Return whether a process trains: forked by the fork server, it leads a session of its own."""
+    with suppress(OSError):
+        return "workers.fork_server" in command(pid) and os.getsid(pid) == pid
+    return False
+
+
+def fork_server(stack: Stack, name: str = "train") -> int:
+    """Return the process that forks the children."""
+    root = stack.processes[name].pid
+    return next(pid for pid in descendants(root) if "workers.fork_server" in command(pid) and not is_child(pid))
 
 
 def find_child(stack: Stack, name: str = "train") -> int | None:
     """Return the process that trains, if there is one now."""
     root = stack.processes[name].pid
-    return next((pid for pid in descendants(root) if "workers.child" in command(pid) and alive(pid)), None)
+    return next((pid for pid in descendants(root) if is_child(pid) and alive(pid)), None)
 
 
 def child(stack: Stack, name: str = "train") -> int:
