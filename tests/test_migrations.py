@@ -57,8 +57,8 @@ def test_upgrading_twice_changes_nothing(database: Database) -> None:
 def test_a_missing_column_is_a_difference(database: Database) -> None:
     runner.upgrade(database.engine)
     with database.engine.begin() as connection:
-        connection.exec_driver_sql("ALTER TABLE jobs DROP COLUMN priority")
-    assert "priority" in str(runner.differences(database.engine))
+        connection.exec_driver_sql("ALTER TABLE jobs DROP COLUMN progress")
+    assert "progress" in str(runner.differences(database.engine))
 
 
 def _schema(database: Database) -> dict[str, object]:

@@ -115,18 +115,19 @@ def test_other_settings_on_resume(running: httpx.Client, rows: str) -> None:
     assert resumed["data"]["changed"] == {"hyperparameters.epochs": epochs, "hyperparameters.learning_rate": 0.00077}
 
 
-def test_a_clone_is_the_same_request_with_changes(running: httpx.Client, trained: dict[str, Any]) -> None:
+def test_a_clone_is_the_same_request_with_changes(running: httpx.Client, rows: str) -> None:
+    original = submit(running, classify(rows, output={"model": "cloned"}))
     answer = running.post(
-        f"/jobs/{trained['id']}/clone",
+        f"/jobs/{original}/clone",
         json={"overrides": {"name": "cloned", "hyperparameters": {"learning_rate": 0.005}}},
     )
     assert answer.status_code == 202
     job = succeeded(running, answer.json()["id"])
     assert (job["name"], job["retry_of"]) == ("cloned", None)
     assert job["spec"]["hyperparameters"] == {"epochs": 2, "learning_rate": 0.005}
-    assert job["spec"]["output"]["model"] == "shared"
+    assert job["spec"]["output"]["model"] == "cloned"
     wrong = {"overrides": {"hyperparameters": {"learning_rate": "fast"}}}
-    body = problem(running.post(f"/jobs/{trained['id']}/clone", json=wrong), 422, "invalid_request")
+    body = problem(running.post(f"/jobs/{original}/clone", json=wrong), 422, "invalid_request")
     assert "learning_rate" in body["errors"][0]["pointer"]
     ingest = running.get("/jobs", params={"kind": "ingest"}).json()["data"][0]["id"]
     problem(running.post(f"/jobs/{ingest}/clone"), 409, "illegal_transition")

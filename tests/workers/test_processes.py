@@ -31,10 +31,8 @@ def test_supervisors_without_torch_and_a_child_without_secrets(column: Stack, cl
     assert not [
         file
         for file in files
-        if file.startswith(str(column.data_dir))
-        and "/logs/" not in file
-        and "/work/" not in file
-        and "/artifacts/" not in file
+        if file.startswith(f"{column.data_dir}/")
+        and Path(file).relative_to(column.data_dir).parts[0] not in ("logs", "work", "artifacts")
     ], files
     client.post(f"/jobs/{job_id}/cancel")
     wait_for_state(client, job_id, "cancelled", timeout_s=5)
