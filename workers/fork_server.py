@@ -29,6 +29,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page that it looks at
+    _tell(owner, {"ready": os.getpid()})
     _serve(owner)
 
 

@@ -24,17 +24,30 @@ class ForkStarter:
 
     def __init__(self, imports: Sequence[str]) -> None:
         self._imports = tuple(imports)
+        self._ready = False
+        self._server: subprocess.Popen[bytes]
+        self._socket: socket.socket
         self._start_server()
 
-    def start(self, directory: str, files: tuple[int, int, int]) -> Process:
-        """Start a child; a fork server that has died is replaced, and the child waits for its imports."""
-        try:
-            return self._ask(directory, files)
-        except OSError as error:
-            log.warning("the fork server is gone and is started again", error=str(error))
+    def prepare(self) -> None:
+        """Wait until the fork server has done its imports; one that has died is replaced first."""
+        if self._server.poll() is not None:
+            log.warning("the fork server is gone and is started again", code=self._server.returncode)
             self.close()
             self._start_server()
-            return self._ask(directory, files)
+        if not self._ready:
+            with suppress(OSError):
+                self._receive()
+                self._ready = True
+
+    def start(self, directory: str, files: tuple[int, int, int]) -> Process:
+        """Start a child; should the fork server die just now, as a fresh interpreter."""
+        if self._ready:
+            try:
+                return self._ask(directory, files)
+            except OSError as error:
+                log.warning("the fork server is gone; this child starts afresh", error=str(error))
+        return FreshStarter().start(directory, files)
 
     def close(self) -> None:
         """End the fork server; a child of it lives on."""
@@ -43,6 +56,7 @@ class ForkStarter:
         self._server.wait()
 
     def _start_server(self) -> None:
+        self._ready = False
         # Messages with bounds, and an end as soon as the other side is gone.
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:

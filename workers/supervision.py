@@ -34,6 +34,10 @@ class Process(Protocol):
 class Starter(Protocol):
     """A way to start a child: fresh, or forked from one that has done the imports."""
 
+    def prepare(self) -> None:
+        """Wait until a child can be started at once; before a job is claimed, for nobody beats its heart meanwhile."""
+        ...
+
     def start(self, directory: str, files: tuple[int, int, int]) -> Process:
         """Start a child in a directory with these files as its stdin, stdout and stderr."""
         ...
@@ -45,6 +49,9 @@ class Starter(Protocol):
 
 class FreshStarter:
     """Starts each child as a new interpreter."""
+
+    def prepare(self) -> None:
+        """Need nothing."""
 
     def start(self, directory: str, files: tuple[int, int, int]) -> Process:
         """Start a child."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import structlog
-from sqlalchemy import select
 
-from store import attempts, jobs
+from store import attempts
 from store.errors import Fenced, StoreError
 from store.records import JobRecord
 from store.token import Token
@@ -18,19 +17,15 @@ from workers.context import Context
 log = structlog.get_logger(__name__)
 
 
-def run_jobs(context: Context, nudged_id: str) -> None:
-    """Run what is due in the nudged job's queue, one after the other, until nothing is or the worker drains.
+def run_jobs(context: Context) -> None:
+    """Run what is due in this worker's queues, one job after the other, until nothing is or the worker drains.
 
     What was announced before a drain is announced again, to a worker that stays.
     """
-    with context.database.read() as session:
-        kind = session.scalar(select(JobRecord.kind).where(JobRecord.id == nudged_id))
-    if kind is None:
-        return  # a message from elsewhere: no job of this database
-    queue = jobs.same_queue(kind)
     while not context.drain.requested():
+        context.starter.prepare()
         with context.database.write() as session:
-            job = attempts.claim_next(session, queue, context.name, context.settings.lease_s)
+            job = attempts.claim_next(session, context.queues, context.name, context.settings.lease_s)
         if job is None:
             break
         _run_attempt(context, job)
