@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from anneal.commands import datasets, jobs, keys, models, predict, up
+from anneal.commands import datasets, jobs, keys, models, predict, queue, up
 from anneal.errors import AnnealError, ConnectionFailed
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("up")(up.up)
 app.command("demo")(up.demo)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(jobs.app, name="jobs")
+app.command("queue")(queue.show)
 app.add_typer(models.app, name="models")
 app.command("predict")(predict.predict)
 app.add_typer(keys.app, name="keys")

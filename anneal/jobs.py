@@ -62,18 +62,28 @@ class Job(View):
         stream = EventStream(self._transport, self.id, after)
         return stream.follow() if follow else stream.stored()
 
-    def metrics(self, run: str | None = None) -> list[View]:
-        """Return the measured series: run, step, epoch, split, values; `job["metrics"]` has the latest."""
+    def metrics(self, run: str | None = None, *, points: int | None = None) -> list[View]:
+        """Return the measured series: run, step, epoch, split, values; `job["metrics"]` has the latest.
+
+        `points` (4 to 1000) thins each run and split out for a plot, keeping its ends, peaks and valleys.
+        """
+        if points is not None:
+            path, params = f"/jobs/{self.id}/metrics", _given({"run": run, "points": points})
+            return [View(point) for point in self._transport.json("GET", path, params=params)["data"]]
         page = fetch_page(self._transport, f"/jobs/{self.id}/metrics", View, run=run, limit=100)
         return list(page.all())
 
-    def logs(self) -> str:
-        """Return what the job has logged so far."""
-        return self._transport.request("GET", f"/jobs/{self.id}/logs").text
+    def logs(self, tail: int | None = None) -> str:
+        """Return what the job has logged so far, or its last so many lines."""
+        return self._transport.request("GET", f"/jobs/{self.id}/logs", params=_given({"tail": tail})).text
 
-    def follow_logs(self) -> Iterator[str]:
-        """Iterate over pieces of the log as they come, until the job has ended."""
+    def follow_logs(self, tail: int | None = None) -> Iterator[str]:
+        """Iterate over pieces of the log as they come, until the job has ended; at first the last lines alone."""
         printed = 0
+        if tail is not None:
+            lines = (text := self.logs()).splitlines(keepends=True)
+            printed = len(text)
+            yield "".join(lines[-tail:])
         while True:
             ended = self.refresh().has_ended
             text = self.logs()

@@ -79,7 +79,7 @@ def note(job: dict[str, Any]) -> str:
     """Say how fast a job goes and how long it will take, or why it waits."""
     queue = job.get("queue")
     if queue and job["status"] == "queued":
-        return f"position {queue.get('position')}, {str(queue.get('reason') or '').replace('_', ' ')}"
+        return f"position {queue.get('position')}, {waits_for(job)}"
     if job["status"] != "running":
         return ""
     now = job.get("progress") or {}
@@ -89,6 +89,15 @@ def note(job: dict[str, Any]) -> str:
     if now.get("eta_seconds") is not None:
         parts.append(f"{duration(now['eta_seconds'])} left")
     return ", ".join(parts)
+
+
+def waits_for(job: dict[str, Any]) -> str:
+    """Say why a queued job does not run yet."""
+    queue = job.get("queue") or {}
+    reason = str(queue.get("reason") or "").replace("_", " ")
+    if queue.get("jobs"):
+        return f"waiting for {', '.join(queue['jobs'])}"
+    return f"{reason} until {queue['until']}" if queue.get("until") else reason
 
 
 def duration(seconds: float) -> str:

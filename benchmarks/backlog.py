@@ -77,7 +77,7 @@ def submit(database: Database) -> str:
 def claim(database: Database) -> Token:
     """Take the next job."""
     with database.write() as session:
-        job = attempts.claim_next(session, jobs.same_queue("finetune"), "worker", 60)
+        job = attempts.claim_next(session, [queue.TRAIN], "worker", 60)
     assert job is not None
     return Token(job.id, job.attempt)
 

@@ -11,6 +11,8 @@ from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI
 
 from service import catalogue, datasets, errors, health, job_commands, jobs, keys, models, predictions, queue_view
+from service.changes import Changes
+from service.event_stream import EventStreams
 from service.guard import Guard
 from service.predictors import Predictors
 from service.settings import ServiceSettings
@@ -69,6 +71,7 @@ def _open(settings: ServiceSettings) -> State:
     database = Database(settings.resolved_database_url)
     artifacts = ArtifactStore(settings.artifacts_dir)
     celery = queue.create_celery(settings)
+    changes, pollers = Changes(database), CapacityLimiter(POLLER_THREADS)
     return State(
         settings=settings,
         database=database,
@@ -76,7 +79,9 @@ def _open(settings: ServiceSettings) -> State:
         celery=celery,
         sweeper=Sweeper(database, celery, settings),
         predictors=Predictors(artifacts, settings.predictor_memory_bytes),
-        pollers=CapacityLimiter(POLLER_THREADS),
+        changes=changes,
+        streams=EventStreams(database, changes, pollers),
+        pollers=pollers,
     )
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Iterator
 from typing import IO, Annotated, Any, Literal, get_args
 
+from anyio import to_thread
 from fastapi import APIRouter, File, Form, Query, Response, UploadFile
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
 
 from learning.column_type import ColumnType
+from service.changes import Seen
 from service.dependencies import DatasetsKey, IdempotencyKey, Listing, Paged, Wait
 from service.errors import ApiError
 from service.json_values import check_storable
@@ -21,7 +21,6 @@ from service.state import Opened, State
 from service.times import rfc3339
 from store import datasets, idempotency
 from store.artifacts import CHUNK_BYTES
-from store.database import Database
 from store.datasets import PROCESSING, Dataset
 from store.keys import Principal
 from store.records import DatasetRecord
@@ -190,15 +189,17 @@ async def get_dataset(dataset_id: str, state: Opened, caller: DatasetsKey, wait:
     """Return a dataset; with `wait` not before its processing has ended or the time is over."""
     until = time.monotonic() + wait
     while True:
-        view = await run_in_threadpool(_view, state.database, caller, dataset_id)
-        if view.status != PROCESSING or time.monotonic() >= until:
+        view, job_id, seen = await to_thread.run_sync(_look, state, caller, dataset_id, limiter=state.pollers)
+        left_s = until - time.monotonic()
+        if view.status != PROCESSING or left_s <= 0:
             return view
-        await asyncio.sleep(0.1)
+        await state.changes.wait(job_id, seen, left_s)
 
 
-def _view(database: Database, caller: Principal, dataset_id: str) -> DatasetView:
-    with database.read() as session:
-        return DatasetView.of(datasets.get(session, caller.project, dataset_id))
+def _look(state: State, caller: Principal, dataset_id: str) -> tuple[DatasetView, str, Seen]:
+    with state.database.read() as session:
+        dataset = datasets.get(session, caller.project, dataset_id)
+        return DatasetView.of(dataset), dataset.job.id, Seen(dataset.job.last_sequence)
 
 
 @router.delete("/{dataset_id}", status_code=204)

@@ -9,9 +9,31 @@ from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from service.times import rfc3339
-from store import jobs
+from store import waiting
 from store.records import AttemptRecord, CheckpointRecord, EventRecord, JobRecord, MetricRecord
 from store.states import State
+from store.waiting import Reason, Waiting
+
+
+class QueuePlace(BaseModel):
+    """Where a queued job stands and why it waits; `jobs` are those it waits for, `until` the end of a back-off."""
+
+    position: int
+    ahead: int
+    reason: Reason
+    jobs: list[str] | None = None
+    until: str | None = None
+
+    @classmethod
+    def of(cls, place: Waiting) -> QueuePlace:
+        """Return the view of a place."""
+        return cls(
+            position=place.ahead + 1,
+            ahead=place.ahead,
+            reason=place.reason,
+            jobs=list(place.jobs) or None,
+            until=rfc3339(place.until),
+        )
 
 
 class JobView(BaseModel):
@@ -32,7 +54,7 @@ class JobView(BaseModel):
     attempt: int
     failures: int
     priority: int
-    queue: dict[str, Any] | None
+    queue: QueuePlace | None
     progress: dict[str, Any] | None
     metrics: dict[str, Any]
     worker: str | None
@@ -45,8 +67,8 @@ class JobView(BaseModel):
     urls: dict[str, str]
 
     @classmethod
-    def of(cls, job: JobRecord | Row[Any], position: int | None = None) -> JobView:
-        """Return the view of a job; `position` counts the queued jobs before it."""
+    def of(cls, job: JobRecord | Row[Any], place: Waiting | None = None) -> JobView:
+        """Return the view of a job; `place` is a queued one's."""
         url = f"/api/v1/jobs/{job.id}"
         return cls(
             id=job.id,
@@ -63,10 +85,8 @@ class JobView(BaseModel):
             attempt=job.attempt,
             failures=job.failures,
             priority=job.priority,
-            queue=None
-            if position is None
-            else {"position": position + 1, "ahead": position, "reason": "waiting_for_worker"},
-            progress=_progress(job.progress),
+            queue=None if place is None else QueuePlace.of(place),
+            progress=progress_view(job.progress),
             metrics=job.metrics or {"latest": {}, "best": {}},
             worker=job.owner,
             error=job.error,
@@ -84,11 +104,11 @@ class JobView(BaseModel):
 
 def job_view(session: Session, job: JobRecord | Row[Any]) -> JobView:
     """Return the view of a job with its place in the queue."""
-    position = jobs.queue_position(session, job) if job.state == State.QUEUED else None
-    return JobView.of(job, position)
+    return JobView.of(job, waiting.place(session, job) if job.state == State.QUEUED else None)
 
 
-def _progress(stored: dict[str, Any] | None) -> dict[str, Any] | None:
+def progress_view(stored: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a job's progress with its time as text."""
     return stored and {**stored, "updated_at": rfc3339(stored.get("updated_at"))}
 
 

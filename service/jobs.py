@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from typing import Annotated, Any
@@ -15,13 +14,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service import job_requests
+from service.changes import Seen
 from service.dependencies import Authorization, IdempotencyKey, JobsKey, Listing, Paged, Scheme, Wait, authorize
-from service.event_stream import event_stream
 from service.job_requests import JobCreate
 from service.job_views import AttemptView, CheckpointView, EventView, JobView, MetricView, job_view
+from service.series import downsample
 from service.state import Opened, State
 from service.submission import submitted
 from store import checkpoints, jobs
+from store.database import database_now
 from store.errors import Conflict
 from store.records import JobRecord
 from store.states import TERMINAL
@@ -29,7 +30,7 @@ from store.states import State as JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-POLL_S = 0.2
+LOOK_AGAIN_S = 5.0
 MOST_EVENTS = 2**31 - 1  # what the column holds
 
 
@@ -81,12 +82,14 @@ async def get_job(
     """
     until = time.monotonic() + wait
     while True:
-        body, finished = await to_thread.run_sync(_load, state, authorization, job_id, limiter=state.pollers)
+        body, seen, finished = await to_thread.run_sync(_load, state, authorization, job_id, limiter=state.pollers)
         tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         changed = not _names(if_none_match, tag)
-        if finished or (changed and if_none_match is not None) or time.monotonic() >= until:
+        left_s = until - time.monotonic()
+        if finished or (changed and if_none_match is not None) or left_s <= 0:
             break
-        await asyncio.sleep(POLL_S)
+        # Looked at again now and then all the same: a place in the queue moves without the job's row.
+        await state.changes.wait(job_id, seen, min(left_s, LOOK_AGAIN_S))
     headers = {"ETag": tag, **({} if finished else {"Retry-After": "1"})}
     if not changed:
         return Response(status_code=304, headers=headers)
@@ -98,11 +101,12 @@ def _names(if_none_match: str | None, tag: str) -> bool:
     return any(entry.strip().removeprefix("W/") in (tag, "*") for entry in given)
 
 
-def _load(state: State, authorization: str, job_id: str) -> tuple[bytes, bool]:
+def _load(state: State, authorization: str, job_id: str) -> tuple[bytes, Seen, bool]:
     # Services poll this more than all else: who asks and what for in one transaction on one thread.
     with state.database.read() as session:
         job = jobs.snapshot(session, authorize(session, authorization, "jobs").project, job_id)
-        return job_view(session, job).model_dump_json().encode(), job.state in TERMINAL
+        seen = Seen(job.last_sequence, job.updated_at)
+        return job_view(session, job).model_dump_json().encode(), seen, job.state in TERMINAL
 
 
 class JobPatch(job_requests.StoredRequest):
@@ -129,6 +133,7 @@ def change_job(job_id: str, patch: JobPatch, state: Opened, caller: JobsKey) -> 
             changes["user_metadata"] = changes.pop("metadata")
         for field, value in changes.items():
             setattr(job, field, value)
+        job.updated_at = database_now()
         session.flush()
         return job_view(session, job)
 
@@ -147,7 +152,7 @@ def job_events(
     with state.database.read() as session:
         jobs.get(session, caller.project, job_id)
         if "text/event-stream" in request.headers.get("accept", ""):
-            return event_stream(state.database, job_id, last_event_id or after)
+            return state.streams.response(job_id, last_event_id or after)
         found = [EventView.of(event) for event in jobs.events(session, job_id, after=after, limit=limit + 1)]
     listing = Listing[EventView].of(found[:limit])
     listing.has_more = len(found) > limit
@@ -162,10 +167,18 @@ def job_metrics(
     run: str | None = None,
     after: Annotated[int, Query(ge=0, le=2**63 - 1, description="Only measurements after this id.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+    points: Annotated[int | None, Query(ge=4, le=1000, description="At most so many of each run and split.")] = None,
 ) -> Listing[MetricView]:
-    """Return the series of what a job measured, oldest first."""
+    """Return what a job measured, oldest first, page by page.
+
+    With `points`, the whole of each series at once, thinned out: the first and the last point, and the lowest and
+    the highest loss of equal parts between; steps that a resumed attempt measured again count once.
+    """
     with state.database.read() as session:
         jobs.get(session, caller.project, job_id)
+        if points is not None:
+            every = jobs.metrics(session, job_id, run=run, after=after, limit=None)
+            return Listing[MetricView].of([MetricView.of(point) for point in downsample(every, points)])
         found = jobs.metrics(session, job_id, run=run, after=after, limit=limit + 1)
     listing = Listing[MetricView].of([MetricView.of(point) for point in found[:limit]])
     listing.has_more = len(found) > limit
@@ -173,7 +186,12 @@ def job_metrics(
 
 
 @router.get("/{job_id}/logs", response_class=PlainTextResponse)
-def job_logs(job_id: str, state: Opened, caller: JobsKey) -> PlainTextResponse:
+def job_logs(
+    job_id: str,
+    state: Opened,
+    caller: JobsKey,
+    tail: Annotated[int | None, Query(ge=1, le=100_000, description="Only the last so many lines.")] = None,
+) -> PlainTextResponse:
     """Return what each attempt's process wrote on its standard error, the last megabyte of each."""
     with state.database.read() as session:
         jobs.get(session, caller.project, job_id)
@@ -183,7 +201,8 @@ def job_logs(job_id: str, state: Opened, caller: JobsKey) -> PlainTextResponse:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - (1 << 20)))
             texts.append(f"--- {path.stem}\n{file.read().decode(errors='replace')}")
-    return PlainTextResponse("".join(texts))
+    text = "".join(texts)
+    return PlainTextResponse(text if tail is None else "".join(text.splitlines(keepends=True)[-tail:]))
 
 
 @router.get("/{job_id}/checkpoints")

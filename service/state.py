@@ -9,6 +9,8 @@ from anyio import CapacityLimiter
 from celery import Celery
 from fastapi import Depends, Request
 
+from service.changes import Changes
+from service.event_stream import EventStreams
 from service.predictors import Predictors
 from service.settings import ServiceSettings
 from store.artifacts import ArtifactStore
@@ -26,6 +28,8 @@ class State:
     celery: Celery
     sweeper: Sweeper
     predictors: Predictors
+    changes: Changes
+    streams: EventStreams
     pollers: CapacityLimiter  # threads that answer polls; more of them only wait for the interpreter's lock
 
 

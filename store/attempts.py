@@ -24,11 +24,9 @@ from store.records import (
 from store.states import HELD, CancelMode, State
 from store.token import Token
 from store.transition import transition
+from store.waiting import CLAIMABLE, in_queues
 
 BACK_OFF_S = (1.0, 5.0, 30.0, 120.0)
-
-
-_CLAIMABLE = (JobRecord.not_before <= database_now(), JobRecord.waiting_for == 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ def _claimed(session: Session, job_id: str | ScalarSelect[str], worker: str, lea
         source=(State.QUEUED,),
         target=State.RUNNING,
         message=f"Claimed by {worker}.",
-        where=_CLAIMABLE,
+        where=CLAIMABLE,
         attempt=JobRecord.attempt + 1,
         owner=worker,
         lease_until=database_now() + lease_s,
@@ -74,15 +72,15 @@ def _claimed(session: Session, job_id: str | ScalarSelect[str], worker: str, lea
     return job
 
 
-def claim_next(session: Session, queue: Sequence[ColumnElement[bool]], worker: str, lease_s: float) -> JobRecord | None:
-    """Win the job that is next in a queue (the most urgent, then the oldest), or return None when nothing is due.
+def claim_next(session: Session, queues: Sequence[str], worker: str, lease_s: float) -> JobRecord | None:
+    """Win the job that is next in these queues (the most urgent, then the oldest), or return None when nothing is due.
 
     Whichever job a nudge names, the next one is taken: so priorities hold although brokers deliver in order, and
-    any nudge that arrives moves the queue.
+    any nudge that arrives moves them.
     """
     wanted = (
         select(JobRecord.id)
-        .where(JobRecord.state == State.QUEUED, *_CLAIMABLE, *queue)
+        .where(JobRecord.state == State.QUEUED, *CLAIMABLE, in_queues(queues))
         .order_by(JobRecord.priority.desc(), JobRecord.id)
         .limit(1)
         .with_for_update(skip_locked=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, bindparam, func, select, update
+from sqlalchemy import Row, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from store import ids
@@ -139,8 +139,8 @@ def events(session: Session, job_id: str, *, after: int = 0, limit: int = 100) -
     return list(session.scalars(query.order_by(EventRecord.sequence).limit(limit)))
 
 
-def metrics(session: Session, job_id: str, *, run: str | None, after: int, limit: int) -> list[MetricRecord]:
-    """Return what a job measured, oldest first; the last attempt to measure a step is the one that counts."""
+def metrics(session: Session, job_id: str, *, run: str | None, after: int, limit: int | None) -> list[MetricRecord]:
+    """Return what a job measured, oldest first; steps measured again after a crash are there twice."""
     query = select(MetricRecord).where(MetricRecord.job_id == job_id, MetricRecord.id > after)
     if run is not None:
         query = query.where(MetricRecord.run == run)
@@ -167,21 +167,6 @@ def give_base_version(session: Session, job_id: str, version_id: str) -> None:
         .values(base_version_id=version_id)
         .execution_options(synchronize_session=False)
     )
-
-
-def same_queue(kind: str) -> tuple[ColumnElement[bool], ...]:
-    """The condition that a job waits in the queue of a kind: ingestions have one of their own."""
-    return (JobRecord.kind == INGEST if kind == INGEST else JobRecord.kind != INGEST,)
-
-
-def queue_position(session: Session, job: JobRecord | Row[Any]) -> int:
-    """Return how many queued jobs stand before this one; ingestions have a queue of their own."""
-    query = select(func.count()).where(
-        JobRecord.state == State.QUEUED,
-        *same_queue(job.kind),
-        (JobRecord.priority > job.priority) | ((JobRecord.priority == job.priority) & (JobRecord.id < job.id)),
-    )
-    return session.scalar(query) or 0
 
 
 def queue_depth(session: Session) -> dict[str, int]:

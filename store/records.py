@@ -181,7 +181,7 @@ class JobDependencyRecord(Record):
 
 
 class WorkerRecord(Record):
-    """A process that runs one job at a time, as it last said of itself."""
+    """A process that runs one job at a time, as it last said of itself; its job is the one with it as the owner."""
 
     __tablename__ = "workers"
 
@@ -190,7 +190,6 @@ class WorkerRecord(Record):
     pid: Mapped[int]
     queues: Mapped[list[Any]]
     device: Mapped[dict[str, Any]]
-    job_id: Mapped[str | None] = mapped_column(String(40))
     started_at: Mapped[float] = _created()
     seen_at: Mapped[float] = mapped_column(default=database_now(), index=True)
 

@@ -14,7 +14,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from store import attempts, idempotency, queue
+from store import attempts, idempotency, queue, workers
 from store.database import Database, database_now
 from store.records import JobRecord
 from store.settings import StoreSettings
@@ -117,11 +117,14 @@ class Sweeper:
         with self._database.write() as session:
             reaped = reap(session, self._settings.max_failures)
             found = due(session, self._settings.nudge_repeat_s)
+            # A worker with a job looks for the next one by itself: messages to it would only pile up.
+            heard = workers.idle_queues(session) if found else set()
             idempotency.forget_old(session)
+            workers.forget_old(session)
         for job_id in reaped:
             log.warning("lease expired", job=job_id)
         for job in found:
-            if not self._announce(job):
+            if queue.queue_of(job.kind) in heard and not self._announce(job):
                 return  # a silent broker costs its time-out once, not for each job; leases have to be looked at
 
     def anything_to_do(self) -> bool:

@@ -27,7 +27,8 @@ def create_worker(settings: StoreSettings, queues: tuple[str, ...]) -> Celery:
 
     @app.task(name=queue.RUN_JOB, ignore_result=True)
     def run_job(job_id: str) -> None:
-        tasks.run_jobs(opened[0], job_id)
+        # Whichever job was announced: the most urgent one is next.
+        tasks.run_jobs(opened[0])
 
     @worker_process_init.connect(weak=False)
     def open_context(**_: Any) -> None:

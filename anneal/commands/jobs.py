@@ -116,6 +116,7 @@ def show(job_id: JobId, as_json: JsonOption = False) -> None:
 def logs(
     job_id: JobId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    tail: Annotated[int | None, typer.Option(help="Only the last so many lines, of those that are there.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the job's events, one JSON a line.")] = False,
 ) -> None:
     """Print what a job has logged."""
@@ -127,7 +128,7 @@ def logs(
             for event in job.events(follow=follow):
                 print(json.dumps(event.to_dict(), ensure_ascii=False), flush=True)
             return
-        for text in job.follow_logs() if follow else [job.logs()]:
+        for text in job.follow_logs(tail) if follow else [job.logs(tail)]:
             print(text, end="", flush=True)
 
 
@@ -215,7 +216,7 @@ def _changed(job: "Job", as_json: bool) -> None:
 
 
 def _print_job(job: dict[str, Any]) -> None:
-    from anneal.progress import note
+    from anneal.progress import note, waits_for
 
     error = job.get("error") or {}
     result = job.get("result") or {}
@@ -227,7 +228,7 @@ def _print_job(job: dict[str, Any]) -> None:
             "kind": job["kind"],
             "task": job.get("task"),
             "status": job["status"],
-            "reason": job.get("status_reason"),
+            "reason": job.get("status_reason") or waits_for(job),
             "made": age(job.get("created_at")),
             "progress": job.get("progress") if job["status"] == "running" else None,
             "speed": note(job),

@@ -34,9 +34,9 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, empty:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for header in headers:
+    for index, header in enumerate(headers):
         # An id in two halves cannot be copied.
-        table.add_column(header, overflow="fold", no_wrap=header == "id")
+        table.add_column(header, overflow="fold", no_wrap=index == 0)
     for row in rows:
         table.add_row(*(Text(shown(value)) for value in row))
     # Nobody reads a pipe on a screen of a certain width.

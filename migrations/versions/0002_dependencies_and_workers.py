@@ -25,7 +25,6 @@ def upgrade() -> None:
         sa.Column("pid", sa.Integer(), nullable=False),
         sa.Column("queues", JSON, nullable=False),
         sa.Column("device", JSON, nullable=False),
-        sa.Column("job_id", sa.String(length=40), nullable=True),
         sa.Column("started_at", sa.Double(), nullable=False),
         sa.Column("seen_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_workers")),

@@ -187,7 +187,12 @@ def test_waiting_jobs(running: httpx.Client, rows: str, endless: str) -> None:
     assert [job["id"] for job in queue["running"]] == [endless]
     assert [(job["id"], job["position"]) for job in queue["queued"]] == [(high, 1), (third, 2), (low, 3)]
     job = running.get(f"/jobs/{low}").json()
-    assert job["queue"] == {"position": 3, "ahead": 2, "reason": "waiting_for_worker"}
+    place = {"position": 3, "ahead": 2, "reason": "waiting_for_worker", "jobs": None, "until": None}
+    assert job["queue"] == place
+    assert {name: queue["queued"][2][name] for name in place} == place
+    (worker,) = (worker for worker in queue["workers"] if worker["queues"] == ["train"])
+    assert (worker["online"], worker["busy"], worker["job_id"]) == (True, True, endless)
+    assert worker["device"]["cpus"] >= 1
     assert job["progress"] is None
     patched = running.patch(f"/jobs/{low}", json={"priority": 9, "name": "first", "metadata": {"k": [1, None]}}).json()
     assert (patched["priority"], patched["name"], patched["metadata"]) == (9, "first", {"k": [1, None]})

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from queue_steps import ERROR, PROJECT, claim, events, look, submit
 
-from store import attempts, commands, jobs, upkeep
+from store import attempts, commands, queue, upkeep
 from store.database import Database
 from store.errors import DependencyFailed, IllegalTransition, UnknownReference
 from store.states import State
@@ -15,7 +15,7 @@ from store.states import State
 
 def next_job(database: Database) -> str | None:
     with database.write() as session:
-        job = attempts.claim_next(session, jobs.same_queue("finetune"), "worker", 60)
+        job = attempts.claim_next(session, [queue.TRAIN], "worker", 60)
     return job.id if job else None
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from support import wait_until
 
-from store import artifacts, attempts, checkpoints, commands, jobs, queue, upkeep
+from store import artifacts, attempts, checkpoints, commands, jobs, queue, upkeep, waiting, workers
 from store.artifacts import Artifact
 from store.attempts import BACK_OFF_S, Measurement
 from store.database import Database, database_now
@@ -24,6 +24,7 @@ from store.settings import StoreSettings
 from store.states import State
 from store.token import Token
 from store.upkeep import Sweeper
+from store.workers import Presence
 
 
 def test_eight_workers_race_for_fifty_jobs(database: Database) -> None:
@@ -213,8 +214,8 @@ def test_due_jobs_are_announced_again_until_claimed(database: Database) -> None:
     with database.write() as session:
         assert [due.job_id for due in upkeep.due(session, 60)] == [low]
     with database.read() as session:
-        assert jobs.queue_position(session, look(database, low)) == 0
-        assert jobs.queue_position(session, look(database, ingest)) == 0
+        assert waiting.place(session, look(database, low)).ahead == 0
+        assert waiting.place(session, look(database, ingest)).ahead == 0
         assert jobs.queue_depth(session) == {"queued": 2, "running": 1}
     assert (queue.queue_of("ingest"), queue.queue_of("finetune"), queue.queue_of("pretrain")) == (
         "ingest",
@@ -286,18 +287,26 @@ def test_the_sweeper(database: Database, tmp_path: Path) -> None:
     settings.broker_dir.write_text("a file where a directory should be")
     sweeper = Sweeper(database, queue.create_celery(settings), settings)
     sweeper.sweep()  # nothing to do
-    lost, waiting = submit(database), submit(database)
+    lost, other = submit(database), submit(database)
     claim(database, lost)
     expire(database, lost)
     sweeper.sweep()
     job = look(database, lost)
     assert (job.state, job.failures) == (State.QUEUED, 1)
-    assert (look(database, waiting).nudge_at or 0) > look(database, waiting).created_at + 10
+    assert (look(database, other).nudge_at or 0) > look(database, other).created_at + 10
     settings.broker_dir.unlink()
     settings.make_directories()
-    make_due(database, waiting)
+    make_due(database, other)
+    sweeper.sweep()
+    assert not messages(settings)  # nobody is there who could hear
+    with database.write() as session:
+        workers.arrive(session, Presence("machine:1", "machine", 1, ("train",), {"type": "cpu"}))
     sweeper.start()
     sweeper.wake()
-    wait_until(lambda: [path for path in settings.broker_dir.rglob("*") if path.is_file()], 10)
+    wait_until(lambda: messages(settings), 10)
     sweeper.stop()
     queue.ping(queue.create_celery(settings))
+
+
+def messages(settings: StoreSettings) -> list[Path]:
+    return [path for path in settings.broker_dir.rglob("*") if path.is_file()]
