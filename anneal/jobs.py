@@ -95,6 +95,26 @@ class Job(View):
                 return
             time.sleep(LOG_POLL_S)
 
+    def checkpoints(self) -> list[View]:
+        """Return the checkpoints that are kept, oldest first: id, run, step, score, is_best, metrics, bytes."""
+        return [View(entry) for entry in self._transport.json("GET", f"/jobs/{self.id}/checkpoints")["data"]]
+
+    def promote(
+        self,
+        checkpoint_id: str,
+        *,
+        model: str | None = None,
+        aliases: Sequence[str] = (),
+        weights: str | None = None,
+    ) -> View:
+        """Register a model version from a checkpoint and return it; the job goes on.
+
+        `weights` is "best" (up to that checkpoint, the default) or "last".
+        """
+        path = f"/jobs/{self.id}/checkpoints/{checkpoint_id}/promote"
+        body = _given({"model": model, "weights": weights, "aliases": list(aliases) or None})
+        return View(self._transport.json("POST", path, json=body))
+
     def cancel(self, mode: str | None = None) -> Self:
         """Stop the job for good; `mode` says what is kept: keep_best (default), checkpoint_now, discard."""
         return self._change("cancel", mode=mode)

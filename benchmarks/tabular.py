@@ -28,7 +28,7 @@ import torch
 from clock import Clock, TimedExamples
 from tabular_peers import BATCH, PEERS, RATE, Case, Run
 
-from learning.config import Columns, Hyperparameters, Split, TrainingSpec
+from learning.config import Checkpointing, Columns, Hyperparameters, Split, TrainingSpec
 from learning.data import epoch_order
 from learning.optimization import make_stepper
 from learning.preparation import Prepared, prepare
@@ -117,7 +117,8 @@ def job(
     if clock is not None:
         ready = replace(ready, train=TimedExamples(ready.train, clock))
     checkpoints = Path(pipe.assignment.directory) / "checkpoints"
-    plan = Plan(spec.hyperparameters, spec.early_stopping, spec.seed, checkpoints, checkpoint_every_s)
+    every = Checkpointing(every_s=checkpoint_every_s)
+    plan = Plan(spec.hyperparameters, spec.early_stopping, spec.seed, checkpoints, every)
 
     def run() -> None:
         with Path(os.devnull).open("w") as log, redirect_stderr(log):

@@ -20,10 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from learning.errors import CorruptCheckpoint
+from learning.extraction import STATE_FILE
 from learning.model import CONFIG_FILE
 
-_TENSORS, _VALUES, _CHECKSUMS = "state.safetensors", "state.json", "checksums.json"
-_FILES = (_TENSORS, _VALUES, CONFIG_FILE)
+_VALUES, _CHECKSUMS = "state.json", "checksums.json"
+_FILES = (STATE_FILE, _VALUES, CONFIG_FILE)
 _GROUPS = ("weights", "optimizer", "best_weights", "random")
 
 
@@ -80,7 +81,7 @@ def write(state: TrainingState, directory: Path) -> Path:
         for group in _GROUPS
         for name, tensor in getattr(state, group).items()
     }
-    save_file(tensors, partial / _TENSORS)
+    save_file(tensors, partial / STATE_FILE)
     values = {"position": asdict(state.position), "environment": state.environment}
     (partial / _VALUES).write_text(json.dumps(values))
     (partial / CONFIG_FILE).write_text(json.dumps(state.design))
@@ -104,7 +105,7 @@ def read(directory: Path) -> TrainingState:
         values = json.loads((directory / _VALUES).read_text())
         position = Position(**values["position"])
         design = json.loads((directory / CONFIG_FILE).read_text())
-        tensors = load_file(directory / _TENSORS)
+        tensors = load_file(directory / STATE_FILE)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CorruptCheckpoint(f"Checkpoint {directory.name} cannot be read: {error}") from None
     groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}

@@ -78,6 +78,15 @@ class EarlyStopping(Config):
     min_delta: float = Field(0.0, ge=0, le=1e6, description="Smallest change that counts as improvement.")
 
 
+class Checkpointing(Config):
+    """How often a run saves what it needs to go on, and how much of that is kept."""
+
+    every_s: float = Field(30.0, ge=1, le=86_400, description="Seconds of training between two checkpoints.")
+    every_steps: int | None = Field(None, ge=1, le=100_000_000, description="Also one after every so many steps.")
+    keep_last: int = Field(2, ge=1, le=100, description="Newest checkpoints of each run that are kept.")
+    keep_best: int = Field(1, ge=0, le=100, description="Checkpoints with the best validation score kept beside them.")
+
+
 class Split(Config):
     """Which rows are for training, validation and test when they are not given as datasets of their own."""
 
@@ -134,6 +143,7 @@ class TrainingSpec(Config):
     columns: Columns = Columns()
     hyperparameters: Hyperparameters = Hyperparameters()
     early_stopping: EarlyStopping | None = None
+    checkpointing: Checkpointing = Checkpointing()
     split: Split = Split()
     compare: bool = False
     seed: int = Field(0, ge=0, le=2**31 - 1)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from learning import checkpoint
 from learning.checkpoint import Position, TrainingState
-from learning.config import EarlyStopping, Hyperparameters
+from learning.config import Checkpointing, EarlyStopping, Hyperparameters
 from learning.data import epoch_order
 from learning.device import describe
 from learning.errors import LearningError
@@ -42,7 +42,7 @@ class Plan:
     early_stopping: EarlyStopping | None
     seed: int
     checkpoints: Path
-    checkpoint_every_s: float = 30.0
+    checkpointing: Checkpointing = field(default_factory=Checkpointing)
 
 
 @dataclass(slots=True)
@@ -99,7 +99,8 @@ class _Run:
         """Take every step that is left; returns False when asked to stop."""
         resolved, examples, position = self.prepared.resolved, self.prepared.train, self.position
         stepper, should_stop = self.stepper, self.callback.should_stop
-        report_at, checkpoint_at = 0.0, monotonic() + self.plan.checkpoint_every_s
+        report_at, checkpoint_at = 0.0, monotonic() + self.plan.checkpointing.every_s
+        every_steps = self.plan.checkpointing.every_steps or resolved.total_steps + 1
         self.end_of_epoch()  # a stop may have come between an epoch's last step and what its end brings
         while position.step < resolved.total_steps and not position.stopped_early:
             epoch, start = divmod(position.step, resolved.steps_per_epoch)
@@ -118,9 +119,9 @@ class _Run:
                     report_at = now + REPORT_S
                 if should_stop():
                     return False
-                if now >= checkpoint_at:
+                if now >= checkpoint_at or position.step % every_steps == 0:
                     self.save()
-                    checkpoint_at = monotonic() + self.plan.checkpoint_every_s
+                    checkpoint_at = monotonic() + self.plan.checkpointing.every_s
             self.end_of_epoch()
         return True
 
@@ -183,6 +184,7 @@ class _Run:
             return
         values = evaluate(self.prepared.design, self.network, validation, self.callback.should_stop)
         self.position.evaluated_step = self.position.step
+        self.position.metrics["validation"] = values
         self.callback.on_evaluation(
             "validation", self.position.step, self.position.step / resolved.steps_per_epoch, values
         )

@@ -10,7 +10,19 @@ from typing import Any
 from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI
 
-from service import catalogue, datasets, errors, health, job_commands, jobs, keys, models, predictions, queue_view
+from service import (
+    catalogue,
+    checkpoints,
+    datasets,
+    errors,
+    health,
+    job_commands,
+    jobs,
+    keys,
+    models,
+    predictions,
+    queue_view,
+)
 from service.changes import Changes
 from service.event_stream import EventStreams
 from service.guard import Guard
@@ -52,7 +64,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         responses={"default": {"description": "A problem (RFC 9457).", "content": {"application/problem+json": {}}}},
     )
     api = APIRouter(prefix="/api/v1")
-    for part in (datasets, jobs, job_commands, models, predictions, catalogue, keys, queue_view):
+    for part in (datasets, jobs, job_commands, checkpoints, models, predictions, catalogue, keys, queue_view):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.router)

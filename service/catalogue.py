@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from learning.column_type import ColumnType
-from learning.config import EarlyStopping, Hyperparameters, Split
+from learning.config import Checkpointing, EarlyStopping, Hyperparameters, Split
 from service.dependencies import JobsKey, Listing
 
 router = APIRouter(tags=["catalogue"])
@@ -103,6 +103,7 @@ def architecture_schema(name: str, _: JobsKey) -> dict[str, Any]:
         "preprocessing": MODALITIES[architecture.modality].Config.model_json_schema(),
         "hyperparameters": Hyperparameters.model_json_schema(),
         "early_stopping": EarlyStopping.model_json_schema(),
+        "checkpointing": Checkpointing.model_json_schema(),
         "split": Split.model_json_schema(),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Sequence
@@ -97,6 +98,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(OperationalError, _database_error)
+    app.add_exception_handler(OSError, _file_error)
     app.add_exception_handler(IntegrityError, _lost_race)
     app.add_exception_handler(Exception, _unexpected)
 
@@ -252,7 +254,26 @@ def _methods(request: Request) -> list[str]:
     return sorted(found)
 
 
+async def _file_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _storage_full(request, error)
+    return await _unexpected(request, error)
+
+
+def _storage_full(request: Request, error: Exception) -> Response:
+    log.error("the disk is full", error=str(error))
+    return problem(
+        request,
+        507,
+        "storage_full",
+        "The server's disk is full; nothing was changed.",
+        hint="Delete datasets or models that nobody needs, or have the operator make room; then try again.",
+    )
+
+
 async def _database_error(request: Request, error: Exception) -> Response:
+    if any(sign in str(error) for sign in ("disk is full", "No space left", "could not extend file")):
+        return _storage_full(request, error)
     log.error("database unavailable", error=str(error))
     return problem(
         request, 503, "database_unavailable", "The database does not answer; nothing was changed.", retry_after_s=2

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from learning.config import Columns, EarlyStopping, Hyperparameters, Split, TrainingSpec
+from learning.config import Checkpointing, Columns, EarlyStopping, Hyperparameters, Split, TrainingSpec
 from learning.errors import InvalidConfig, InvalidData, UnknownName, did_you_mean
 from service import base_models
 from service.base_models import Base
@@ -97,6 +97,7 @@ class JobCreate(StoredRequest):
     preprocessing: dict[str, Any] = Field(default_factory=dict, description="How columns become features.")
     hyperparameters: Hyperparameters = Hyperparameters()
     early_stopping: EarlyStopping | None = None
+    checkpointing: Checkpointing = Checkpointing()
     split: Split = Split()
     compare: bool = Field(False, description="Also train the same network from scratch, and say whether it helped.")
     resources: Resources = Resources()
@@ -129,6 +130,7 @@ def resolve(session: Session, project: str, asked: JobCreate) -> NewJob:
         columns=asked.columns,
         hyperparameters=asked.hyperparameters,
         early_stopping=asked.early_stopping,
+        checkpointing=asked.checkpointing,
         split=asked.split,
         compare=asked.compare,
         seed=asked.seed,

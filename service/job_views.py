@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.times import rfc3339
 from store import waiting
-from store.records import AttemptRecord, CheckpointRecord, EventRecord, JobRecord, MetricRecord
+from store.records import AttemptRecord, EventRecord, JobRecord, MetricRecord
 from store.states import State
 from store.waiting import Reason, Waiting
 
@@ -162,34 +162,6 @@ class MetricView(BaseModel):
             attempt=point.attempt,
             values=point.measured,
             created_at=rfc3339(point.created_at),
-        )
-
-
-class CheckpointView(BaseModel):
-    """A published checkpoint."""
-
-    id: str
-    object: Literal["checkpoint"] = "checkpoint"
-    job_id: str
-    run: str
-    step: int
-    finished: bool
-    attempt: int
-    metrics: dict[str, Any]
-    created_at: str | None
-
-    @classmethod
-    def of(cls, checkpoint: CheckpointRecord) -> CheckpointView:
-        """Return the view of a checkpoint."""
-        return cls(
-            id=checkpoint.id,
-            job_id=checkpoint.job_id,
-            run=checkpoint.run,
-            step=checkpoint.step,
-            finished=checkpoint.finished,
-            attempt=checkpoint.attempt,
-            metrics=checkpoint.metrics,
-            created_at=rfc3339(checkpoint.created_at),
         )
 
 

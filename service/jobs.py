@@ -17,11 +17,11 @@ from service import job_requests
 from service.changes import Seen
 from service.dependencies import Authorization, IdempotencyKey, JobsKey, Listing, Paged, Scheme, Wait, authorize
 from service.job_requests import JobCreate
-from service.job_views import AttemptView, CheckpointView, EventView, JobView, MetricView, job_view
+from service.job_views import AttemptView, EventView, JobView, MetricView, job_view
 from service.series import downsample
 from service.state import Opened, State
 from service.submission import submitted
-from store import checkpoints, jobs
+from store import jobs
 from store.database import database_now
 from store.errors import Conflict
 from store.records import JobRecord
@@ -203,14 +203,6 @@ def job_logs(
             texts.append(f"--- {path.stem}\n{file.read().decode(errors='replace')}")
     text = "".join(texts)
     return PlainTextResponse(text if tail is None else "".join(text.splitlines(keepends=True)[-tail:]))
-
-
-@router.get("/{job_id}/checkpoints")
-def job_checkpoints(job_id: str, state: Opened, caller: JobsKey) -> Listing[CheckpointView]:
-    """Return a job's published checkpoints, oldest first."""
-    with state.database.read() as session:
-        jobs.get(session, caller.project, job_id)
-        return Listing[CheckpointView].of([CheckpointView.of(entry) for entry in checkpoints.of_job(session, job_id)])
 
 
 @router.get("/{job_id}/attempts")

@@ -17,6 +17,7 @@ from service.state import Opened, State
 from store import ids, models
 from store.keys import Principal
 from store.models import Version
+from store.records import ArtifactRecord
 
 router = APIRouter(prefix="/models", tags=["predictions"])
 
@@ -134,11 +135,11 @@ def _check_request(asked: PredictRequest, state: State) -> None:
         )
 
 
-def _resolve(state: State, caller: Principal, ref: str) -> tuple[Version, dict[str, str], int]:
+def _resolve(state: State, caller: Principal, ref: str) -> tuple[Version, dict[str, ArtifactRecord], int]:
     with state.database.read() as session:
         version = models.resolve(session, caller.project, ref)
         files = models.files(session, version.record.id)
-    return version, {path: file.sha256 for path, file in files.items()}, sum(file.bytes for file in files.values())
+    return version, files, sum(file.bytes for file in files.values())
 
 
 class SchemaResponse(BaseModel):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from store.artifacts import ArtifactStore
+from store.records import ArtifactRecord
 
 if TYPE_CHECKING:
     from learning.prediction import Predictor
@@ -33,7 +35,7 @@ class Predictors:
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, version_id: str, files: dict[str, str], size: int) -> tuple[Predictor, float]:
+    def get(self, version_id: str, files: Mapping[str, ArtifactRecord], size: int) -> tuple[Predictor, float]:
         """Return a version's predictor and the milliseconds it took to load, 0 when it was there already.
 
         A predictor that is answering keeps living until it has answered, even when it is dropped here meanwhile.
@@ -55,7 +57,7 @@ class Predictors:
         self._make_room(version_id)
         return loaded, loaded.load_ms
 
-    def _load(self, files: dict[str, str]) -> Predictor:
+    def _load(self, files: Mapping[str, ArtifactRecord]) -> Predictor:
         from learning.prediction import Predictor
 
         with tempfile.TemporaryDirectory(prefix="anneal-model-") as directory:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO
+from uuid import uuid4
 
+from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from store.database import database_now
 from store.errors import CorruptArtifact, NotFound, TooLarge
 from store.records import ArtifactRecord
 
 CHUNK_BYTES = 1 << 20
+_UNWANTED = ".unwanted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +77,47 @@ class ArtifactStore:
             raise CorruptArtifact(f"Artifact {sha256} has the content of {found}.")
         return path
 
-    def copy_to(self, files: dict[str, str], directory: Path) -> None:
-        """Lay out files (path within `directory` to sha256) for a process that knows no artifacts, each verified."""
-        for name, sha256 in files.items():
+    def copy_to(self, files: Mapping[str, Artifact | ArtifactRecord], directory: Path) -> None:
+        """Lay out files (by path within `directory`) for a process that knows no artifacts, each verified."""
+        for name, artifact in files.items():
             target = directory / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.verify(sha256), target)
+            shutil.copyfile(self.verify(artifact.sha256), target)
+
+    def remove(self, sha256: str, grace_s: float) -> bool:
+        """Delete a file unless it was stored within the last `grace_s` seconds; True when it is gone.
+
+        Moved aside before its age decides: a writer of the same content may rename a new file into place at any
+        moment, and that one must not be deleted for its predecessor's age.
+        """
+        path = self._path(sha256)
+        aside = self._incoming / f"{sha256}.{uuid4().hex}{_UNWANTED}"
+        self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return True
+        if _age_s(aside) < grace_s:
+            aside.rename(path)  # the same content, whatever is there by now
+            return False
+        aside.unlink()
+        return True
+
+    def digests(self, prefix: str) -> Iterator[str]:
+        """Iterate over the digests that begin with two hexadecimal digits."""
+        directory = self._directory / prefix
+        return (path.name for path in directory.iterdir()) if directory.is_dir() else iter(())
+
+    def remove_leftovers(self, grace_s: float) -> None:
+        """Delete half-written files that nobody has written to for a while."""
+        for path in self._incoming.glob("*"):
+            with suppress(FileNotFoundError):
+                if _age_s(path) <= grace_s:
+                    continue
+                if path.suffix == _UNWANTED:  # its remover was killed before it had decided
+                    path.rename(self._path(path.name.partition(".")[0]))
+                else:
+                    path.unlink()
 
     def _path(self, sha256: str) -> Path:
         if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
@@ -104,6 +144,10 @@ class ArtifactStore:
         return Artifact(sha256, size)
 
 
+def _age_s(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
+
+
 def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -113,11 +157,22 @@ def _sync_directory(directory: Path) -> None:
 
 
 def register(session: Session, artifact: Artifact) -> None:
-    """Write the artifact's row unless it is there; whatever keeps the file points at this row."""
-    if session.get(ArtifactRecord, artifact.sha256) is None:
-        with session.begin_nested() as savepoint:
+    """Write the artifact's row, or touch it; whatever keeps the file points at this row.
+
+    Call it in the transaction that adds the pointer: a row that was touched a moment ago is not collected.
+    """
+    touch = (
+        update(ArtifactRecord)
+        .where(ArtifactRecord.sha256 == artifact.sha256)
+        .values(touched_at=database_now())
+        .returning(ArtifactRecord.sha256)
+        .execution_options(synchronize_session=False)
+    )
+    if session.scalar(touch) is not None:
+        return
+    try:
+        with session.begin_nested():
             session.add(ArtifactRecord(sha256=artifact.sha256, bytes=artifact.bytes))
-            try:
-                session.flush()
-            except IntegrityError:  # somebody else registered the same content meanwhile
-                savepoint.rollback()
+            session.flush()
+    except IntegrityError:  # somebody else registered the same content meanwhile
+        session.execute(touch)

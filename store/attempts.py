@@ -289,8 +289,8 @@ def _cancelled(session: Session, token: Token, where: Sequence[ColumnElement[boo
         lease_until=None,
         nudge_at=None,
     )
-    if job is not None and job.cancel_mode == CancelMode.DISCARD:
-        checkpoints.discard(session, job.id)
+    if job is not None:
+        checkpoints.after_cancel(session, job.id, CancelMode(job.cancel_mode or CancelMode.KEEP_BEST))
     return job
 
 

@@ -46,8 +46,8 @@ def cancel(session: Session, project: str, job_id: str, mode: CancelMode = Cance
         data={"mode": mode},
         cancel_mode=mode,
     )
-    if changed is not None and changed.state == State.CANCELLED and mode is CancelMode.DISCARD:
-        checkpoints.discard(session, job_id)
+    if changed is not None and changed.state == State.CANCELLED:
+        checkpoints.after_cancel(session, job_id, mode)
     return changed or _refuse(job, "cancelled")
 
 

@@ -39,6 +39,9 @@ class StoreSettings(BaseSettings):
         gt=0,
         description="Seconds after which an unclaimed job is announced to the broker again.",
     )
+    artifact_grace_s: float = Field(
+        default=3600.0, gt=0, description="Seconds for which a stored file is kept that nothing points at."
+    )
     max_failures: int = Field(default=3, ge=1, description="Crashes or lost leases after which a job fails for good.")
 
     @field_validator("data_dir")

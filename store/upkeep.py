@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from time import monotonic
 
 import structlog
 from celery import Celery
@@ -15,6 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from store import attempts, idempotency, queue, workers
+from store.artifacts import ArtifactStore
+from store.collection import Collector
 from store.database import Database, database_now
 from store.records import JobRecord
 from store.settings import StoreSettings
@@ -24,6 +27,7 @@ from store.token import Token
 log = structlog.get_logger(__name__)
 
 SWEEP_S = 0.5
+COLLECT_S = 10.0
 BATCH = 100
 
 
@@ -83,6 +87,8 @@ class Sweeper:
         self._database = database
         self._celery = celery
         self._settings = settings
+        self._collector = Collector(database, ArtifactStore(settings.artifacts_dir), settings.artifact_grace_s)
+        self._collect_at = monotonic() + COLLECT_S
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
@@ -105,6 +111,9 @@ class Sweeper:
         while not self._stopping.is_set():
             try:
                 self.sweep()
+                if monotonic() >= self._collect_at:
+                    self._collect_at = monotonic() + COLLECT_S
+                    self._collector.collect()
             except (SQLAlchemyError, OSError) as error:
                 log.warning("sweep failed; will try again", error=str(error))
             self._wake.wait(SWEEP_S)

@@ -73,8 +73,7 @@ def _training(context: Context, session: Session, token: Token, job: JobRecord, 
     base, start = None, None
     if job.base_version_id is not None:
         base = directory / "base"
-        files = models.files(session, job.base_version_id)
-        context.artifacts.copy_to({path: artifact.sha256 for path, artifact in files.items()}, base)
+        context.artifacts.copy_to(models.files(session, job.base_version_id), base)
     if job.start_checkpoint_id is not None:
         start = directory / "start"
         context.artifacts.copy_to(checkpoints.files(session, job.start_checkpoint_id), start)

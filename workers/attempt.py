@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from store import artifacts, attempts, checkpoints
 from store.attempts import Measurement, Orders
+from store.checkpoints import NewCheckpoint, Retention
 from store.errors import Fenced
 from store.records import JobRecord
 from store.states import CancelMode, State
@@ -55,9 +56,12 @@ class Attempt:
         self._time_is_over = _deadline(context, token, given)
         self._out_of_time = False
         self._beat_at = time.monotonic()
+        policy = given.spec.get("checkpointing") or {}
+        self._retention = Retention(**{name: policy[name] for name in ("keep_last", "keep_best") if name in policy})
         self.result: dict[str, Any] = {}
         self.error: dict[str, Any] = {}
         self.reason = ""
+        self._trouble = ""
 
     def supervise(self) -> Ending:
         """Run the child to its end; raises Fenced, with the child dead, when the job is lost to another worker."""
@@ -149,7 +153,7 @@ class Attempt:
             # Killed because it was asked to stop: no failure, it goes on from the last checkpoint that was published.
             self.reason = self.reason or "stopped"
             return Ending.STOPPED
-        self.reason = f"the training process died with {_describe(code)}"
+        self.reason = f"the training process died with {_describe(code)}{self._trouble}"
         return Ending.CRASHED
 
     def _hear(self, message: dict[str, Any]) -> None:
@@ -168,6 +172,8 @@ class Attempt:
             self.result = message
         elif kind == "error":
             self.error = message["error"]
+        elif kind == "trouble":
+            self._trouble = f": {message['reason']}"
 
     def _measure(self, message: dict[str, Any]) -> None:
         point = Measurement(**message)
@@ -183,16 +189,17 @@ class Attempt:
         with self._context.database.write() as session:
             for artifact in stored.values():
                 artifacts.register(session, artifact)
-            checkpoints.publish(
-                session,
-                self._token,
+            new = NewCheckpoint(
                 run=message["run"],
                 step=message["step"],
+                files={path.rsplit("/", 1)[-1]: artifact.sha256 for path, artifact in stored.items()},
                 finished=message["finished"],
                 score=message["score"],
                 metrics=message["metrics"],
-                files={path.rsplit("/", 1)[-1]: artifact.sha256 for path, artifact in stored.items()},
             )
+            checkpoints.publish(session, self._token, new, self._retention)
+        for path in stored:  # the child writes them under a new name each time
+            self._path(path).unlink(missing_ok=True)
 
     def _path(self, relative: str) -> Path:
         return Path(self._given.directory) / relative

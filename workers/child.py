@@ -65,6 +65,11 @@ def main() -> int:
         channel.send("error", error=error.to_dict())
     except MemoryError:
         channel.send("error", error=_out_of_memory())
+    except OSError as error:
+        # A full disk may have room again: a crash, which is tried again, that says why.
+        channel.send("trouble", reason=f"{error.strerror or type(error).__name__}")
+        traceback.print_exc()
+        return 1
     except Exception:
         traceback.print_exc()
         return 1

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from store import artifacts, attempts, checkpoints, datasets, jobs, models
+from store import artifacts, attempts, checkpoints, datasets, jobs, lineage, models
 from store.records import JobRecord
 from store.states import State
 from store.token import Token
@@ -47,7 +47,7 @@ def _register(
             architecture=result["architecture"],
             modality=result["modality"],
             metrics=result["metrics"],
-            lineage=_lineage(session, job),
+            lineage=lineage.of_job(session, job),
             files=digests,
             aliases=tuple(output.get("aliases") or ()),
         ),
@@ -61,19 +61,6 @@ def _register(
         "checkpoint_id": next((c.id for c in reversed(newest) if c.run == result["run"]), None),
         "metrics": result["metrics"],
         "comparison": result["comparison"],
-    }
-
-
-def _lineage(session: Session, job: JobRecord) -> dict[str, Any]:
-    last = jobs.attempts(session, job.id)[-1]
-    return {
-        "job_id": job.id,
-        "base_model": job.spec.get("base_model"),
-        "base_version_id": job.base_version_id,
-        "continued_from": job.start_checkpoint_id,
-        "datasets": datasets.lineage(session, job.id),
-        "environment": last.environment,
-        "seed": job.spec.get("seed", 0),
     }
 
 

@@ -44,6 +44,12 @@ def _run_attempt(context: Context, job: JobRecord) -> None:
     except StoreError as error:
         with context.database.write() as session:
             attempts.fail(session, token, _as_json(error))
+    except OSError as error:
+        # A full disk, or a file system that is away: tried again after a while, like a crash.
+        log.warning("the worker cannot use its files", job=job.id, error=str(error))
+        with context.database.write() as session:
+            reason = f"its worker could not use its files: {error.strerror or error}"
+            attempts.crash(session, token, reason, context.settings.max_failures)
     finally:
         assignment.remove(directory)
 

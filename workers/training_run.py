@@ -86,6 +86,7 @@ def _run(channel: Channel, spec: TrainingSpec, name: str, base: str | None) -> t
         early_stopping=spec.early_stopping,
         seed=spec.seed,
         checkpoints=Path(given.directory) / "checkpoints" / name,
+        checkpointing=spec.checkpointing,
     )
     return prepared, train(prepared, plan, _Reporter(channel, name), saved)
 

@@ -1,4 +1,4 @@
-"""`anneal jobs`: submit, list, show, logs, cancel, pause, resume, retry, clone."""
+"""`anneal jobs`: submit, list, show, logs, checkpoints, promote, cancel, pause, resume, retry, clone."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ from anneal.commands.output import (
     print_fields,
     print_json,
     print_table,
+    size,
     tell,
 )
 from anneal.commands.specification import assignment, job_spec
@@ -130,6 +131,40 @@ def logs(
             return
         for text in job.follow_logs(tail) if follow else [job.logs(tail)]:
             print(text, end="", flush=True)
+
+
+@app.command()
+def checkpoints(job_id: JobId, as_json: JsonOption = False) -> None:
+    """List the checkpoints that are kept of a job."""
+    with client() as service:
+        found = [entry.to_dict() for entry in service.jobs.ref(job_id).checkpoints()]
+    if as_json:
+        return print_json(found)
+    rows = [
+        (c["id"], c["run"], c["step"], c["score"], c["is_best"], size(c["bytes"]), age(c["created_at"])) for c in found
+    ]
+    headers = ["id", "run", "step", "score", "best", "size", "made"]
+    print_table(headers, rows, empty="No checkpoints yet.")
+    return None
+
+
+@app.command()
+def promote(
+    job_id: JobId,
+    checkpoint_id: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="The checkpoint's id, ck_...")],
+    *,
+    model: Annotated[str | None, typer.Option(help="The name it gets; else the job's.")] = None,
+    alias: Annotated[list[str] | None, typer.Option(help="An alias to move to it.")] = None,
+    weights: Annotated[str | None, typer.Option(help="best (default) or last.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a model version out of a checkpoint, also while the job runs."""
+    with client() as service:
+        version = service.jobs.ref(job_id).promote(checkpoint_id, model=model, aliases=alias or (), weights=weights)
+    if as_json:
+        return print_json(version.to_dict())
+    tell(f"{version.ref} is made of {checkpoint_id}.")
+    return None
 
 
 @app.command()

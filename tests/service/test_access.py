@@ -163,7 +163,10 @@ def test_the_queue_shows_only_ones_own(bare: httpx.Client, running: httpx.Client
     try:
         assert job_id in [job["id"] for job in running.get("/queue").json()["running"]]
         answer = bare.get("/api/v1/queue", headers={"Authorization": f"Bearer {stranger}"}).json()
-        assert answer == {"running": [], "queued": []}
+        assert (answer["running"], answer["queued"], answer["queued_total"]) == ([], [], 0)
+        # That a worker is busy is no secret; with what, is.
+        (worker,) = (worker for worker in answer["workers"] if worker["queues"] == ["train"])
+        assert (worker["busy"], worker["job_id"]) == (True, None)
     finally:
         running.post(f"/jobs/{job_id}/cancel")
         wait_for_state(running, job_id, "cancelled")

@@ -17,6 +17,7 @@ from support import wait_until
 from store import artifacts, attempts, checkpoints, commands, jobs, queue, upkeep, waiting, workers
 from store.artifacts import Artifact
 from store.attempts import BACK_OFF_S, Measurement
+from store.checkpoints import NewCheckpoint, Retention
 from store.database import Database, database_now
 from store.errors import Fenced, IllegalTransition, NotFound
 from store.records import CheckpointRecord, JobRecord, MetricRecord
@@ -49,9 +50,8 @@ def test_eight_workers_race_for_fifty_jobs(database: Database) -> None:
 
 def checkpoint(session: Session, token: Token, step: int = 1) -> str:
     artifacts.register(session, Artifact("0" * 64, 3))
-    return checkpoints.publish(
-        session, token, run="scratch", step=step, finished=False, score=None, metrics={}, files={"weights": "0" * 64}
-    )
+    new = NewCheckpoint(run="scratch", step=step, files={"weights": "0" * 64})
+    return checkpoints.publish(session, token, new, Retention(keep_last=100))
 
 
 STALE: dict[str, tuple[Callable[[Session, Token], object], bool]] = {

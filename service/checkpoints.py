@@ -1,0 +1,153 @@
+"""A job's checkpoints: what there is, and a model out of one, also while the job still runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from learning.extraction import STATE_FILE, extract, has_group
+from service.dependencies import JobsKey, Listing
+from service.errors import ApiError
+from service.job_requests import ModelName, Request
+from service.models import VersionView
+from service.state import Opened
+from service.times import rfc3339
+from store import artifacts, checkpoints, jobs, lineage, models
+from store.artifacts import Artifact, ArtifactStore
+from store.errors import CorruptArtifact
+from store.records import CheckpointRecord
+
+router = APIRouter(prefix="/jobs/{job_id}/checkpoints", tags=["jobs"])
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+class CheckpointView(BaseModel):
+    """A published checkpoint; `score` is the monitored validation metric, more is better."""
+
+    id: str
+    object: Literal["checkpoint"] = "checkpoint"
+    job_id: str
+    run: str
+    step: int
+    finished: bool
+    attempt: int
+    score: float | None
+    is_best: bool
+    metrics: dict[str, Any]
+    bytes: int
+    files: list[dict[str, Any]]
+    created_at: str | None
+
+    @classmethod
+    def of(cls, checkpoint: CheckpointRecord, files: dict[str, Artifact], *, is_best: bool) -> CheckpointView:
+        """Return the view of a checkpoint."""
+        return cls(
+            id=checkpoint.id,
+            job_id=checkpoint.job_id,
+            run=checkpoint.run,
+            step=checkpoint.step,
+            finished=checkpoint.finished,
+            attempt=checkpoint.attempt,
+            score=checkpoint.score,
+            is_best=is_best,
+            metrics=checkpoint.metrics,
+            bytes=sum(file.bytes for file in files.values()),
+            files=[{"path": path, "bytes": file.bytes, "sha256": file.sha256} for path, file in files.items()],
+            created_at=rfc3339(checkpoint.created_at),
+        )
+
+
+@router.get("")
+def job_checkpoints(job_id: str, state: Opened, caller: JobsKey) -> Listing[CheckpointView]:
+    """Return a job's published checkpoints, oldest first; of each run the one with the best score is marked."""
+    with state.database.read() as session:
+        jobs.get(session, caller.project, job_id)
+        found = checkpoints.of_job(session, job_id)
+        best = checkpoints.best(found)
+        return Listing[CheckpointView].of(
+            [
+                CheckpointView.of(entry, checkpoints.files(session, entry.id), is_best=entry.id in best)
+                for entry in found
+            ]
+        )
+
+
+class Promotion(Request):
+    """Where a checkpoint's model is registered, and which of its weights it gets."""
+
+    model: ModelName | None = Field(None, description="Name in the registry; default: the job's output.")
+    aliases: list[ModelName] = Field(default_factory=list, max_length=16, description="Aliases to move to it.")
+    weights: Literal["best", "last"] = Field(
+        "best", description="The best by the validation score up to the checkpoint, or those of its step."
+    )
+
+
+@router.post("/{checkpoint_id}/promote", status_code=201)
+def promote_checkpoint(
+    job_id: str,
+    checkpoint_id: str,
+    state: Opened,
+    caller: JobsKey,
+    response: Response,
+    asked: Annotated[Promotion, Field(default_factory=Promotion)],
+) -> VersionView:
+    """Register a model version from a checkpoint; the job goes on, whatever state it is in."""
+    with state.database.read() as session:
+        job = jobs.get(session, caller.project, job_id)
+        checkpoints.get(session, job_id, checkpoint_id)
+        files = checkpoints.files(session, checkpoint_id)
+    config, weights = _stored(state.artifacts, checkpoint_id, files, asked.weights)
+    design = json.loads(state.artifacts.path(config.sha256).read_bytes())
+    with state.database.write() as session:
+        # Once more: the retention may have forgotten it meanwhile.
+        checkpoint = checkpoints.get(session, job_id, checkpoint_id)
+        for artifact in (config, weights):
+            artifacts.register(session, artifact)
+        version = models.register(
+            session,
+            caller.project,
+            job_id,
+            models.NewVersion(
+                model=asked.model or job.spec["output"]["model"],
+                kind="base" if job.kind == "pretrain" else "task",
+                task=design["task"],
+                architecture=design["architecture"],
+                modality=design["modality"],
+                metrics=checkpoint.metrics,
+                lineage={
+                    **lineage.of_job(session, job),
+                    "checkpoint_id": checkpoint_id,
+                    "run": checkpoint.run,
+                    "step": checkpoint.step,
+                    "weights": asked.weights,
+                },
+                files={CONFIG_FILE: config.sha256, WEIGHTS_FILE: weights.sha256},
+                aliases=tuple(asked.aliases),
+            ),
+        )
+        session.flush()
+        view = VersionView.of(session, version)
+    response.headers["Location"] = view.urls["self"]
+    return view
+
+
+def _stored(
+    store: ArtifactStore, checkpoint_id: str, files: dict[str, Artifact], wanted: str
+) -> tuple[Artifact, Artifact]:
+    """Return the design and the weights as stored files."""
+    try:
+        source = store.verify(files[STATE_FILE].sha256)
+    except CorruptArtifact as error:
+        raise ApiError(
+            409,
+            "corrupt_checkpoint",
+            f"Checkpoint {checkpoint_id} is damaged: {error.message}",
+            hint="Promote an earlier one.",
+        ) from None
+    # Until something was measured, the weights of the step are the best there are.
+    best = wanted == "best" and has_group(source, "best_weights")
+    return files[CONFIG_FILE], store.write(extract(source, "best_weights" if best else "weights"))
