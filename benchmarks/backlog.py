@@ -116,7 +116,7 @@ def measure(database: Database) -> dict[str, float]:
 
     def take_back() -> None:
         with database.write() as session:
-            assert len(upkeep.reap(session, 3)) == 1
+            assert len(upkeep.reap(session, attempts.CrashBudget())) == 1
 
     found["heartbeat"] = median_ms(beat)
     found["announce 100"] = median_ms(announce)

@@ -26,7 +26,8 @@ from store.token import Token
 from store.transition import transition
 from store.waiting import CLAIMABLE, in_queues
 
-BACK_OFF_S = (1.0, 5.0, 30.0, 120.0)
+# How many times the first wait a job waits before it is tried again.
+BACK_OFF = (1.0, 5.0, 30.0, 120.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,18 @@ class Orders:
 
     state: State
     cancel_mode: CancelMode | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CrashBudget:
+    """How often a job may crash before it fails for good, and how many seconds it waits after the first time."""
+
+    max_failures: int = 3
+    back_off_s: float = 1.0
+
+    def wait_s(self, failures: int) -> float:
+        """Return how long to wait after so many earlier failures."""
+        return self.back_off_s * BACK_OFF[min(failures, len(BACK_OFF) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,23 +208,23 @@ def crash(
     session: Session,
     token: Token,
     reason: str,
-    max_failures: int,
+    budget: CrashBudget,
     *,
     where: Sequence[ColumnElement[bool]] = (),
 ) -> JobRecord | None:
     """Count a crash or a lost lease: back to the queue with back-off, or failed when the budget is spent."""
     failures = session.get_one(JobRecord, token.job_id).failures
     guards = (*token.guards(), JobRecord.failures == failures, *where)
-    if failures + 1 >= max_failures:
+    if failures + 1 >= budget.max_failures:
         job = _failed(session, token, _crash_error(failures + 1, reason), guards, failures=failures + 1)
     else:
-        delay = BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)]
+        delay = budget.wait_s(failures)
         job = transition(
             session,
             token.job_id,
             source=(State.RUNNING,),
             target=State.QUEUED,
-            message=f"Will run again in {delay:.0f} s: {reason}.",
+            message=f"Will run again in {delay:g} s: {reason}.",
             where=guards,
             failures=failures + 1,
             queued_at=database_now(),

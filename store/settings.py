@@ -42,6 +42,9 @@ class StoreSettings(BaseSettings):
     artifact_grace_s: float = Field(
         default=3600.0, gt=0, description="Seconds for which a stored file is kept that nothing points at."
     )
+    back_off_s: float = Field(
+        default=1.0, gt=0, description="Seconds before a crashed job runs again; then 5, 30 and 120 times that."
+    )
     max_failures: int = Field(default=3, ge=1, description="Crashes or lost leases after which a job fails for good.")
 
     @field_validator("data_dir")

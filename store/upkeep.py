@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from store import attempts, idempotency, queue, workers
 from store.artifacts import ArtifactStore
+from store.attempts import CrashBudget
 from store.collection import Collector
 from store.database import Database, database_now
 from store.records import JobRecord
@@ -60,7 +61,7 @@ def due(session: Session, nudge_repeat_s: float) -> list[Due]:
     return [Due(row.id, row.kind) for row in sorted(rows, key=lambda row: (-row.priority, row.id))]
 
 
-def reap(session: Session, max_failures: int) -> list[str]:
+def reap(session: Session, budget: CrashBudget) -> list[str]:
     """Take jobs whose lease ran out from their workers; return their ids.
 
     The lease is checked again inside the update: a worker that completed in between keeps its success.
@@ -75,7 +76,7 @@ def reap(session: Session, max_failures: int) -> list[str]:
     for row in expired:
         token = Token(row.id, row.attempt)
         where = (JobRecord.lease_until < database_now(),)
-        if attempts.crash(session, token, "the worker stopped answering", max_failures, where=where):
+        if attempts.crash(session, token, "the worker stopped answering", budget, where=where):
             reaped.append(row.id)
     return reaped
 
@@ -87,6 +88,7 @@ class Sweeper:
         self._database = database
         self._celery = celery
         self._settings = settings
+        self._budget = CrashBudget(settings.max_failures, settings.back_off_s)
         self._collector = Collector(database, ArtifactStore(settings.artifacts_dir), settings.artifact_grace_s)
         self._collect_at = monotonic() + COLLECT_S
         self._wake = threading.Event()
@@ -124,7 +126,7 @@ class Sweeper:
         if not self.anything_to_do():
             return
         with self._database.write() as session:
-            reaped = reap(session, self._settings.max_failures)
+            reaped = reap(session, self._budget)
             found = due(session, self._settings.nudge_repeat_s)
             # A worker with a job looks for the next one by itself: messages to it would only pile up.
             heard = workers.idle_queues(session) if found else set()

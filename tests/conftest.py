@@ -5,14 +5,18 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
 import pytest
 from servers import REPOSITORY, Stack, postgres, redis
+from support import TRAIN, long_job, submit, succeeded, upload, weights_digest
 
 DATA = REPOSITORY / "anneal" / "data"
 COLUMNS = ("embedded", "production")
+# Short leases, so that what is lost is found soon; quick retries, so that many crashes fit into a test.
+QUICK = {"ANNEAL_LEASE_S": "3", "ANNEAL_HEARTBEAT_S": "0.25", "ANNEAL_NUDGE_REPEAT_S": "1", "ANNEAL_STOP_GRACE_S": "4"}
 
 
 @pytest.fixture(scope="session")
@@ -82,3 +86,38 @@ def api(stack: Stack) -> Iterator[httpx.Client]:
     """An HTTP client of the running product, on each column."""
     with stack.client() as client:
         yield client
+
+
+@pytest.fixture(scope="session", params=["embedded", "production"])
+def column(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The product with a lease of three seconds."""
+    stack = Stack(tmp_path_factory.mktemp(f"workers-{request.param}"), dict(QUICK))
+    if request.param == "production":
+        stack.environment |= {
+            "ANNEAL_DATABASE_URL": request.getfixturevalue("new_postgres_url")(),
+            # A database of its own: workers of another product on the same queues would swallow our messages.
+            "ANNEAL_BROKER_URL": request.getfixturevalue("redis_url").removesuffix("/0") + "/1",
+        }
+    try:
+        yield stack.up()
+    finally:
+        stack.down()
+
+
+@pytest.fixture(scope="session")
+def client(column: Stack) -> Iterator[httpx.Client]:
+    """An HTTP client of that product."""
+    with column.client() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def rows(client: httpx.Client) -> str:
+    return str(upload(client, TRAIN)["id"])
+
+
+@pytest.fixture(scope="session")
+def undisturbed(client: httpx.Client, rows: str) -> tuple[dict[str, Any], str]:
+    """A job that nobody disturbed, and the digest of its weights."""
+    job = succeeded(client, submit(client, long_job(rows)))
+    return job, weights_digest(client, job)

@@ -7,6 +7,7 @@ from pathlib import Path
 import structlog
 
 from store import attempts
+from store.attempts import CrashBudget
 from store.errors import Fenced, StoreError
 from store.records import JobRecord
 from store.token import Token
@@ -49,7 +50,7 @@ def _run_attempt(context: Context, job: JobRecord) -> None:
         log.warning("the worker cannot use its files", job=job.id, error=str(error))
         with context.database.write() as session:
             reason = f"its worker could not use its files: {error.strerror or error}"
-            attempts.crash(session, token, reason, context.settings.max_failures)
+            attempts.crash(session, token, reason, _budget(context))
     finally:
         assignment.remove(directory)
 
@@ -61,7 +62,7 @@ def _run(context: Context, token: Token, directory: Path) -> None:
     log.info("attempt ended", job=token.job_id, attempt=token.attempt, how=ending.value)
     with context.database.write() as session:
         if ending is Ending.CRASHED:
-            attempts.crash(session, token, attempt.reason, context.settings.max_failures)
+            attempts.crash(session, token, attempt.reason, _budget(context))
         elif ending is Ending.STOPPED:
             attempts.give_up(session, token, attempt.reason)
         elif ending is Ending.OUT_OF_TIME:
@@ -70,6 +71,10 @@ def _run(context: Context, token: Token, directory: Path) -> None:
             publication.refuse(session, token, attempt.error)
     if ending is Ending.FINISHED:
         publication.publish(context, token, attempt.result)
+
+
+def _budget(context: Context) -> CrashBudget:
+    return CrashBudget(context.settings.max_failures, context.settings.back_off_s)
 
 
 def _let_go(context: Context, token: Token) -> None:

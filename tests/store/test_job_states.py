@@ -9,6 +9,7 @@ from queue_steps import ERROR, PROJECT, attempt_rows, bring_to, events, expire, 
 from sqlalchemy.orm import Session
 
 from store import attempts, commands, upkeep
+from store.attempts import CrashBudget
 from store.database import Database
 from store.errors import Fenced, IllegalTransition
 from store.states import HELD, TERMINAL, TRANSITIONS, State
@@ -33,8 +34,8 @@ OPERATIONS: dict[str, Callable[[Session, Token], object]] = {
     "complete": lambda session, token: attempts.complete(session, token, {"done": True}),
     "fail": lambda session, token: attempts.fail(session, token, ERROR),
     "give_up": lambda session, token: attempts.give_up(session, token, "drained"),
-    "crash": lambda session, token: attempts.crash(session, token, "signal 9", 3),
-    "last crash": lambda session, token: attempts.crash(session, token, "signal 9", 1),
+    "crash": lambda session, token: attempts.crash(session, token, "signal 9", CrashBudget(3)),
+    "last crash": lambda session, token: attempts.crash(session, token, "signal 9", CrashBudget(1)),
     "heartbeat": lambda session, token: attempts.heartbeat(session, token, 60),
 }
 
@@ -102,11 +103,11 @@ def test_terminal_states_are_never_left() -> None:
 def test_a_lost_lease(database: Database, state: State, target: State) -> None:
     token = bring_to(database, state)
     with database.write() as session:
-        assert upkeep.reap(session, max_failures=3) == []  # the lease still holds
+        assert upkeep.reap(session, CrashBudget(3)) == []  # the lease still holds
     expire(database, token.job_id)
     with database.write() as session:
-        assert upkeep.reap(session, max_failures=3) == [token.job_id]
-        assert upkeep.reap(session, max_failures=3) == []
+        assert upkeep.reap(session, CrashBudget(3)) == [token.job_id]
+        assert upkeep.reap(session, CrashBudget(3)) == []
     job = look(database, token.job_id)
     assert (job.state, job.failures) == (target, 1 if target == Q else 0)
     (row,) = attempt_rows(database, token.job_id)

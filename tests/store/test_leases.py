@@ -16,7 +16,7 @@ from support import wait_until
 
 from store import artifacts, attempts, checkpoints, commands, jobs, queue, upkeep, waiting, workers
 from store.artifacts import Artifact
-from store.attempts import BACK_OFF_S, Measurement
+from store.attempts import BACK_OFF, CrashBudget, Measurement
 from store.checkpoints import NewCheckpoint, Retention
 from store.database import Database, database_now
 from store.errors import Fenced, IllegalTransition, NotFound
@@ -70,7 +70,7 @@ STALE: dict[str, tuple[Callable[[Session, Token], object], bool]] = {
     "complete": (lambda session, token: attempts.complete(session, token, {"stale": True}, ["w"]), True),
     "describe": (lambda session, token: attempts.describe(session, token, {"stale": True}, {"stale": True}), True),
     "fail": (lambda session, token: attempts.fail(session, token, ERROR), False),
-    "crash": (lambda session, token: attempts.crash(session, token, "signal 9", 1), False),
+    "crash": (lambda session, token: attempts.crash(session, token, "signal 9", CrashBudget(1)), False),
     "give_up": (lambda session, token: attempts.give_up(session, token, "drained"), False),
 }
 
@@ -81,7 +81,7 @@ def test_a_stale_token_writes_nothing(database: Database, operation: str) -> Non
     stale = claim(database, job_id)
     expire(database, job_id)
     with database.write() as session:
-        upkeep.reap(session, max_failures=3)
+        upkeep.reap(session, CrashBudget())
     make_due(database, job_id)
     current = claim(database, job_id)
     assert (stale.attempt, current.attempt) == (1, 2)
@@ -138,8 +138,8 @@ def test_what_completed_before_the_reaper_stays_succeeded(database: Database) ->
         attempts.complete(session, token, {"version": 1})
     with database.write() as session:
         # What reap() does with the row it read before the completion.
-        assert attempts.crash(session, token, "the worker stopped answering", 3) is None
-        assert upkeep.reap(session, max_failures=3) == []
+        assert attempts.crash(session, token, "the worker stopped answering", CrashBudget()) is None
+        assert upkeep.reap(session, CrashBudget()) == []
     job = look(database, job_id)
     assert (job.state, job.result, job.failures) == (State.SUCCEEDED, {"version": 1}, 0)
 
@@ -149,7 +149,7 @@ def test_a_renewed_lease_is_not_reaped(database: Database) -> None:
     token = claim(database, job_id)
     with database.write() as session:
         expired = (JobRecord.lease_until < database_now(),)
-        assert attempts.crash(session, token, "the worker stopped answering", 3, where=expired) is None
+        assert attempts.crash(session, token, "the worker stopped answering", CrashBudget(), where=expired) is None
     assert look(database, job_id).state == State.RUNNING
 
 
@@ -158,17 +158,17 @@ def test_the_crash_budget(database: Database) -> None:
     for number in (1, 2):
         token = claim(database, job_id)
         with database.write() as session:
-            job = attempts.crash(session, token, "signal 9", max_failures=3)
+            job = attempts.crash(session, token, "signal 9", CrashBudget())
             assert job is not None
             assert (job.state, job.failures) == (State.QUEUED, number)
             wait = job.not_before - (session.scalar(select(database_now())) or 0)
-            assert BACK_OFF_S[number - 1] - 2 < wait <= BACK_OFF_S[number - 1]
+            assert BACK_OFF[number - 1] - 2 < wait <= BACK_OFF[number - 1]
             assert attempts.claim(session, job_id, "hasty", 60) is None  # not before the back-off is over
             assert upkeep.due(session, 15) == []
         make_due(database, job_id)
     token = claim(database, job_id)
     with database.write() as session:
-        assert attempts.crash(session, token, "signal 9", max_failures=3) is not None
+        assert attempts.crash(session, token, "signal 9", CrashBudget()) is not None
     job = look(database, job_id)
     assert (job.state, job.failures, job.attempt) == (State.FAILED, 3, 3)
     assert job.error is not None
