@@ -37,6 +37,10 @@ test: $(VENV)/.test test-servers ## The gate: everything `make check` does, then
 test-slow: $(VENV)/.test test-servers ## The long runs that `make test` leaves out
 	$(PY) -m pytest -m slow --timeout=3600 $(TESTS)
 
+.PHONY: chaos
+chaos: $(VENV)/.test test-servers ## Ten minutes of random kills on each column; writes docs/chaos.md
+	$(PY) tests/faults/chaos.py --seconds 600 --report docs/chaos.md
+
 .PHONY: check
 check: $(VENV)/.test ## Lint, format, strict types, import contracts, migrations, OpenAPI document, sizes, docs
 	$(VENV)/bin/ruff check .

@@ -227,6 +227,5 @@ class Stack:
 
     def client(self, **options: object) -> httpx.Client:
         """Return an HTTP client with the first key."""
-        return httpx.Client(
-            base_url=self.url + "/api/v1", timeout=90, headers={"Authorization": f"Bearer {self.key}"}, **options
-        )  # type: ignore[arg-type]
+        usual = {"timeout": 90, "headers": {"Authorization": f"Bearer {self.key}"}}
+        return httpx.Client(base_url=self.url + "/api/v1", **{**usual, **options})  # type: ignore[arg-type]
