@@ -15,7 +15,7 @@ from service.job_requests import ModelName, Request
 from service.models import VersionView
 from service.state import Opened
 from service.times import rfc3339
-from store import artifacts, checkpoints, jobs, lineage, models
+from store import checkpoints, jobs, lineage, models
 from store.artifacts import Artifact, ArtifactStore
 from store.errors import CorruptArtifact
 from store.records import CheckpointRecord
@@ -106,7 +106,7 @@ def promote_checkpoint(
         # Once more: the retention may have forgotten it meanwhile.
         checkpoint = checkpoints.get(session, job_id, checkpoint_id)
         for artifact in (config, weights):
-            artifacts.register(session, artifact)
+            state.artifacts.register(session, artifact)
         version = models.register(
             session,
             caller.project,

@@ -112,6 +112,7 @@ def upload(
         if earlier is not None:
             dataset = datasets.get(session, caller.project, earlier.resource_id or "")
         else:
+            state.artifacts.register(session, source)
             dataset = datasets.create(
                 session,
                 project=caller.project,

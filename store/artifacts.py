@@ -84,6 +84,20 @@ class ArtifactStore:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.verify(artifact.sha256), target)
 
+    def register(self, session: Session, artifact: Artifact) -> None:
+        """Write the artifact's row, or touch it, in the transaction that adds a pointer to it.
+
+        NotFound when the file has been collected meanwhile, which takes a writer that stood still for longer than
+        the grace: the transaction must not be committed then. From here on neither row nor file is collected.
+        """
+        _write_row(session, artifact)
+        try:
+            os.utime(self._path(artifact.sha256))
+        except FileNotFoundError:
+            raise NotFound(
+                f"Artifact {artifact.sha256} was collected before it was registered.", hint="Store it again."
+            ) from None
+
     def remove(self, sha256: str, grace_s: float) -> bool:
         """Delete a file unless it was stored within the last `grace_s` seconds; True when it is gone.
 
@@ -156,11 +170,7 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def register(session: Session, artifact: Artifact) -> None:
-    """Write the artifact's row, or touch it; whatever keeps the file points at this row.
-
-    Call it in the transaction that adds the pointer: a row that was touched a moment ago is not collected.
-    """
+def _write_row(session: Session, artifact: Artifact) -> None:
     touch = (
         update(ArtifactRecord)
         .where(ArtifactRecord.sha256 == artifact.sha256)

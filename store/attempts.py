@@ -183,8 +183,8 @@ def fail(session: Session, token: Token, error: dict[str, Any]) -> JobRecord | N
     return _ended(session, token, job, "failed")
 
 
-def give_up(session: Session, token: Token, reason: str) -> JobRecord | None:
-    """Let go of a job whose child stopped at a checkpoint on request: no failure is counted."""
+def give_up(session: Session, token: Token, reason: str, wait_s: float = 0.0) -> JobRecord | None:
+    """Let go of a job for no fault of its own, to run again after `wait_s` seconds: no failure is counted."""
     job = (
         transition(
             session,
@@ -194,9 +194,10 @@ def give_up(session: Session, token: Token, reason: str) -> JobRecord | None:
             message=f"Back in the queue: {reason}.",
             where=token.guards(),
             queued_at=database_now(),
+            not_before=database_now() + wait_s,
             lease_until=None,
             owner=None,
-            nudge_at=database_now(),
+            nudge_at=database_now() + wait_s,
         )
         or _paused(session, token)
         or _cancelled(session, token)

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from store import artifacts, commands, ids, jobs
+from store import commands, ids, jobs
 from store.artifacts import Artifact
 from store.errors import Conflict, NotFound
 from store.records import ArtifactRecord, DatasetRecord, JobDatasetRecord, JobRecord
@@ -45,7 +45,6 @@ def create(
     user_metadata: Mapping[str, Any],
 ) -> Dataset:
     """Write the dataset and the queued job that will ingest it."""
-    artifacts.register(session, source)
     dataset_id = ids.new_id(ids.DATASET)
     job = jobs.submit(
         session,
@@ -110,7 +109,6 @@ def listing(session: Session, project: str, *, name: str | None = None, status: 
 
 def set_ingested(session: Session, dataset_id: str, table: Artifact, description: Mapping[str, Any]) -> None:
     """Make the dataset ready; to be called in the transaction that completes its job."""
-    artifacts.register(session, table)
     record = session.get_one(DatasetRecord, dataset_id)
     record.table_sha256 = table.sha256
     record.description = dict(description)

@@ -40,7 +40,7 @@ class StoreSettings(BaseSettings):
         description="Seconds after which an unclaimed job is announced to the broker again.",
     )
     artifact_grace_s: float = Field(
-        default=3600.0, gt=0, description="Seconds for which a stored file is kept that nothing points at."
+        default=60.0, gt=0, description="Seconds for which a stored file is kept that nothing points at."
     )
     back_off_s: float = Field(
         default=1.0, gt=0, description="Seconds before a crashed job runs again; then 5, 30 and 120 times that."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import queue
+import threading
 import time
 from enum import Enum
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from store import artifacts, attempts, checkpoints
+from store import attempts, checkpoints
 from store.attempts import Measurement, Orders
 from store.checkpoints import NewCheckpoint, Retention
 from store.errors import Fenced
@@ -21,13 +22,15 @@ from store.states import CancelMode, State
 from store.token import Token
 from workers.assignment import log_path
 from workers.context import Context
-from workers.protocol import EXPECTED_ERROR, STOPPED_AT_CHECKPOINT, Assignment
+from workers.protocol import EXPECTED_ERROR, NO_ROOM, STOPPED_AT_CHECKPOINT, Assignment
 from workers.supervision import Child
 
 log = structlog.get_logger(__name__)
 
 # A worker that cannot reach the database must have stopped before somebody else may start.
 LEASE_MARGIN_S = 5.0
+LEAST_PATIENCE = 0.6  # of a lease that is hardly longer than the margin
+GUARD_S = 0.2
 
 
 class Ending(Enum):
@@ -36,6 +39,7 @@ class Ending(Enum):
     FINISHED = "finished"
     STOPPED = "stopped at a checkpoint"
     OUT_OF_TIME = "stopped at a checkpoint because its time was over"
+    NO_ROOM = "could not write its files"
     REFUSED = "refused by an expected error"
     CRASHED = "crashed"
 
@@ -56,6 +60,8 @@ class Attempt:
         self._time_is_over = _deadline(context, token, given)
         self._out_of_time = False
         self._beat_at = time.monotonic()
+        lease_s = context.settings.lease_s
+        self._patience_s = max(lease_s - LEASE_MARGIN_S, LEAST_PATIENCE * lease_s)
         policy = given.spec.get("checkpointing") or {}
         self._retention = Retention(**{name: policy[name] for name in ("keep_last", "keep_best") if name in policy})
         self.result: dict[str, Any] = {}
@@ -66,6 +72,8 @@ class Attempt:
     def supervise(self) -> Ending:
         """Run the child to its end; raises Fenced, with the child dead, when the job is lost to another worker."""
         self._child = Child(self._given, log_path(self._context.settings, self._token), self._context.starter)
+        over = threading.Event()
+        threading.Thread(target=self._guard_lease, args=(over,), name="lease guard", daemon=True).start()
         try:
             while (message := self._next_message()) is not None:
                 self._hear(message)
@@ -75,7 +83,20 @@ class Attempt:
             self._child.kill()
             self._child.wait()
             raise
+        finally:
+            over.set()
         return self._ending(code)
+
+    def _guard_lease(self, over: threading.Event) -> None:
+        """Kill the child when no heartbeat has come through for almost a lease, also while one hangs for ever."""
+        while not over.wait(GUARD_S):
+            if self._silence_s() > self._patience_s:
+                log.warning("no heartbeat came through for almost a lease; the child is killed", job=self._token.job_id)
+                self._child.kill()
+                return
+
+    def _silence_s(self) -> float:
+        return time.monotonic() - self._beat_at
 
     def _next_message(self) -> dict[str, Any] | None:
         """Return the child's next message, beating the heart meanwhile; None once its output has ended."""
@@ -103,8 +124,7 @@ class Attempt:
                     measurements=self._measurements,
                 )
         except DBAPIError as error:
-            silence = time.monotonic() - self._beat_at
-            if silence > max(self._context.settings.lease_s - LEASE_MARGIN_S, 1.0):
+            if self._silence_s() > self._patience_s:
                 raise Fenced("The database could not be reached for almost a whole lease.") from error
             log.warning("heartbeat failed; will try again", error=str(error.orig))
             time.sleep(min(0.5, self._context.settings.heartbeat_s))
@@ -153,6 +173,9 @@ class Attempt:
             # Killed because it was asked to stop: no failure, it goes on from the last checkpoint that was published.
             self.reason = self.reason or "stopped"
             return Ending.STOPPED
+        if code == NO_ROOM:
+            self.reason = f"its files could not be written{self._trouble}"
+            return Ending.NO_ROOM
         self.reason = f"the training process died with {_describe(code)}{self._trouble}"
         return Ending.CRASHED
 
@@ -188,7 +211,7 @@ class Attempt:
         stored = {path: self._context.artifacts.add(self._path(path)) for path in message["files"]}
         with self._context.database.write() as session:
             for artifact in stored.values():
-                artifacts.register(session, artifact)
+                self._context.artifacts.register(session, artifact)
             new = NewCheckpoint(
                 run=message["run"],
                 step=message["step"],

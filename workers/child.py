@@ -5,6 +5,7 @@ This is where torch is imported. It knows nothing of the database and the broker
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 from learning.errors import InvalidDataset, LearningError
 from store.jobs import INGEST
-from workers.protocol import EXPECTED_ERROR, STOP, STOPPED_AT_CHECKPOINT, Assignment
+from workers.protocol import EXPECTED_ERROR, NO_ROOM, STOP, STOPPED_AT_CHECKPOINT, Assignment
 
 
 class Channel:
@@ -66,10 +67,9 @@ def main() -> int:
     except MemoryError:
         channel.send("error", error=_out_of_memory())
     except OSError as error:
-        # A full disk may have room again: a crash, which is tried again, that says why.
-        channel.send("trouble", reason=f"{error.strerror or type(error).__name__}")
+        channel.send("trouble", reason=error.strerror or type(error).__name__)
         traceback.print_exc()
-        return 1
+        return NO_ROOM if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1
     except Exception:
         traceback.print_exc()
         return 1

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 STOPPED_AT_CHECKPOINT = 75  # EX_TEMPFAIL: come back later
+NO_ROOM = 74  # EX_IOERR: the disk is full; not the job's fault
 EXPECTED_ERROR = 65  # EX_DATAERR: the caller's mistake, told in an `error` message
 
 # What a fork server imports, by the kind of assignment; and the most that it and its owner say at once.

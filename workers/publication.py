@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from store import artifacts, attempts, checkpoints, datasets, jobs, lineage, models
+from store import attempts, checkpoints, datasets, jobs, lineage, models
 from store.records import JobRecord
 from store.states import State
 from store.token import Token
@@ -21,7 +21,7 @@ def publish(context: Context, token: Token, result: Mapping[str, Any]) -> None:
     with context.database.write() as session:
         job = session.get_one(JobRecord, token.job_id)
         for artifact in stored.values():
-            artifacts.register(session, artifact)
+            context.artifacts.register(session, artifact)
         if job.kind == jobs.INGEST:
             attempts.complete(session, token, {"dataset": job.spec["dataset_id"]})
             datasets.set_ingested(session, job.spec["dataset_id"], stored["table"], result["description"])

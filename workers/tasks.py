@@ -46,11 +46,11 @@ def _run_attempt(context: Context, job: JobRecord) -> None:
         with context.database.write() as session:
             attempts.fail(session, token, _as_json(error))
     except OSError as error:
-        # A full disk, or a file system that is away: tried again after a while, like a crash.
+        # A full disk, or a file system that is away. Not the job's fault: it costs no failure.
         log.warning("the worker cannot use its files", job=job.id, error=str(error))
+        reason = f"its worker could not use its files: {error.strerror or error}"
         with context.database.write() as session:
-            reason = f"its worker could not use its files: {error.strerror or error}"
-            attempts.crash(session, token, reason, _budget(context))
+            attempts.give_up(session, token, reason, wait_s=_wait_for_room_s(context))
     finally:
         assignment.remove(directory)
 
@@ -65,6 +65,8 @@ def _run(context: Context, token: Token, directory: Path) -> None:
             attempts.crash(session, token, attempt.reason, _budget(context))
         elif ending is Ending.STOPPED:
             attempts.give_up(session, token, attempt.reason)
+        elif ending is Ending.NO_ROOM:
+            attempts.give_up(session, token, attempt.reason, wait_s=_wait_for_room_s(context))
         elif ending is Ending.OUT_OF_TIME:
             attempts.fail(session, token, _out_of_time(given.max_runtime_s))
         elif ending is Ending.REFUSED:
@@ -75,6 +77,10 @@ def _run(context: Context, token: Token, directory: Path) -> None:
 
 def _budget(context: Context) -> CrashBudget:
     return CrashBudget(context.settings.max_failures, context.settings.back_off_s)
+
+
+def _wait_for_room_s(context: Context) -> float:
+    return _budget(context).wait_s(2)
 
 
 def _let_go(context: Context, token: Token) -> None:

@@ -49,7 +49,7 @@ PATIENT = {
 }
 # What is killed, and how often relative to the rest.
 TARGETS = {"child": 12, "fork server": 2, "worker's pool process": 3, "worker": 2, "API": 2, "launcher": 1}
-BETWEEN_KILLS_S = (0.5, 3.5)
+BETWEEN_KILLS_S = (0.3, 2.3)
 ABOUT = """\
 # Chaos
 
@@ -78,7 +78,7 @@ class Product:
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self._stopping = False
+        self._stopping = threading.Event()
         self._lock = threading.Lock()
         self.launcher: subprocess.Popen[bytes]
 
@@ -88,6 +88,17 @@ class Product:
         self._launch()
         self.stack.processes["api"] = self.launcher
         self.stack.wait_ready(60)
+        threading.Thread(target=self._keep, daemon=True).start()
+
+    def _keep(self) -> None:
+        """Start another launcher where one has ended, as an init system does.
+
+        One of whose programs is killed while it starts ends by itself.
+        """
+        while not self._stopping.wait(0.2):
+            with self._lock:
+                if self.launcher.poll() is not None and not self._stopping.is_set():
+                    self._launch()
 
     def _launch(self) -> None:
         arguments = ("anneal", "up", "--port", str(self.stack.port), "--workers", "2")
@@ -108,7 +119,6 @@ class Product:
             if target == "launcher":
                 self.launcher.kill()
                 self.launcher.wait()
-                self._launch()
                 return True
             found = [pid for pid in descendants(self.launcher.pid) if _kind(pid, self.launcher.pid) == target]
             if not found:
@@ -120,8 +130,10 @@ class Product:
 
     def stop(self) -> list[str]:
         """End it in order; return the command lines of what is left."""
-        self.launcher.terminate()
-        self.launcher.wait(90)
+        self._stopping.set()
+        with self._lock:
+            self.launcher.terminate()
+            self.launcher.wait(90)
         mark = f"ANNEAL_DATA_DIR={self.stack.data_dir}".encode()
         time.sleep(2)
         return [command(pid) for pid in _every_process() if alive(pid) and mark in _environment(pid)]

@@ -96,6 +96,7 @@ def test_redis_stopped(production: tuple[Stack, list[Redis], int], tmp_path: Pat
             assert (job["attempt"], job["failures"]) == (1, 0)
 
 
+@pytest.mark.slow
 def test_redis_that_accepts_and_never_answers(production: tuple[Stack, list[Redis], int]) -> None:
     """A stopped process keeps its port open: submissions are answered at once, and run when it goes on."""
     stack, servers, _ = production
@@ -149,6 +150,7 @@ def test_two_hundred_nudges_for_one_job(production: tuple[Stack, list[Redis], in
         assert [event["type"] for event in client.get(f"/jobs/{job_id}/events").json()["data"]].count("running") == 1
 
 
+@pytest.mark.slow
 def test_a_job_longer_than_the_visibility_timeout(production: tuple[Stack, list[Redis], int]) -> None:
     """Redis would deliver an unacknowledged message again; ours is acknowledged before the work begins."""
     stack, _, _ = production

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
+from sqlalchemy.orm import Session
 
 from store import attempts, commands, jobs
 from store.database import Database, database_now
@@ -43,6 +44,14 @@ def events(database: Database, job_id: str) -> list[EventRecord]:
 def attempt_rows(database: Database, job_id: str) -> list[AttemptRecord]:
     with database.read() as session:
         return jobs.attempts(session, job_id)
+
+
+def know_artifact(session: Session, sha256: str, size: int) -> None:
+    """Write the row of a file that need not be there, once."""
+    session.execute(
+        text("INSERT INTO artifacts VALUES (:sha256, :size, 0, 0) ON CONFLICT DO NOTHING"),
+        {"sha256": sha256, "size": size},
+    )
 
 
 def make_due(database: Database, job_id: str) -> None:

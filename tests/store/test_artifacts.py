@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from store import artifacts
 from store.artifacts import Artifact, ArtifactStore
 from store.database import Database
 from store.errors import CorruptArtifact, NotFound, TooLarge
@@ -36,7 +35,8 @@ def test_written_and_read(store: ArtifactStore, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(CONTENT)
     assert store.add(source).sha256 == DIGEST
-    store.copy_to({"a": DIGEST, "deep/b": DIGEST}, tmp_path / "out")
+    whole = Artifact(DIGEST, len(CONTENT))
+    store.copy_to({"a": whole, "deep/b": whole}, tmp_path / "out")
     assert (tmp_path / "out" / "deep" / "b").read_bytes() == CONTENT
 
 
@@ -69,7 +69,7 @@ def test_damage_is_found(store: ArtifactStore, tmp_path: Path) -> None:
     with pytest.raises(CorruptArtifact, match=DIGEST):
         store.verify(DIGEST)
     with pytest.raises(CorruptArtifact):
-        store.copy_to({"a": DIGEST}, tmp_path / "out")
+        store.copy_to({"a": Artifact(DIGEST, len(CONTENT))}, tmp_path / "out")
     store.write([CONTENT])  # stored again, it is whole again
     store.verify(DIGEST)
 
@@ -84,7 +84,7 @@ def test_the_same_content_at_the_same_time(store: ArtifactStore, database: Datab
     def write(_: int) -> str:
         artifact = store.write([CONTENT])
         with database.write() as session:
-            artifacts.register(session, artifact)
+            store.register(session, artifact)
         store.verify(artifact.sha256)
         return artifact.sha256
 

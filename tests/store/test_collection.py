@@ -15,10 +15,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from queue_steps import PROJECT, submit
 from sqlalchemy import delete, select, text, update
 
-from store import artifacts, ids
+from store import ids
 from store.artifacts import ArtifactStore
 from store.collection import _POINTERS, Collector
 from store.database import Database
+from store.errors import NotFound
 from store.records import ArtifactRecord, CheckpointFileRecord, CheckpointRecord, DatasetRecord, JobRecord, Record
 
 GRACE_S = 60.0
@@ -49,7 +50,7 @@ class Machine(RuleBasedStateMachine):
         """Store a file and then, in a transaction of its own, point at it, as every part of the product does."""
         artifact = self.store.write([content])
         with self.database.write() as session:
-            artifacts.register(session, artifact)
+            self.store.register(session, artifact)
             if table == "dataset":
                 session.add(
                     DatasetRecord(
@@ -153,7 +154,7 @@ def test_a_remover_that_was_killed(tmp_path: Path, database: Database) -> None:
     artifact = store.write([b"content"])
     path = store.path(artifact.sha256)
     with database.write() as session:
-        artifacts.register(session, artifact)
+        store.register(session, artifact)
         session.execute(update(JobRecord).values(name=None))
     aside = tmp_path / "incoming" / f"{artifact.sha256}.x.unwanted"
     path.rename(aside)
@@ -176,3 +177,15 @@ def test_a_fresh_file_is_not_removed(tmp_path: Path, age_s: float) -> None:
     os.utime(store.path(artifact.sha256), (past, past))
     assert store.remove(artifact.sha256, GRACE_S) is (age_s > GRACE_S)
     assert list(store.digests(artifact.sha256[:2])) == ([] if age_s else [artifact.sha256])
+
+
+def test_a_writer_that_stood_still_for_too_long(tmp_path: Path, database: Database) -> None:
+    """Its file was collected before it came to register it: it is told, and nothing points at nothing."""
+    store = ArtifactStore(tmp_path)
+    artifact = store.write([b"content"])
+    os.utime(store.path(artifact.sha256), (0, 0))
+    assert store.remove(artifact.sha256, GRACE_S)
+    with pytest.raises(NotFound, match="collected"), database.write() as session:
+        store.register(session, artifact)
+    with database.read() as session:
+        assert session.get(ArtifactRecord, artifact.sha256) is None

@@ -9,13 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from queue_steps import ERROR, PROJECT, attempt_rows, claim, events, expire, look, make_due, submit
+from queue_steps import ERROR, PROJECT, attempt_rows, claim, events, expire, know_artifact, look, make_due, submit
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from support import wait_until
 
-from store import artifacts, attempts, checkpoints, commands, jobs, queue, upkeep, waiting, workers
-from store.artifacts import Artifact
+from store import attempts, checkpoints, commands, jobs, queue, upkeep, waiting, workers
 from store.attempts import BACK_OFF, CrashBudget, Measurement
 from store.checkpoints import NewCheckpoint, Retention
 from store.database import Database, database_now
@@ -49,7 +48,7 @@ def test_eight_workers_race_for_fifty_jobs(database: Database) -> None:
 
 
 def checkpoint(session: Session, token: Token, step: int = 1) -> str:
-    artifacts.register(session, Artifact("0" * 64, 3))
+    know_artifact(session, "0" * 64, 3)
     new = NewCheckpoint(run="scratch", step=step, files={"weights": "0" * 64})
     return checkpoints.publish(session, token, new, Retention(keep_last=100))
 

@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from queue_steps import PROJECT, submit
+from queue_steps import PROJECT, know_artifact, submit
 
-from store import artifacts, models
-from store.artifacts import Artifact
+from store import models
 from store.database import Database
 from store.errors import Conflict, NotFound
 
@@ -31,7 +30,7 @@ def register(database: Database, job_id: str, name: str = "model", **options: An
         }
     )
     with database.write() as session:
-        artifacts.register(session, Artifact(SHA, 5))
+        know_artifact(session, SHA, 5)
         return models.register(session, PROJECT, job_id, new).record.number
 
 
