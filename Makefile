@@ -38,7 +38,7 @@ test-slow: $(VENV)/.test test-servers ## The long runs that `make test` leaves o
 	$(PY) -m pytest -m slow --timeout=3600 $(TESTS)
 
 .PHONY: chaos
-chaos: $(VENV)/.test test-servers ## Ten minutes of random kills on each column; writes docs/chaos.md
+chaos: $(VENV)/.test test-servers ## Ten minutes of random kills on both columns; writes docs/chaos.md
 	$(PY) tests/faults/chaos.py --seconds 600 --report docs/chaos.md
 
 .PHONY: check

@@ -215,6 +215,14 @@ class Jobs:
         """Submit a job by its whole request body and return it, queued; raise InvalidRequest."""
         return self._make(self._transport.json("POST", "/jobs", json=dict(spec)))
 
+    def dry_run(self, spec: Mapping[str, Any]) -> View:
+        """Ask what a request would become, without submitting it.
+
+        The answer has valid, errors (all of them, each with its pointer), steps, seconds and memory_bytes (low, high),
+        resolved, warnings.
+        """
+        return View(self._transport.json("POST", "/jobs", json=dict(spec), params={"dry_run": "true"}))
+
     def ref(self, job_id: str) -> Job:
         """Return a job by its id without asking for it: enough to tell it something."""
         return self._make({"id": job_id})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,27 +39,40 @@ class Prepared:
     warnings: list[str] = field(default_factory=list)
 
 
-def check(spec: TrainingSpec) -> None:
-    """Raise for what is wrong with a specification before any data is looked at."""
+def check(spec: TrainingSpec, collect: Callable[[str], AbstractContextManager[object]] = nullcontext) -> None:
+    """Raise for what is wrong with a specification before any data is looked at.
+
+    Each check is done within a `collect(field)`, which may keep its error and go on.
+    """
     task = task_named(spec.task)
-    if task.kind != spec.kind:
-        raise InvalidConfig(
-            f'Task "{task.name}" is for {task.kind} jobs, not {spec.kind}.',
-            hint=_tasks_of(spec.kind),
-            param="task",
-        )
-    architecture = architecture_named(spec.architecture)
-    if architecture.modality != task.modality:
-        raise InvalidConfig(
-            f'Architecture "{architecture.name}" is for {architecture.modality} data, task "{task.name}" for '
-            f"{task.modality}.",
-            param="architecture",
-        )
-    configure(task.Config, spec.task_config, "task_config")
-    configure(architecture.Config, spec.architecture_config, "architecture")
-    configure(MODALITIES[task.modality].Config, spec.preprocessing, "preprocessing")
-    if spec.compare and spec.kind == "pretrain":
-        raise InvalidConfig("compare is for finetune jobs: it trains the same network from scratch.", param="compare")
+    architecture = None
+    with collect("task"):
+        if task.kind != spec.kind:
+            raise InvalidConfig(
+                f'Task "{task.name}" is for {task.kind} jobs, not {spec.kind}.',
+                hint=_tasks_of(spec.kind),
+                param="task",
+            )
+    with collect("architecture"):
+        architecture = architecture_named(spec.architecture)
+        if architecture.modality != task.modality:
+            raise InvalidConfig(
+                f'Architecture "{architecture.name}" is for {architecture.modality} data, task "{task.name}" for '
+                f"{task.modality}.",
+                param="architecture",
+            )
+    with collect("task_config"):
+        configure(task.Config, spec.task_config, "task_config")
+    if architecture is not None:
+        with collect("architecture"):
+            configure(architecture.Config, spec.architecture_config, "architecture")
+    with collect("preprocessing"):
+        configure(MODALITIES[task.modality].Config, spec.preprocessing, "preprocessing")
+    with collect("compare"):
+        if spec.compare and spec.kind == "pretrain":
+            raise InvalidConfig(
+                "compare is for finetune jobs: it trains the same network from scratch.", param="compare"
+            )
 
 
 def _tasks_of(kind: str) -> str:

@@ -66,6 +66,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     api = APIRouter(prefix="/api/v1")
     for part in (datasets, jobs, job_commands, checkpoints, models, predictions, catalogue, keys, queue_view):
         api.include_router(part.router)
+    api.include_router(jobs.submission)
     app.include_router(api)
     app.include_router(health.router)
     app.add_middleware(

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
 
 from learning.extraction import STATE_FILE, extract, has_group
-from service.dependencies import JobsKey, Listing
+from service.dependencies import IdempotencyKey, JobsKey, Listing
 from service.errors import ApiError
 from service.job_requests import ModelName, Request
 from service.models import VersionView
 from service.state import Opened
 from service.times import rfc3339
-from store import checkpoints, jobs, lineage, models
+from store import checkpoints, idempotency, jobs, lineage, models
 from store.artifacts import Artifact, ArtifactStore
 from store.errors import CorruptArtifact
-from store.records import CheckpointRecord
+from store.models import NewVersion
+from store.records import CheckpointRecord, JobRecord
 
 router = APIRouter(prefix="/jobs/{job_id}/checkpoints", tags=["jobs"])
 
@@ -94,6 +98,7 @@ def promote_checkpoint(
     caller: JobsKey,
     response: Response,
     asked: Annotated[Promotion, Field(default_factory=Promotion)],
+    key: IdempotencyKey = None,
 ) -> VersionView:
     """Register a model version from a checkpoint; the job goes on, whatever state it is in."""
     with state.database.read() as session:
@@ -102,37 +107,47 @@ def promote_checkpoint(
         files = checkpoints.files(session, checkpoint_id)
     config, weights = _stored(state.artifacts, checkpoint_id, files, asked.weights)
     design = json.loads(state.artifacts.path(config.sha256).read_bytes())
+    fingerprint = idempotency.fingerprint("promote", job_id, checkpoint_id, asked.model_dump_json())
     with state.database.write() as session:
-        # Once more: the retention may have forgotten it meanwhile.
-        checkpoint = checkpoints.get(session, job_id, checkpoint_id)
-        for artifact in (config, weights):
-            state.artifacts.register(session, artifact)
-        version = models.register(
-            session,
-            caller.project,
-            job_id,
-            models.NewVersion(
-                model=asked.model or job.spec["output"]["model"],
-                kind="base" if job.kind == "pretrain" else "task",
-                task=design["task"],
-                architecture=design["architecture"],
-                modality=design["modality"],
-                metrics=checkpoint.metrics,
-                lineage={
-                    **lineage.of_job(session, job),
-                    "checkpoint_id": checkpoint_id,
-                    "run": checkpoint.run,
-                    "step": checkpoint.step,
-                    "weights": asked.weights,
-                },
-                files={CONFIG_FILE: config.sha256, WEIGHTS_FILE: weights.sha256},
-                aliases=tuple(asked.aliases),
-            ),
-        )
+        earlier = idempotency.begin(session, caller.project, key, fingerprint) if key else None
+        if earlier is not None:
+            version = models.by_id(session, earlier.resource_id or "")
+        else:
+            # Once more: the retention may have forgotten it meanwhile.
+            checkpoint = checkpoints.get(session, job_id, checkpoint_id)
+            for artifact in (config, weights):
+                state.artifacts.register(session, artifact)
+            new = _new_version(session, job, checkpoint, asked, design)
+            files_of_version = {CONFIG_FILE: config.sha256, WEIGHTS_FILE: weights.sha256}
+            version = models.register(session, caller.project, job_id, replace(new, files=files_of_version))
+            if key:
+                idempotency.finish(session, caller.project, key, version.record.id)
         session.flush()
         view = VersionView.of(session, version)
     response.headers["Location"] = view.urls["self"]
     return view
+
+
+def _new_version(
+    session: Session, job: JobRecord, checkpoint: CheckpointRecord, asked: Promotion, design: Mapping[str, Any]
+) -> NewVersion:
+    return NewVersion(
+        model=asked.model or job.spec["output"]["model"],
+        kind="base" if job.kind == "pretrain" else "task",
+        task=design["task"],
+        architecture=design["architecture"],
+        modality=design["modality"],
+        metrics=checkpoint.metrics,
+        lineage={
+            **lineage.of_job(session, job),
+            "checkpoint_id": checkpoint.id,
+            "run": checkpoint.run,
+            "step": checkpoint.step,
+            "weights": asked.weights,
+        },
+        files={},
+        aliases=tuple(asked.aliases),
+    )
 
 
 def _stored(

@@ -130,7 +130,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
         return _malformed_json(request, found[0])
     if _is_foreign_content(request, found):
         return _foreign_content(request)
-    errors = _by_pointer([_field_error(item) for item in found])
+    errors = field_errors(found)
     first = errors[0]
     more = f" And {len(errors) - 1} more." if len(errors) > 1 else ""
     return problem(
@@ -183,6 +183,11 @@ def _foreign_content(request: Request) -> Response:
 
 # How pydantic names the alternatives of a union within a path; the caller asked for a field.
 _UNION_TAG = re.compile(r"str|dict|int|float|bool|.*\[.*|constrained-.*|function-.*|[A-Z]\w*")
+
+
+def field_errors(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what pydantic found, one entry for each place in the body."""
+    return _by_pointer([_field_error(item) for item in found])
 
 
 def _by_pointer(errors: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -147,7 +147,7 @@ def clone_job(
         if job.kind == jobs.INGEST:
             raise IllegalTransition(f"Job {job_id} reads an upload.", hint="Upload the file again.")
         asked = _checked(_merged(job.spec, how.overrides))
-        return jobs.submit(session, job_requests.resolve(session, caller.project, asked))
+        return jobs.submit(session, job_requests.resolved(session, caller.project, asked))
 
     return submitted(state, caller, response, key, ("clone", job_id, how.model_dump_json()), submit)
 

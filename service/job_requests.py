@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -16,7 +17,7 @@ from service import base_models
 from service.base_models import Base
 from service.errors import ApiError
 from service.json_values import check_storable
-from store import datasets
+from store import datasets, jobs
 from store.datasets import Dataset
 from store.jobs import NewJob
 from store.models import NAME
@@ -108,37 +109,44 @@ class JobCreate(StoredRequest):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-def resolve(session: Session, project: str, asked: JobCreate) -> NewJob:
-    """Return the job to queue; raises what is wrong with the request."""
+# Called with the field that an error is about unless it says so itself.
+Collect = Callable[[str], AbstractContextManager[object]]
+
+
+def resolve(session: Session, project: str, asked: JobCreate, collect: Collect = nullcontext) -> NewJob | None:
+    """Return the job to queue.
+
+    Raises the first thing that is wrong with the request; but each check is done within a `collect(field)`, which may
+    keep its error and go on, and then the result means nothing, or is None.
+    """
     from learning import preparation  # torch comes with it
     from learning.tasks import task_named
 
-    parts = _parts(session, project, asked)
-    base = base_models.find(session, project, asked.base_model, asked.depends_on)
-    checkpoint = _checkpoint(session, project, asked.continue_from) if asked.continue_from else None
-    _check_combination(asked, base)
-    task = task_named(asked.task or DEFAULT_PRETRAINING)
-    _check_base(base, task.modality)
-    architecture, options = _architecture(session, asked, base, checkpoint, task.modality)
-    spec = TrainingSpec(
-        kind=asked.kind,
-        task=task.name,
-        task_config=asked.task_config,
-        architecture=architecture,
-        architecture_config=options,
-        preprocessing=asked.preprocessing,
-        columns=asked.columns,
-        hyperparameters=asked.hyperparameters,
-        early_stopping=asked.early_stopping,
-        checkpointing=asked.checkpointing,
-        split=asked.split,
-        compare=asked.compare,
-        seed=asked.seed,
-        device=asked.resources.device,
-        threads=asked.resources.threads,
-    )
-    preparation.check(spec)
-    _check_columns(asked, parts["train"])
+    parts = _parts(session, project, asked, collect)
+    base, checkpoint, task = None, None, None
+    with collect("base_model"):
+        base = base_models.find(session, project, asked.base_model, asked.depends_on)
+    if asked.continue_from:
+        with collect("continue_from"):
+            checkpoint = _checkpoint(session, project, asked.continue_from)
+    _check_combination(asked, collect)
+    with collect("depends_on"):
+        jobs.check_dependencies(session, project, asked.depends_on)
+    with collect("task"):
+        task = task_named(asked.task or DEFAULT_PRETRAINING)
+    if "train" in parts:
+        _check_columns(asked, parts["train"], collect)
+    if task is None:
+        return None
+    architecture = ""
+    options: dict[str, Any] = {}
+    with collect("architecture"):
+        _check_base(base, task.modality)
+        architecture, options = _architecture(session, asked, base, checkpoint, task.modality)
+    if not architecture or "train" not in parts:
+        return None
+    spec = _specification(asked, task.name, architecture, options)
+    preparation.check(spec, collect)
     request = asked.model_dump(mode="json", exclude_unset=True)
     request["output"] = {
         **asked.output.model_dump(),
@@ -162,20 +170,53 @@ def resolve(session: Session, project: str, asked: JobCreate) -> NewJob:
     )
 
 
-def _parts(session: Session, project: str, asked: JobCreate) -> dict[str, Dataset]:
+def _specification(asked: JobCreate, task: str, architecture: str, options: dict[str, Any]) -> TrainingSpec:
+    return TrainingSpec(
+        kind=asked.kind,
+        task=task,
+        task_config=asked.task_config,
+        architecture=architecture,
+        architecture_config=options,
+        preprocessing=asked.preprocessing,
+        columns=asked.columns,
+        hyperparameters=asked.hyperparameters,
+        early_stopping=asked.early_stopping,
+        checkpointing=asked.checkpointing,
+        split=asked.split,
+        compare=asked.compare,
+        seed=asked.seed,
+        device=asked.resources.device,
+        threads=asked.resources.threads,
+    )
+
+
+def resolved(session: Session, project: str, asked: JobCreate) -> NewJob:
+    """Return the job to queue; raises the first thing that is wrong with the request."""
+    new = resolve(session, project, asked)
+    assert new is not None  # whatever is wrong was raised
+    return new
+
+
+def _parts(session: Session, project: str, asked: JobCreate, collect: Collect) -> dict[str, Dataset]:
     given = asked.dataset
     ids = {"train": given} if isinstance(given, str) else given.model_dump(exclude_none=True)
-    parts = {role: datasets.get(session, project, dataset_id) for role, dataset_id in ids.items()}
-    for role, dataset in parts.items():
-        if dataset.status != datasets.READY:
-            raise ApiError(
-                409,
-                "dataset_not_ready",
-                f"Dataset {dataset.record.id} ({role}) is {dataset.status}, not ready.",
-                hint=f"See GET /api/v1/datasets/{dataset.record.id}?wait=30.",
-                param="dataset",
-            )
+    parts = {}
+    for role, dataset_id in ids.items():
+        with collect("dataset" if isinstance(given, str) else f"dataset.{role}"):
+            parts[role] = _ready(datasets.get(session, project, dataset_id), role)
     return parts
+
+
+def _ready(dataset: Dataset, role: str) -> Dataset:
+    if dataset.status != datasets.READY:
+        raise ApiError(
+            409,
+            "dataset_not_ready",
+            f"Dataset {dataset.record.id} ({role}) is {dataset.status}, not ready.",
+            hint=f"See GET /api/v1/datasets/{dataset.record.id}?wait=30.",
+            param="dataset",
+        )
+    return dataset
 
 
 def _checkpoint(session: Session, project: str, checkpoint_id: str) -> CheckpointRecord:
@@ -194,19 +235,25 @@ def _checkpoint(session: Session, project: str, checkpoint_id: str) -> Checkpoin
     return checkpoint
 
 
-def _check_combination(asked: JobCreate, base: Base | None) -> None:
+def _check_combination(asked: JobCreate, collect: Collect) -> None:
+    for error in _combination_errors(asked):
+        with collect(error.param or ""):
+            raise error
+
+
+def _combination_errors(asked: JobCreate) -> Iterator[InvalidConfig]:
     if asked.kind == "finetune" and asked.task is None:
-        raise InvalidConfig("A finetune job needs a task.", hint="See GET /api/v1/tasks.", param="task")
+        yield InvalidConfig("A finetune job needs a task.", hint="See GET /api/v1/tasks.", param="task")
     if asked.preprocessing and (asked.base_model or asked.continue_from):
-        raise InvalidConfig(
+        yield InvalidConfig(
             "The preprocessing comes with the base model or the checkpoint.",
             hint="Leave preprocessing out.",
             param="preprocessing",
         )
-    if base is not None and asked.continue_from is not None:
-        raise InvalidConfig("base_model and continue_from exclude each other.", param="continue_from")
-    if asked.compare and base is None:
-        raise InvalidConfig(
+    if asked.base_model is not None and asked.continue_from is not None:
+        yield InvalidConfig("base_model and continue_from exclude each other.", param="continue_from")
+    if asked.compare and asked.base_model is None:
+        yield InvalidConfig(
             "compare trains the same network from scratch beside the pretrained one, so it needs a base_model.",
             hint='Name one, such as "base_model": "my-base".',
             param="compare",
@@ -256,7 +303,7 @@ def _trained_as(session: Session, checkpoint: CheckpointRecord) -> tuple[str, di
     return made_by["architecture"], made_by["architecture_config"]
 
 
-def _check_columns(asked: JobCreate, train: Dataset) -> None:
+def _check_columns(asked: JobCreate, train: Dataset, collect: Collect) -> None:
     """Say what is wrong with the columns before anything is queued; the dataset's description knows enough."""
     known = {column["name"]: column for column in (train.record.description or {}).get("columns", [])}
     named = {
@@ -268,14 +315,16 @@ def _check_columns(asked: JobCreate, train: Dataset) -> None:
     }
     for param, names in named.items():
         for name in names:
-            if name not in known:
-                raise UnknownName(
-                    f'Column "{name}" not found.{did_you_mean(name, known)}',
-                    hint=f"Columns: {', '.join(known)}.",
-                    param=param,
-                )
+            with collect(param):
+                if name not in known:
+                    raise UnknownName(
+                        f'Column "{name}" not found.{did_you_mean(name, known)}',
+                        hint=f"Columns: {', '.join(known)}.",
+                        param=param,
+                    )
     for name in asked.columns.target_names():
-        _check_target(name, known[name])
+        with collect("columns.target"):
+            _check_target(name, known.get(name, {}))
 
 
 def _check_target(name: str, column: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session
 from service import job_requests
 from service.changes import Seen
 from service.dependencies import Authorization, IdempotencyKey, JobsKey, Listing, Paged, Scheme, Wait, authorize
+from service.dry_run import DryRun, DryRunRoute
+from service.dry_run import dry_run as look_at
 from service.job_requests import JobCreate
 from service.job_views import AttemptView, EventView, JobView, MetricView, job_view
 from service.series import downsample
@@ -29,19 +31,33 @@ from store.states import TERMINAL
 from store.states import State as JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
+submission = APIRouter(prefix="/jobs", tags=["jobs"], route_class=DryRunRoute)
 
 LOOK_AGAIN_S = 5.0
 MOST_EVENTS = 2**31 - 1  # what the column holds
 
 
-@router.post("", status_code=202)
+@submission.post(
+    "",
+    status_code=202,
+    response_model=JobView,
+    responses={200: {"model": DryRun, "description": "With dry_run."}},
+)
 def create_job(
-    asked: JobCreate, state: Opened, caller: JobsKey, response: Response, key: IdempotencyKey = None
-) -> JobView:
-    """Queue a pretrain or finetune job."""
+    asked: JobCreate,
+    state: Opened,
+    caller: JobsKey,
+    response: Response,
+    *,
+    key: IdempotencyKey = None,
+    dry_run: Annotated[bool, Query(description="Only say what is wrong, or what the job would be and take.")] = False,
+) -> JobView | Response:
+    """Queue a pretrain or finetune job; with `dry_run`, look at the request and write nothing (200)."""
+    if dry_run:
+        return JSONResponse(look_at(state, caller.project, asked).model_dump())
 
     def submit(session: Session) -> JobRecord:
-        return jobs.submit(session, job_requests.resolve(session, caller.project, asked))
+        return jobs.submit(session, job_requests.resolved(session, caller.project, asked))
 
     return submitted(state, caller, response, key, ("jobs", asked.model_dump_json()), submit)
 

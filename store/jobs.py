@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +54,7 @@ def submit(session: Session, new: NewJob) -> JobRecord:
 
     DependencyFailed when one of them cannot succeed any more.
     """
-    unfinished = _unfinished(session, new)
+    unfinished = check_dependencies(session, new.project, new.depends_on)
     job = JobRecord(
         id=ids.new_id(ids.JOB),
         project=new.project,
@@ -88,17 +88,20 @@ def submit(session: Session, new: NewJob) -> JobRecord:
     return job
 
 
-def _unfinished(session: Session, new: NewJob) -> int:
-    """Count the dependencies that have not succeeded yet, and keep them as they are until the new job is written."""
+def check_dependencies(session: Session, project: str, depends_on: Sequence[str]) -> int:
+    """Return how many of these jobs have not succeeded yet, and keep them as they are until the transaction ends.
+
+    UnknownReference for a job that is not there, DependencyFailed for one that cannot succeed any more.
+    """
     # Locked in one order, whoever asks: a dependency that ended between the look and the commit would never tell us.
     others = session.scalars(
         select(JobRecord)
-        .where(JobRecord.id.in_(new.depends_on), JobRecord.project == new.project)
+        .where(JobRecord.id.in_(depends_on), JobRecord.project == project)
         .order_by(JobRecord.id)
         .with_for_update()
         .execution_options(populate_existing=True)
     ).all()
-    for missing in sorted(set(new.depends_on) - {other.id for other in others}):
+    for missing in sorted(set(depends_on) - {other.id for other in others}):
         raise UnknownReference(f'No job "{missing}".', hint="List jobs with GET /api/v1/jobs.", param="depends_on")
     for other in others:
         if other.state in (State.FAILED, State.CANCELLED):

@@ -135,6 +135,14 @@ def get_version(session: Session, model: ModelRecord, number: int) -> Version:
     return Version(record, model)
 
 
+def by_id(session: Session, version_id: str) -> Version:
+    """Return a version by its id; NotFound when it was deleted."""
+    record = session.get(VersionRecord, version_id)
+    if record is None:
+        raise NotFound(f'No version "{version_id}" any more.', hint="List models with GET /api/v1/models.")
+    return Version(record, session.get_one(ModelRecord, record.model_id))
+
+
 def _by_alias(session: Session, model: ModelRecord, alias: str) -> Version:
     record = session.scalar(
         select(VersionRecord)

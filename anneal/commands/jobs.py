@@ -49,6 +49,7 @@ def submit(
     seed: Annotated[int | None, typer.Option(help="The seed of everything random.")] = None,
     compare: Annotated[bool | None, typer.Option(help="Train a twin from scratch beside it.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is wrong, or what it would take.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the job's end.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,12 +75,15 @@ def submit(
         max_runtime_s=max_runtime,
     )
     with client() as service:
+        if dry_run:
+            return _foretell(service.jobs.dry_run(spec).to_dict(), as_json)
         job = service.jobs.submit(spec)
         if wait:
             _wait(job, as_json)
     _answer(job, as_json)
     if wait and job.status != "succeeded":
         raise typer.Exit(1)
+    return None
 
 
 @app.command("list")
@@ -223,6 +227,30 @@ def clone(
         overrides["name"] = name
     with client() as service:
         _changed(service.jobs.ref(job_id).clone(**overrides), as_json)
+
+
+def _foretell(found: dict[str, Any], as_json: bool) -> None:
+    from anneal.progress import duration
+
+    if as_json:
+        print_json(found)
+    elif found["errors"]:
+        rows = [(error["pointer"], error["message"], error.get("hint")) for error in found["errors"]]
+        print_table(["where", "what is wrong", "what to do"], rows, empty="")
+    else:
+        seconds, memory = found["seconds"], found["memory_bytes"]
+        print_fields(
+            {
+                "training rows": found["train_rows"],
+                "steps": found["steps"],
+                "weights": found["weights"],
+                "time": seconds and f"{duration(seconds['low'])} to {duration(seconds['high'])}",
+                "memory": memory and f"{size(round(memory['low']))} to {size(round(memory['high']))}",
+                "warnings": found["warnings"],
+            }
+        )
+    if not found["valid"]:
+        raise typer.Exit(1)
 
 
 def _wait(job: "Job", as_json: bool) -> None:

@@ -67,6 +67,29 @@ def test_from_upload_to_prediction(anneal: Run, rows: str) -> None:
     assert outputs == 113
 
 
+def test_looking_before_and_after(anneal: Run, rows: str) -> None:
+    """A dry run, what is kept of a job, a model out of a checkpoint, and the queue."""
+    options = ("--kind", "finetune", "--task", "tabular-classification", "--dataset", rows, "--set", "epochs=3")
+    looked = anneal("jobs", "submit", *options, "--target", "diagnosis", "--dry-run")
+    assert looked.returncode == 0, looked.stderr
+    assert "steps" in looked.stdout
+    wrong = anneal("jobs", "submit", *options, "--target", "diagnosys", "--dry-run")
+    assert wrong.returncode == 1
+    assert "/columns/target" in wrong.stdout
+    assert "diagnosis" in wrong.stdout
+    submitted = anneal("jobs", "submit", *options, "--target", "diagnosis", "--model", "looked", "--wait", "--json")
+    job_id = json.loads(submitted.stdout)["id"]
+    (kept,) = json.loads(anneal("jobs", "checkpoints", job_id, "--json").stdout)
+    assert kept["id"] in anneal("jobs", "checkpoints", job_id).stdout
+    promoted = anneal("jobs", "promote", job_id, kept["id"], "--model", "by-hand", "--json")
+    assert json.loads(promoted.stdout)["ref"] == "by-hand:1"
+    assert anneal("jobs", "logs", job_id, "--tail", "1").stdout.count("\n") == 1
+    queue = anneal("queue")
+    assert "Nothing waits" in queue.stdout
+    assert "idle" in queue.stdout
+    assert {worker["online"] for worker in json.loads(anneal("queue", "--json").stdout)["workers"]} == {True}
+
+
 def test_a_job_that_fails_fails_the_command(anneal: Run, rows: str, tmp_path: Path) -> None:
     request = tmp_path / "job.json"
     body = {

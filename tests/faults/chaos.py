@@ -2,7 +2,7 @@
 
     python tests/faults/chaos.py [--seconds 600] [--jobs 24] [--column embedded production] [--report docs/chaos.md]
 
-Starts the product with `anneal up`, embedded and then on PostgreSQL with Redis, trains each of a few models in peace,
+Starts the product with `anneal up`, embedded and beside it on PostgreSQL with Redis, trains each of a few models in peace,
 then submits the same jobs while the training processes, the fork servers, the workers, the API and the launcher
 are killed at random, and some jobs are paused and resumed. What a killed launcher leaves is started by a new one.
 """
@@ -20,6 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -190,18 +191,18 @@ def run(column: str, stack: Stack, seconds: float, jobs: int, seed: int = 0) -> 
                 expected[number] = _digest(api, job)
             made: dict[str, int] = {}
             until = time.monotonic() + seconds
-            next_kill = time.monotonic()
+            over = threading.Event()
+            killer = threading.Thread(target=_kill_until, args=(over, product, outcome.kills, random.Random(seed + 1)))
+            killer.start()
             while time.monotonic() < until:
                 # New ones as the old ones end, so that there is always something to lose.
                 if len(made) < jobs or _unfinished(api, made) < 3:
                     made[_submit(api, rows, len(made) % SEEDS, f"chaos-{len(made)}")] = len(made) % SEEDS
-                if time.monotonic() >= next_kill:
-                    target = draw.choices(list(TARGETS), list(TARGETS.values()))[0]
-                    outcome.kills[target] += product.kill(target, draw)
-                    next_kill = time.monotonic() + draw.uniform(*BETWEEN_KILLS_S)
                 if draw.random() < 0.02:
                     outcome.pauses += _pause_one(api, list(made), draw)
                 time.sleep(0.1)
+            over.set()
+            killer.join()
             _resume_all(api, made)
             finished = {job_id: _finish(api, job_id) for job_id in made}
             outcome.jobs = len(made)
@@ -222,6 +223,12 @@ def run(column: str, stack: Stack, seconds: float, jobs: int, seed: int = 0) -> 
     left = [str(path) for path in (stack.data_dir / "work").glob("*/*")]
     outcome.wrong += [f"left on disk: {path}" for path in left]
     return outcome
+
+
+def _kill_until(over: threading.Event, product: Product, kills: Counter[str], draw: random.Random) -> None:
+    while not over.wait(draw.uniform(*BETWEEN_KILLS_S)):
+        target = draw.choices(list(TARGETS), list(TARGETS.values()))[0]
+        kills[target] += product.kill(target, draw)
 
 
 def _submit(api: httpx.Client, rows: str, number: int, key: str) -> str:
@@ -345,11 +352,14 @@ def main() -> int:
     parser.add_argument("--column", nargs="+", default=["embedded", "production"])
     parser.add_argument("--report", type=Path)
     options = parser.parse_args()
-    outcomes = []
-    for column in options.column:
+
+    def on(column: str) -> Outcome:
         with tempfile.TemporaryDirectory() as directory, column_stack(column, Path(directory)) as stack:
-            outcomes.append(run(column, stack, options.seconds, options.jobs))
-        print(report(outcomes[-1:]), flush=True)
+            return run(column, stack, options.seconds, options.jobs)
+
+    with ThreadPoolExecutor(len(options.column)) as pool:
+        outcomes = list(pool.map(on, options.column))
+    print(report(outcomes), flush=True)
     if options.report:
         options.report.write_text(report(outcomes))
     return 1 if any(outcome.wrong for outcome in outcomes) else 0

@@ -62,6 +62,8 @@ def test_kept_and_promoted(api: httpx.Client, running_job: str) -> None:
     example = api.get("/models/promoted@early/schema").json()["example"]
     (output,) = api.post("/models/promoted@early/predict", json={"inputs": [example]}).json()["outputs"]
     assert output["label"] in ("benign", "malignant", "B", "M")
+    keyed = [api.post(url, json={"model": "keyed"}, headers={"Idempotency-Key": f"promote-{best['id']}"}) for _ in "ab"]
+    assert [(one.status_code, one.json()["ref"]) for one in keyed] == [(201, "keyed:1")] * 2
     last = api.post(url, json={"weights": "last", "model": "another"}).json()
     assert last["ref"] == "another:1"
     assert api.get(f"/jobs/{running_job}").json()["status"] == "running"
