@@ -13,6 +13,7 @@ from anneal.models import Models
 from anneal.retry import RetryPolicy
 from anneal.transport import Transport, is_loopback
 from anneal.view import View
+from anneal.webhooks import Webhooks
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -36,6 +37,7 @@ class Client:
         self.jobs = Jobs(self._transport)
         self.models = Models(self._transport)
         self.keys = Keys(self._transport)
+        self.webhooks = Webhooks(self._transport)
 
     @property
     def url(self) -> str:

@@ -22,8 +22,10 @@ from service import (
     models,
     predictions,
     queue_view,
+    webhooks,
 )
 from service.changes import Changes
+from service.deliveries import Deliverer
 from service.event_stream import EventStreams
 from service.guard import Guard
 from service.predictors import Predictors
@@ -48,10 +50,12 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         state = _open(settings)
         app.state.opened = state
         state.sweeper.start()
+        state.deliverer.start()
         # torch takes longer to import than everything else together: ready first, then warm.
         threading.Thread(target=_import_learning, name="warm-up", daemon=True).start()
         yield
         state.sweeper.stop()
+        state.deliverer.stop()
         state.database.close()
 
     app = FastAPI(
@@ -64,7 +68,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         responses={"default": {"description": "A problem (RFC 9457).", "content": {"application/problem+json": {}}}},
     )
     api = APIRouter(prefix="/api/v1")
-    for part in (datasets, jobs, job_commands, checkpoints, models, predictions, catalogue, keys, queue_view):
+    for part in (datasets, jobs, job_commands, checkpoints, models, predictions, catalogue, keys, queue_view, webhooks):
         api.include_router(part.router)
     api.include_router(jobs.submission)
     app.include_router(api)
@@ -91,6 +95,7 @@ def _open(settings: ServiceSettings) -> State:
         artifacts=artifacts,
         celery=celery,
         sweeper=Sweeper(database, celery, settings),
+        deliverer=Deliverer(database, private_addresses=settings.webhook_private_addresses),
         predictors=Predictors(artifacts, settings.predictor_memory_bytes),
         changes=changes,
         streams=EventStreams(database, changes, pollers),

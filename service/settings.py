@@ -21,6 +21,9 @@ class ServiceSettings(StoreSettings):
     max_body_bytes: int = Field(default=32 << 20, ge=1, description="Largest JSON body in bytes.")
     max_predict_inputs: int = Field(default=10_000, ge=1, description="Most inputs of one prediction request.")
     predictor_memory_bytes: int = Field(default=2 << 30, ge=1, description="Memory for loaded models, in bytes.")
+    webhook_private_addresses: bool = Field(
+        default=False, description="Let webhooks be sent to private and local addresses."
+    )
     docs: bool = Field(default=True, description="Serve the interactive documentation at /docs.")
     log_level: str = Field(default="info", description="Least severe messages to log.")
 

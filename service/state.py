@@ -10,6 +10,7 @@ from celery import Celery
 from fastapi import Depends, Request
 
 from service.changes import Changes
+from service.deliveries import Deliverer
 from service.event_stream import EventStreams
 from service.predictors import Predictors
 from service.settings import ServiceSettings
@@ -27,6 +28,7 @@ class State:
     artifacts: ArtifactStore
     celery: Celery
     sweeper: Sweeper
+    deliverer: Deliverer
     predictors: Predictors
     changes: Changes
     streams: EventStreams

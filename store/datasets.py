@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from store import commands, ids, jobs
+from store import commands, ids, jobs, webhooks
 from store.artifacts import Artifact
 from store.errors import Conflict, NotFound
 from store.records import ArtifactRecord, DatasetRecord, JobDatasetRecord, JobRecord
@@ -112,11 +112,19 @@ def set_ingested(session: Session, dataset_id: str, table: Artifact, description
     record = session.get_one(DatasetRecord, dataset_id)
     record.table_sha256 = table.sha256
     record.description = dict(description)
+    _announce(session, record, READY)
 
 
 def set_invalid(session: Session, dataset_id: str, description: Mapping[str, Any]) -> None:
     """Keep what is wrong with the dataset; to be called in the transaction that fails its job."""
-    session.get_one(DatasetRecord, dataset_id).description = dict(description)
+    record = session.get_one(DatasetRecord, dataset_id)
+    record.description = dict(description)
+    _announce(session, record, INVALID)
+
+
+def _announce(session: Session, record: DatasetRecord, status: str) -> None:
+    about = {"id": record.id, "name": record.name, "status": status, "metadata": record.user_metadata}
+    webhooks.announce(session, record.project, f"dataset.{status}", about)
 
 
 def lineage(session: Session, job_id: str) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ulid import ULID
 
-DATASET, JOB, CHECKPOINT, MODEL, VERSION, EVENT, KEY, PREDICTION = (
-    "ds", "job", "ck", "mdl", "ver", "evt", "key", "pred",
+DATASET, JOB, CHECKPOINT, MODEL, VERSION, EVENT, KEY, PREDICTION, WEBHOOK, DELIVERY = (
+    "ds", "job", "ck", "mdl", "ver", "evt", "key", "pred", "whk", "msg",
 )  # fmt: skip
 
 

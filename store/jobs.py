@@ -21,7 +21,7 @@ from store.records import (
     MetricRecord,
 )
 from store.states import TERMINAL, State
-from store.transition import dependency_error, record_event
+from store.transition import announce, dependency_error, record_event
 
 INGEST = "ingest"  # the kind of the job that makes a dataset out of an upload
 
@@ -85,6 +85,7 @@ def submit(session: Session, new: NewJob) -> JobRecord:
     session.add_all(JobDependencyRecord(job_id=job.id, depends_on=other) for other in new.depends_on)
     session.flush()
     record_event(session, job.id, State.QUEUED, "Job submitted.")
+    announce(session, job)
     return job
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from store import ids
+from store import ids, webhooks
 from store.database import database_now
 from store.errors import Conflict, NotFound
 from store.records import AliasRecord, ArtifactRecord, ModelRecord, VersionFileRecord, VersionRecord
@@ -76,6 +76,8 @@ def register(session: Session, project: str, job_id: str, new: NewVersion) -> Ve
         VersionFileRecord(version_id=version.id, path=path, sha256=sha256) for path, sha256 in new.files.items()
     )
     model = session.get_one(ModelRecord, model_id)
+    about = {"model": model.name, "version": number, "ref": f"{model.name}:{number}", "job_id": job_id}
+    webhooks.announce(session, project, "model.version_created", about)
     for alias in new.aliases:
         _point(session, model_id, alias, version.id)
     session.flush()

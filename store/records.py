@@ -337,6 +337,50 @@ class AliasRecord(Record):
     updated_at: Mapped[float] = _created()
 
 
+class WebhookRecord(Record):
+    """An address that wants to be told of events; the secret is kept as it is, since it signs."""
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    project: Mapped[str] = mapped_column(String(64), index=True)
+    url: Mapped[str]
+    events: Mapped[list[Any]]
+    description: Mapped[str | None]
+    secret: Mapped[str]
+    previous_secret: Mapped[str | None]
+    previous_until: Mapped[float | None]
+    enabled: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[float] = _created()
+
+
+class DeliveryRecord(Record):
+    """One event for one webhook; the row is its own queue (`next_at`)."""
+
+    __tablename__ = "deliveries"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id"))
+    event: Mapped[str] = mapped_column(String(64))
+    data: Mapped[dict[str, Any]]
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[float | None]
+    delivered_at: Mapped[float | None]
+    last_status: Mapped[int | None]
+    last_error: Mapped[str | None]
+    created_at: Mapped[float] = _created()
+
+    __table_args__ = (
+        Index(None, "webhook_id", "id"),
+        Index(
+            "ix_deliveries_due",
+            "next_at",
+            sqlite_where=text("next_at IS NOT NULL"),
+            postgresql_where=text("next_at IS NOT NULL"),
+        ),
+    )
+
+
 class IdempotencyRecord(Record):
     """The answer given to a POST, kept so that its repetition gets the same one."""
 

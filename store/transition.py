@@ -8,7 +8,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, ScalarSelect, insert, select, update
 from sqlalchemy.orm import Session
 
+from store import webhooks
 from store.database import database_now
+from store.queue import INGEST
 from store.records import EventRecord, JobDependencyRecord, JobRecord
 from store.states import TERMINAL, TRANSITIONS, State
 
@@ -40,9 +42,18 @@ def transition(
     )
     if job is not None:
         _write_event(session, job, target, message, data)
+        announce(session, job)
         if target in TERMINAL:
             _tell_dependents(session, job)
     return job
+
+
+def announce(session: Session, job: JobRecord) -> None:
+    """Have the project's webhooks told of the state that a job came to; an ingestion is its dataset's business."""
+    event = f"job.{job.state}"
+    if event in webhooks.EVENTS and job.kind != INGEST:
+        about = {"id": job.id, "kind": job.kind, "name": job.name, "status": job.state, "metadata": job.user_metadata}
+        webhooks.announce(session, job.project, event, {**about, "error": job.error})
 
 
 def _tell_dependents(session: Session, ended: JobRecord) -> None:

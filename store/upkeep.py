@@ -15,7 +15,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from store import attempts, idempotency, queue, workers
+from store import attempts, idempotency, queue, webhooks, workers
 from store.artifacts import ArtifactStore
 from store.attempts import CrashBudget
 from store.collection import Collector
@@ -132,6 +132,7 @@ class Sweeper:
             heard = workers.idle_queues(session) if found else set()
             idempotency.forget_old(session)
             workers.forget_old(session)
+            webhooks.forget_old(session)
         for job_id in reaped:
             log.warning("lease expired", job=job_id)
         for job in found:

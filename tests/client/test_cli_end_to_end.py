@@ -90,6 +90,17 @@ def test_looking_before_and_after(anneal: Run, rows: str) -> None:
     assert {worker["online"] for worker in json.loads(anneal("queue", "--json").stdout)["workers"]} == {True}
 
 
+def test_webhooks(anneal: Run) -> None:
+    refused = anneal("webhooks", "create", "http://127.0.0.1:9/")
+    assert refused.returncode == 1
+    assert "private address" in refused.stderr
+    assert "No webhooks" in anneal("webhooks", "list").stdout
+    created = anneal("webhooks", "create", "http://192.0.2.1/", "--event", "job.failed")
+    assert created.returncode in (0, 1)  # a machine without a network may take that for private
+    for command in ("deliveries", "test", "rotate", "delete"):
+        assert "whk_none" in anneal("webhooks", command, "whk_none").stderr
+
+
 def test_a_job_that_fails_fails_the_command(anneal: Run, rows: str, tmp_path: Path) -> None:
     request = tmp_path / "job.json"
     body = {

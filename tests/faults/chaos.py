@@ -2,8 +2,8 @@
 
     python tests/faults/chaos.py [--seconds 600] [--jobs 24] [--column embedded production] [--report docs/chaos.md]
 
-Starts the product with `anneal up`, embedded and beside it on PostgreSQL with Redis, trains each of a few models in peace,
-then submits the same jobs while the training processes, the fork servers, the workers, the API and the launcher
+Starts the product with `anneal up`, embedded and beside it on PostgreSQL with Redis, trains a few models in peace, then
+submits the same jobs while the training processes, the fork servers, the workers, the API and the launcher
 are killed at random, and some jobs are paused and resumed. What a killed launcher leaves is started by a new one.
 """
 
@@ -181,6 +181,7 @@ def run(column: str, stack: Stack, seconds: float, jobs: int, seed: int = 0) -> 
     draw = random.Random(seed)
     product = Product(stack)
     outcome = Outcome(column, seconds)
+    over = threading.Event()
     product.start()
     try:
         with stack.client(timeout=10) as api:
@@ -191,7 +192,6 @@ def run(column: str, stack: Stack, seconds: float, jobs: int, seed: int = 0) -> 
                 expected[number] = _digest(api, job)
             made: dict[str, int] = {}
             until = time.monotonic() + seconds
-            over = threading.Event()
             killer = threading.Thread(target=_kill_until, args=(over, product, outcome.kills, random.Random(seed + 1)))
             killer.start()
             while time.monotonic() < until:
@@ -218,6 +218,7 @@ def run(column: str, stack: Stack, seconds: float, jobs: int, seed: int = 0) -> 
                 if job["status"] == "succeeded" and _digest(api, job) != expected[made[job_id]]
             ]
     finally:
+        over.set()
         outcome.wrong += [f"left running: {line}" for line in product.stop()]
     outcome.wrong += _wrong_rows(stack, made)
     left = [str(path) for path in (stack.data_dir / "work").glob("*/*")]
