@@ -191,11 +191,16 @@ class Launcher:
     def _fail_on_early_death(self) -> None:
         for child in self._children:
             status = child.ended()
-            if status is not None:
+            if status is not None and status >= 0:
                 raise AnnealError(
                     f"{child.name} {exit_reason(status)} before the service was ready. "
                     f"The end of {child.log}:\n{child.last_lines()}"
                 )
+            if status is not None:
+                # Killed from outside, for want of memory perhaps: that says nothing against another try.
+                self._say(f"{child.name} {exit_reason(status)}; starting it again in {child.schedule_restart():g} s.")
+            elif child.process is None and time.monotonic() >= child.restart_at:
+                child.start()
 
     def _echo(self) -> None:
         if self._tail is not None:

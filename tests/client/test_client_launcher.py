@@ -177,6 +177,23 @@ def test_a_program_that_dies_at_once_ends_the_start_with_its_last_words(up, site
     assert not any(map(is_running, launcher.pids()))
 
 
+def test_a_program_that_is_killed_while_it_starts_is_started_again(up, site: Path, tmp_path: Path):
+    program = (site / "service" / "__main__.py").read_text()
+    once = f"""
+import os, pathlib, signal
+mark = pathlib.Path({str(tmp_path / "mark")!r})
+if not mark.exists():
+    mark.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    (site / "service" / "__main__.py").write_text(once + program)
+
+    launcher = up()
+
+    launcher.says("api was killed by SIGKILL; starting it again in 0.5 s")
+    launcher.says("Anneal is ready")
+
+
 def test_missing_migrations_are_told_plainly(up, site: Path):
     (site / "migrations" / "__main__.py").unlink()
 

@@ -49,8 +49,8 @@ PATIENT = {
     "ANNEAL_BACK_OFF_S": "0.01",
 }
 # What is killed, and how often relative to the rest.
-TARGETS = {"child": 12, "fork server": 2, "worker's pool process": 3, "worker": 2, "API": 2, "launcher": 1}
-BETWEEN_KILLS_S = (0.3, 2.3)
+TARGETS = {"child": 14, "fork server": 3, "worker's pool process": 3, "worker": 2, "API": 1, "launcher": 1}
+BETWEEN_KILLS_S = (0.5, 3.0)
 ABOUT = """\
 # Chaos
 
@@ -94,7 +94,7 @@ class Product:
     def _keep(self) -> None:
         """Start another launcher where one has ended, as an init system does.
 
-        One of whose programs is killed while it starts ends by itself.
+        One that is not ready within a minute, or one of whose programs fails, ends by itself.
         """
         while not self._stopping.wait(0.2):
             with self._lock:
@@ -164,7 +164,7 @@ def _environment(pid: int) -> bytes:
     return b""
 
 
-def insist(ask: Callable[[], httpx.Response], patience_s: float = 120) -> httpx.Response:
+def insist(ask: Callable[[], httpx.Response], patience_s: float = 300) -> httpx.Response:
     """Ask until the service answers, as a client with retries does."""
     until = time.monotonic() + patience_s
     while True:
