@@ -16,6 +16,7 @@ from service.state import Opened, State
 from service.times import rfc3339
 from store import webhooks
 from store.records import DeliveryRecord, WebhookRecord
+from store.webhooks import Event
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
@@ -32,24 +33,13 @@ def _url(text: str) -> str:
 
 
 Url = Annotated[str, Field(max_length=2000), AfterValidator(_url)]
-Event = Literal[
-    "job.queued",
-    "job.running",
-    "job.paused",
-    "job.succeeded",
-    "job.failed",
-    "job.cancelled",
-    "model.version_created",
-    "dataset.ready",
-    "dataset.invalid",
-]
 
 
 class WebhookCreate(StoredRequest):
     """Where to send which events."""
 
     url: Url
-    events: list[Event] = Field(default_factory=lambda: list(webhooks.EVENTS), min_length=1)  # type: ignore[arg-type]
+    events: list[Event] = Field(default_factory=lambda: list(Event), min_length=1)
     description: str | None = Field(None, max_length=200)
 
 

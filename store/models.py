@@ -77,7 +77,7 @@ def register(session: Session, project: str, job_id: str, new: NewVersion) -> Ve
     )
     model = session.get_one(ModelRecord, model_id)
     about = {"model": model.name, "version": number, "ref": f"{model.name}:{number}", "job_id": job_id}
-    webhooks.announce(session, project, "model.version_created", about)
+    webhooks.announce(session, project, webhooks.Event.VERSION_CREATED, about)
     for alias in new.aliases:
         _point(session, model_id, alias, version.id)
     session.flush()

@@ -13,6 +13,7 @@ from store.database import database_now
 from store.queue import INGEST
 from store.records import EventRecord, JobDependencyRecord, JobRecord
 from store.states import TERMINAL, TRANSITIONS, State
+from store.webhooks import Event
 
 
 def transition(
@@ -51,7 +52,7 @@ def transition(
 def announce(session: Session, job: JobRecord) -> None:
     """Have the project's webhooks told of the state that a job came to; an ingestion is its dataset's business."""
     event = f"job.{job.state}"
-    if event in webhooks.EVENTS and job.kind != INGEST:
+    if event in set(Event) and job.kind != INGEST:
         about = {"id": job.id, "kind": job.kind, "name": job.name, "status": job.state, "metadata": job.user_metadata}
         webhooks.announce(session, job.project, event, {**about, "error": job.error})
 

@@ -10,6 +10,7 @@ import base64
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
@@ -20,17 +21,21 @@ from store.database import database_now
 from store.errors import Conflict, NotFound
 from store.records import DeliveryRecord, WebhookRecord
 
-EVENTS = (
-    "job.queued",
-    "job.running",
-    "job.paused",
-    "job.succeeded",
-    "job.failed",
-    "job.cancelled",
-    "model.version_created",
-    "dataset.ready",
-    "dataset.invalid",
-)
+
+class Event(StrEnum):
+    """What a webhook can be told of."""
+
+    JOB_QUEUED = "job.queued"
+    JOB_RUNNING = "job.running"
+    JOB_PAUSED = "job.paused"
+    JOB_SUCCEEDED = "job.succeeded"
+    JOB_FAILED = "job.failed"
+    JOB_CANCELLED = "job.cancelled"
+    VERSION_CREATED = "model.version_created"
+    DATASET_READY = "dataset.ready"
+    DATASET_INVALID = "dataset.invalid"
+
+
 TEST_EVENT = "webhook.test"
 # Seconds before each further try: three days in all, as Standard Webhooks recommends.
 RETRY_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)

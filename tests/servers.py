@@ -83,27 +83,22 @@ def postgres(directory: Path) -> Iterator[str]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+def start_redis(directory: Path, port: int) -> subprocess.Popen[bytes]:
+    """Start a Redis server that keeps nothing, and wait until it listens."""
+    command = [require_binary("redis-server", "redis-server"), "--port", str(port), "--bind", "127.0.0.1"]
+    command += ["--dir", str(directory), "--save", "", "--appendonly", "no"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    wait_for_port(port)
+    return process
+
+
 @contextlib.contextmanager
 def redis(directory: Path) -> Iterator[str]:
     """Run a Redis server; yields its URL."""
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    command = [
-        require_binary("redis-server", "redis-server"),
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--dir",
-        str(directory),
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = start_redis(directory, port)
     try:
-        wait_for_port(port)
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         process.terminate()

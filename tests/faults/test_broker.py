@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from servers import Stack, free_port, require_binary, wait_for_port
+from servers import Stack, free_port, start_redis
 from support import TRAIN, classify, long_job, submit, succeeded, upload, wait_until
 
 from store import queue
@@ -26,27 +26,6 @@ ROWS = "a,b,label\n" + "".join(f"{n % 7},{n % 5},{'xy'[n % 2]}\n" for n in range
 
 def tiny(dataset: str, **spec: Any) -> dict[str, Any]:
     return classify(dataset, **{"columns": {"target": "label"}, "hyperparameters": {"epochs": 1}, **spec})
-
-
-def start_redis(directory: Path, port: int) -> Redis:
-    process = subprocess.Popen(
-        [
-            require_binary("redis-server", "redis-server"),
-            "--port",
-            str(port),
-            "--bind",
-            "127.0.0.1",
-            "--dir",
-            str(directory),
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ],
-        stdout=subprocess.DEVNULL,
-    )
-    wait_for_port(port)
-    return process
 
 
 @pytest.fixture
