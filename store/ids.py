@@ -12,3 +12,8 @@ DATASET, JOB, CHECKPOINT, MODEL, VERSION, EVENT, KEY, PREDICTION, WEBHOOK, DELIV
 def new_id(prefix: str) -> str:
     """Return a fresh id such as `job_01J…`."""
     return f"{prefix}_{ULID()}"
+
+
+def earliest_id(prefix: str, at: float) -> str:
+    """Return what sorts before every id made at or after a time, in seconds since the epoch."""
+    return f"{prefix}_{ULID.from_timestamp(at)!s:.10}"

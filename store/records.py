@@ -390,4 +390,4 @@ class IdempotencyRecord(Record):
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64))
     resource_id: Mapped[str | None] = mapped_column(String(40))
-    created_at: Mapped[float] = _created()
+    created_at: Mapped[float] = mapped_column(default=database_now(), index=True)

@@ -10,13 +10,11 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from servers import REPOSITORY, Stack, postgres, redis
+from servers import QUICK, REPOSITORY, Stack, postgres, redis
 from support import TRAIN, long_job, submit, succeeded, upload, weights_digest
 
 DATA = REPOSITORY / "anneal" / "data"
 COLUMNS = ("embedded", "production")
-# Short leases, so that what is lost is found soon; quick retries, so that many crashes fit into a test.
-QUICK = {"ANNEAL_LEASE_S": "3", "ANNEAL_HEARTBEAT_S": "0.25", "ANNEAL_NUDGE_REPEAT_S": "1", "ANNEAL_STOP_GRACE_S": "4"}
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from pathlib import Path
 import httpx
 
 REPOSITORY = Path(__file__).parents[1]
+# Short leases, so that what is lost is found soon; quick retries, so that many crashes fit into a test.
+QUICK = {"ANNEAL_LEASE_S": "3", "ANNEAL_HEARTBEAT_S": "0.25", "ANNEAL_NUDGE_REPEAT_S": "1", "ANNEAL_STOP_GRACE_S": "4"}
 
 
 def free_port() -> int:

@@ -11,9 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import QUICK
 from processes import child
-from servers import Stack
+from servers import QUICK, Stack
 from support import TRAIN, long_job, submit, succeeded, upload, weights_digest
 
 KILLS = 20

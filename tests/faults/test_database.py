@@ -18,9 +18,8 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from conftest import QUICK
 from processes import find_child
-from servers import Stack, free_port, postgres, require_binary
+from servers import QUICK, Stack, free_port, postgres, require_binary
 from sqlalchemy import select
 from support import TRAIN, classify, long_job, stack_database, submit, succeeded, upload, wait_for_step, wait_until
 

@@ -19,6 +19,7 @@ from servers import Stack
 from support import TRAIN, classify, problem, stack_database, submit, succeeded, upload, wait_until
 
 from service.deliveries import Refused, checked_address
+from store import ids, webhooks
 from store.database import database_now
 from store.records import DeliveryRecord
 
@@ -217,3 +218,20 @@ def test_private_addresses(address: str, tmp_path: Path) -> None:
     with pytest.raises(Refused):
         checked_address(f"http://{host}/", private_addresses=False)
     assert checked_address(f"http://{host}/", private_addresses=True)
+
+
+def test_what_is_old_is_forgotten(open_stack: Stack, hooks: httpx.Client) -> None:
+    webhook = create(hooks, "http://127.0.0.1:9/")
+    hooks.post(f"/webhooks/{webhook['id']}/test")
+    database = stack_database(open_stack)
+    with database.write() as session:
+        webhooks.forget_old(session)
+    assert len(deliveries(hooks, webhook["id"])) == 1
+    with database.write() as session:
+        old = ids.earliest_id(ids.DELIVERY, time.time() - webhooks.KEPT_S - 60) + "0" * 16
+        session.add(DeliveryRecord(id=old, webhook_id=webhook["id"], event="webhook.test", data={}))
+    with database.write() as session:
+        webhooks.forget_old(session)
+        assert session.get(DeliveryRecord, old) is None
+    database.close()
+    assert len(deliveries(hooks, webhook["id"])) == 1
