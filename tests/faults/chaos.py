@@ -50,7 +50,7 @@ PATIENT = {
 }
 # What is killed, and how often relative to the rest.
 TARGETS = {"child": 14, "fork server": 3, "worker's pool process": 3, "worker": 2, "API": 1, "launcher": 1}
-BETWEEN_KILLS_S = (0.5, 3.0)
+BETWEEN_KILLS_S = (0.3, 2.0)
 ABOUT = """\
 # Chaos
 
