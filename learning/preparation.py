@@ -16,9 +16,10 @@ from learning.config import Columns, Resolved, Situation, TrainingSpec, resolve
 from learning.data import TableExamples, TensorExamples, open_table, require_column, split_rows, take
 from learning.device import is_slow
 from learning.errors import IncompatibleModel, InvalidConfig
+from learning.foreign import load_base
 from learning.interfaces import Batch, Examples, Modality, Task, rows_in
 from learning.modalities import MODALITIES
-from learning.model import BackboneWithHead, Design, configure, load, load_backbone
+from learning.model import BackboneWithHead, Design, configure, load_backbone
 from learning.packing import PackedExamples
 from learning.tasks import task_named
 
@@ -107,7 +108,7 @@ def prepare(
         base_design, network = _from_checkpoint(start, spec, task, parts["train"])
         design = base_design
     elif base is not None:
-        base_design, base_weights = load(base)
+        base_design, base_weights = load_base(base)
         _check_base(base_design, spec, task)
         design = fitted or _design(spec, task, modality, parts["train"], base_design)
         network = design.build()

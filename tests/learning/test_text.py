@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import transformers
 from runs import TINY, run, saved, small_texts, spec_of, write
-from transformers import AutoModel, AutoTokenizer
 
 from learning.architectures.bert import Bert, BertConfig
 from learning.architectures.quick_dropout import QuickDropout
@@ -18,6 +18,7 @@ from learning.modalities import tokenization
 from learning.modalities.text import Text, TextConfig
 from learning.packing import POOL_BATCHES, PackedExamples, pieces, plan_batches
 from learning.prediction import Predictor
+from learning.preparation import prepare
 from learning.tasks.masking import Maskable, Masker
 
 TEXT = Text()
@@ -134,9 +135,9 @@ def test_transformers_opens_the_model_and_agrees(tmp_path):
         tmp_path,
     )
     directory = saved(result, tmp_path / "model")
-    theirs = AutoModel.from_pretrained(directory).eval()
+    theirs = transformers.AutoModel.from_pretrained(directory).eval()
     texts = small_texts(9, seed=2).column("text").to_pylist()
-    padded = AutoTokenizer.from_pretrained(directory)(texts, padding=True, return_tensors="pt")
+    padded = transformers.AutoTokenizer.from_pretrained(directory)(texts, padding=True, return_tensors="pt")
     design = result.prepared.design
     ours = TEXT.encode(texts_of(*texts), design.inputs)
     assert ours["token_S"].tolist() == padded.input_ids[padded.attention_mask.bool()].tolist()
@@ -285,3 +286,38 @@ def test_many_long_inputs_are_answered_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr("learning.packing.EVALUATION_POSITIONS", 40)
     for one, other in zip(predictor.predict(texts).outputs, whole, strict=True):
         assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_a_bert_that_transformers_saved_is_a_base_model(tmp_path):
+    state = fitted()
+    directory = tmp_path / "theirs"
+    config = transformers.BertConfig(
+        vocab_size=state.vocabulary, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128,
+        max_position_embeddings=20,
+    )  # fmt: skip
+    torch.manual_seed(3)
+    theirs = transformers.BertForMaskedLM(config).eval()
+    theirs.save_pretrained(directory)
+    (directory / "tokenizer.json").write_text(state.tokenizer)
+    table = small_texts()
+    spec = spec_of("text-classification", hyperparameters={"epochs": 1})
+    tables = {"train": write(table, tmp_path / "t")}
+    prepared = prepare(spec, tables, base=directory, device=torch.device("cpu"))
+    batch = TEXT.encode(table, prepared.design.inputs)
+    padded = torch.nn.utils.rnn.pad_sequence(
+        batch["token_S"].long().split(batch["length_B"].tolist()), batch_first=True
+    )
+    mask = torch.arange(padded.shape[1]) < batch["length_B"].unsqueeze(1)
+    with torch.no_grad():
+        hidden_BTD = theirs.bert(padded, attention_mask=mask.long()).last_hidden_state
+        features = prepared.network.eval().backbone(batch)
+    torch.testing.assert_close(features.features_SD, hidden_BTD[mask], atol=1e-5, rtol=0)
+    assert run(spec, tables, tmp_path, base=directory).outcome.finished
+
+    theirs.config.hidden_act = "relu"
+    theirs.save_pretrained(directory)
+    with pytest.raises(IncompatibleModel, match="hidden_act 'relu'"):
+        prepare(spec, tables, base=directory, device=torch.device("cpu"))
+    (directory / "tokenizer.json").unlink()
+    with pytest.raises(IncompatibleModel, match=r"tokenizer\.json"):
+        prepare(spec, tables, base=directory, device=torch.device("cpu"))
