@@ -3,8 +3,8 @@
     python benchmarks/text_labels.py [--data DIRECTORY] [--datasets banking77 ...] [--seeds 3] [--work DIRECTORY]
 
 Networks have the default settings. The base model learns from the unlabelled file, once; few labelled rows are the
-given file; everything is measured on the test file. With --choose nothing is tested: settings are compared on rows of the training file that
-are not in the few.
+given file; everything is measured on the test file. With --choose nothing is tested: settings are compared on rows of
+the training file that are not in the few.
 Prints the table and writes benchmarks/results/text_labels.json and .md. With --work the base model stays there, is
 used again, and its training goes on where it was stopped.
 """
