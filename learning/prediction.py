@@ -8,10 +8,12 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from learning.errors import InvalidInput
-from learning.interfaces import InputWarning
+from learning.interfaces import Batch, InputWarning
 from learning.model import Design, load
+from learning.packing import pieces
 
 
 @dataclass(slots=True)
@@ -53,12 +55,15 @@ class Predictor:
             started = perf_counter()
             with torch.inference_mode():
                 batch = modality.encode(modality.assemble(rows, state), state)
-                predictions = self.design.task.predict(self._network, batch, self.design.targets)
-            answers = self.design.task.answers(predictions, self.design.targets)
+                predictions = [self._answer(part) for part in pieces(batch)]
+            answers = self.design.task.answers(torch.cat(predictions), self.design.targets)
             result.inference_ms = (perf_counter() - started) * 1000
             for position, answer in zip(positions, answers, strict=True):
                 result.outputs[position] = answer
         return result
+
+    def _answer(self, batch: Batch) -> Tensor:
+        return self.design.task.predict(self._network, batch, self.design.targets)
 
 
 def describe(design: Design) -> dict[str, Any]:
