@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +13,9 @@ import pyarrow as pa
 
 from learning.column_type import ColumnType
 from learning.errors import InvalidConfig, RowError
-from learning.formats import format_named, sniff
+from learning.formats import Recognised, recognised
 from learning.formats.format import ReadOptions, ignore_progress
+from learning.formats.quarantine import Quarantine
 from learning.formats.row_errors import RowErrors, invalid_file
 from learning.statistics import Column, column_statistics
 from learning.task_candidates import TaskCandidate, task_candidates
@@ -27,12 +30,12 @@ class IngestOptions:
     """How to read an upload; a `format` of None means to recognise it."""
 
     format: str | None = None
-    on_bad_rows: Literal["fail", "skip"] = "fail"
+    on_bad_rows: Literal["fail", "skip", "quarantine"] = "fail"
     column_types: Mapping[str, ColumnType] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.on_bad_rows not in {"fail", "skip"}:
-            message = f'on_bad_rows is "{self.on_bad_rows}"; it must be "fail" or "skip".'
+        if self.on_bad_rows not in {"fail", "skip", "quarantine"}:
+            message = f'on_bad_rows is "{self.on_bad_rows}"; it must be "fail", "skip" or "quarantine".'
             raise InvalidConfig(message, param="on_bad_rows")
 
 
@@ -58,10 +61,11 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class DatasetDescription:
-    """What is known of a dataset once it is ready."""
+    """What is known of a dataset once it is ready; `encoding` is None for a file that is not text."""
 
     format: str
     format_reason: str
+    encoding: str | None
     num_rows: int
     columns: list[Column]
     task_candidates: list[TaskCandidate]
@@ -83,30 +87,47 @@ def ingest(
     """Check a file, write its rows to `destination` as an Arrow file and describe them.
 
     `filename` is the caller's name for the file; `report` gets each phase ("inferring types", "reading",
-    "statistics") with the fraction of it done. Raises InvalidDataset with every row error, and leaves no
-    destination then.
+    "statistics") with the fraction of it done. With on_bad_rows "quarantine" the bad rows, if there are any, are
+    written to `quarantine_path(destination)`. Raises InvalidDataset with every row error, and leaves no file then.
     """
-    if options.format:
-        chosen, reason = format_named(options.format), "the request names it"
-    else:
-        chosen, reason = sniff(source, filename)
-    errors = RowErrors(filename)
-    read = ReadOptions(filename, options.column_types, report)
-    partial = destination.with_name(destination.name + ".partial")
+    partial, copy, aside = (destination.with_name(destination.name + end) for end in (".partial", ".utf8", ".aside"))
     try:
-        num_rows = _write(chosen.read(source, read, errors), partial)
-        if errors.count and options.on_bad_rows == "fail":
-            raise errors.exception()
-        if not num_rows:
-            raise _none_left(errors)
+        source_file = recognised(source, filename, options.format, copy)
+        read = ReadOptions(filename, options.column_types, report)
+        errors, num_rows = _read(source_file, read, options, partial, aside)
         columns = column_statistics(partial, report)
         partial.replace(destination)
+        if errors.count and aside.exists():
+            aside.replace(quarantine_path(destination))
     finally:
-        partial.unlink(missing_ok=True)
+        for left in (partial, copy, aside):
+            left.unlink(missing_ok=True)
     warnings = _warnings(columns, num_rows, errors)
     validation = Validation(True, errors.count, len(warnings), errors.first(), dict(errors.by_rule))
     candidates = task_candidates(columns, num_rows)
-    return DatasetDescription(chosen.name, reason, num_rows, columns, candidates, warnings, validation)
+    name, reason, encoding = source_file.format.name, source_file.reason, source_file.encoding
+    return DatasetDescription(name, reason, encoding, num_rows, columns, candidates, warnings, validation)
+
+
+def quarantine_path(destination: Path) -> Path:
+    """Return where the bad rows of a dataset are beside its Arrow file."""
+    return destination.with_suffix(".quarantine.jsonl")
+
+
+def _read(
+    source: Recognised, read: ReadOptions, options: IngestOptions, partial: Path, aside: Path
+) -> tuple[RowErrors, int]:
+    """Write the clean rows and set the others aside if that is wanted; return the errors and the number of rows."""
+    with ExitStack() as stack:
+        quarantine = stack.enter_context(Quarantine(aside)) if options.on_bad_rows == "quarantine" else None
+        errors = RowErrors(read.filename, quarantine)
+        num_rows = _write(source.format.read(source.path, read, errors), partial)
+        errors.settle(math.inf)
+    if errors.count and options.on_bad_rows == "fail":
+        raise errors.exception()
+    if not num_rows:
+        raise _none_left(errors)
+    return errors, num_rows
 
 
 def _write(batches: Iterator[pa.RecordBatch], path: Path) -> int:

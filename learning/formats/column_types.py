@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -32,6 +33,7 @@ _NOUNS: dict[ColumnType, str] = {
     "number": "a number",
     "boolean": "true or false",
     "timestamp": "an ISO 8601 date or time",
+    "strings": "a list of strings",
 }
 
 
@@ -39,11 +41,13 @@ _NOUNS: dict[ColumnType, str] = {
 class Records:
     """Some records of a file as text columns; null is a cell without a value.
 
-    `rows` holds each record's number in the file, from 1 without the header.
+    `rows` holds each record's number in the file, from 1 without the header; `bad` marks those in which the reader
+    has found a mistake already, so that their other cells are checked but they are left out.
     """
 
     rows: np.ndarray[Any, np.dtype[np.int64]]
     columns: pa.RecordBatch
+    bad: np.ndarray[Any, np.dtype[np.bool_]] | None = None
 
 
 class Survey:
@@ -61,6 +65,10 @@ class Survey:
             self._counts[name] = Counter()
         if name not in self._declared:
             _count(cells, self._counts[name])
+
+    def present(self, name: str) -> int:
+        """Return how many of a column's cells hold a value."""
+        return self._counts[name]["present"]
 
     def types(self, quoted: frozenset[str] = frozenset()) -> dict[str, ColumnType]:
         """Return each column's type: the declared one, else what its cells say.
@@ -134,7 +142,7 @@ def typed(records: Records, types: Mapping[str, ColumnType], errors: RowErrors) 
 
     A column that already has its type passes through.
     """
-    keep = np.ones(len(records.rows), dtype=bool)
+    keep = np.ones(len(records.rows), dtype=bool) if records.bad is None else ~records.bad
     columns = []
     for name, kind in types.items():
         cells = records.columns.column(name)
@@ -144,7 +152,12 @@ def typed(records: Records, types: Mapping[str, ColumnType], errors: RowErrors) 
             keep &= ~bad
             report_bad_cells(errors, name, kind, records.rows[bad], cells.filter(pa.array(bad)))
     batch = pa.record_batch(columns, schema=schema_of(types))
-    return batch if keep.all() else batch.filter(pa.array(keep))
+    if not keep.all():
+        errors.set_aside(records.rows[~keep], records.columns.filter(pa.array(~keep)))
+        batch = batch.filter(pa.array(keep))
+    if len(records.rows):
+        errors.settle(int(records.rows[-1]))
+    return batch
 
 
 def schema_of(types: Mapping[str, ColumnType]) -> pa.Schema:
@@ -161,7 +174,8 @@ def report_bad_cells(
         'or set on_bad_rows="skip".'
     )
     examples = []
-    for row, value in zip(rows[:KEPT].tolist(), cells[:KEPT].to_pylist(), strict=True):
+    kept = len(rows) if errors.keeps_all else KEPT
+    for row, value in zip(rows[:kept].tolist(), texts(cells[:kept]).to_pylist(), strict=True):
         message = f'Row {row}, column "{name}": "{shortened(value)}" is not {_NOUNS[kind]}.'
         examples.append(RowError("wrong_type", message, remedy, errors.file, row, name, shortened(value)))
     errors.add_all("wrong_type", name, len(rows), examples)
@@ -181,6 +195,16 @@ def parse(cells: pa.Array, kind: ColumnType) -> tuple[pa.Array, np.ndarray[Any, 
     return values, bad.to_numpy(zero_copy_only=False)
 
 
+def texts(cells: pa.Array) -> pa.Array:
+    """Return values as the text they would have in a file of text: lists as JSON."""
+    if pa.types.is_string(cells.type):
+        return cells
+    if pa.types.is_nested(cells.type):
+        written = [None if cell is None else orjson.dumps(cell, default=str).decode() for cell in cells.to_pylist()]
+        return pa.array(written, pa.string())
+    return cells.cast(pa.string())
+
+
 def _count(cells: pa.Array, counts: Counter[str]) -> None:
     if _plain_numbers(cells, "number") is not None:
         filled = len(cells) - cells.null_count
@@ -191,8 +215,8 @@ def _count(cells: pa.Array, counts: Counter[str]) -> None:
     wanted = _present(cells)
     present = _valid(wanted)
     counts["present"] += present
-    for kind, values in _PARSERS.items():
-        counts[kind] += _valid(values(wanted))
+    for kind in _GUESSED:
+        counts[kind] += _valid(_PARSERS[kind](wanted))
 
 
 def _plain_numbers(cells: pa.Array, kind: ColumnType) -> pa.Array | None:
@@ -269,9 +293,29 @@ def _one_timestamp(cell: str) -> datetime | None:
         return None
 
 
+def _string_lists(cells: pa.Array) -> pa.Array:
+    return pa.array([None if cell is None else _one_list(cell) for cell in cells.to_pylist()], pa.list_(pa.string()))
+
+
+def _one_list(cell: str) -> list[str] | None:
+    try:
+        value = orjson.loads(cell)
+    except orjson.JSONDecodeError:
+        return None
+    return value if is_string_list(value) else None
+
+
+def is_string_list(value: object) -> bool:
+    """Return whether a JSON value is a list of nothing but strings."""
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+# Text is never taken for a list by itself; a column has to be declared as one.
+_GUESSED: tuple[ColumnType, ...] = ("number", "integer", "boolean", "timestamp")
 _PARSERS: dict[ColumnType, Callable[[pa.Array], pa.Array]] = {
     "number": _numbers,
     "integer": _integers,
     "boolean": _booleans,
     "timestamp": _timestamps,
+    "strings": _string_lists,
 }

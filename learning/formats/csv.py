@@ -46,7 +46,7 @@ class CsvFormat:
     def read(self, path: Path, options: ReadOptions, errors: RowErrors) -> Iterator[pa.RecordBatch]:
         """Yield the typed clean rows: one pass decides the types, a second converts."""
         layout = layout_of(path, options.filename)
-        check_text(path, options.filename, lambda offset: _row_at(path, offset, layout))
+        check_text(path, options.filename, lambda path, offset: _row_at(path, offset, layout))
         check_declared(options.column_types, layout.names)
         survey = Survey(options.column_types)
         for records in _Reader(path, layout, options, "inferring types", RowErrors(errors.file)).records():
@@ -62,6 +62,10 @@ class CsvFormat:
                 "Add at least one row below the header.",
                 file=options.filename,
             )
+
+    def row_at(self, path: Path, offset: int) -> int | None:
+        """Return the record that holds a byte, 0 for the header, None when that cannot be told."""
+        return _row_at(path, offset, sniffed(path)[0])
 
 
 class _Reader:
@@ -126,6 +130,7 @@ class _Reader:
             'or set on_bad_rows="skip".',
             row=row,
             value=record.text,
+            text=record.text,
         )
         # Each call costs as much as reading a hundred good rows; nobody means a table like this.
         self._hopeless = self._ragged_count >= _HOPELESS and 2 * self._ragged_count > row

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -18,6 +18,7 @@ ARROW_TYPES: dict[ColumnType, pa.DataType] = {
     "boolean": pa.bool_(),
     "timestamp": pa.timestamp("us"),
     "string": pa.string(),
+    "strings": pa.list_(pa.string()),
 }
 
 # Bounds against hostile files; a legitimate table stays far below them.
@@ -61,3 +62,11 @@ class Format(Protocol):
         A row with a wrong value is left out and recorded in `errors`; a file that cannot be read as a
         whole raises InvalidDataset.
         """
+
+
+@runtime_checkable
+class WrittenFormat(Format, Protocol):
+    """A format written as text; it may come in other encodings than UTF-8, and its bytes belong to rows."""
+
+    def row_at(self, path: Path, offset: int) -> int | None:
+        """Return the row that holds a byte of a UTF-8 file, 0 for a header, None when that cannot be told."""
