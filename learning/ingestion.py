@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,13 +12,15 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from learning.column_type import ColumnType
+from learning.dataset_warnings import DatasetWarning, dataset_warnings
 from learning.errors import InvalidConfig, RowError
 from learning.formats import Recognised, recognised
 from learning.formats.format import ReadOptions, ignore_progress
 from learning.formats.quarantine import Quarantine
 from learning.formats.row_errors import RowErrors, invalid_file
-from learning.statistics import Column, column_statistics
-from learning.task_candidates import TaskCandidate, task_candidates
+from learning.row_hashes import Duplicates, look
+from learning.statistics import Column, TableStatistics
+from learning.task_candidates import Facts, TaskCandidate, task_candidates
 
 # Fewer, larger batches make taking scattered rows from the file faster; these bound the memory.
 _WRITE_ROWS = 65_536
@@ -40,15 +42,6 @@ class IngestOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetWarning:
-    """Something that is allowed but probably not meant."""
-
-    code: str
-    message: str
-    column: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Validation:
     """What checking the file found; `errors` are the first hundred of the rows that were skipped."""
 
@@ -67,6 +60,7 @@ class DatasetDescription:
     format_reason: str
     encoding: str | None
     num_rows: int
+    duplicates: Duplicates
     columns: list[Column]
     task_candidates: list[TaskCandidate]
     warnings: list[DatasetWarning]
@@ -94,19 +88,48 @@ def ingest(
     try:
         source_file = recognised(source, filename, options.format, copy)
         read = ReadOptions(filename, options.column_types, report)
-        errors, num_rows = _read(source_file, read, options, partial, aside)
-        columns = column_statistics(partial, report)
+        errors, statistics = _read(source_file, read, options, partial, aside)
+        description = _described(source_file, errors, statistics, partial, report)
         partial.replace(destination)
         if errors.count and aside.exists():
             aside.replace(quarantine_path(destination))
     finally:
         for left in (partial, copy, aside):
             left.unlink(missing_ok=True)
-    warnings = _warnings(columns, num_rows, errors)
-    validation = Validation(True, errors.count, len(warnings), errors.first(), dict(errors.by_rule))
-    candidates = task_candidates(columns, num_rows)
-    name, reason, encoding = source_file.format.name, source_file.reason, source_file.encoding
-    return DatasetDescription(name, reason, encoding, num_rows, columns, candidates, warnings, validation)
+    return description
+
+
+def _described(
+    source: Recognised,
+    errors: RowErrors,
+    statistics: TableStatistics,
+    path: Path,
+    report: Callable[[str, float], None],
+) -> DatasetDescription:
+    def say(fraction: float) -> None:
+        report("statistics", fraction)
+
+    duplicates, estimates = look(path, statistics.schema, statistics.num_rows, statistics.uncounted, say)
+    columns = [column.column(estimates.get(place)) for place, column in enumerate(statistics.columns)]
+    facts = Facts(statistics, columns)
+    candidates = task_candidates(facts)
+    with pa.memory_map(str(path)) as mapped:
+        table = pa.ipc.open_file(mapped).read_all()
+        warnings = dataset_warnings(
+            facts, statistics, candidates, duplicates=duplicates, errors=errors, table=table
+        )
+    say(1.0)
+    return DatasetDescription(
+        format=source.format.name,
+        format_reason=source.reason,
+        encoding=source.encoding,
+        num_rows=statistics.num_rows,
+        duplicates=duplicates,
+        columns=columns,
+        task_candidates=candidates,
+        warnings=warnings,
+        validation=Validation(True, errors.count, len(warnings), errors.first(), dict(errors.by_rule)),
+    )
 
 
 def quarantine_path(destination: Path) -> Path:
@@ -116,34 +139,35 @@ def quarantine_path(destination: Path) -> Path:
 
 def _read(
     source: Recognised, read: ReadOptions, options: IngestOptions, partial: Path, aside: Path
-) -> tuple[RowErrors, int]:
-    """Write the clean rows and set the others aside if that is wanted; return the errors and the number of rows."""
+) -> tuple[RowErrors, TableStatistics]:
+    """Write the clean rows and set the others aside if that is wanted; return the errors and what is in the rows."""
     with ExitStack() as stack:
         quarantine = stack.enter_context(Quarantine(aside)) if options.on_bad_rows == "quarantine" else None
         errors = RowErrors(read.filename, quarantine)
-        num_rows = _write(source.format.read(source.path, read, errors), partial)
+        statistics = _write(source.format.read(source.path, read, errors), partial)
         errors.settle(math.inf)
     if errors.count and options.on_bad_rows == "fail":
         raise errors.exception()
-    if not num_rows:
+    if statistics is None:
         raise _none_left(errors)
-    return errors, num_rows
+    return errors, statistics
 
 
-def _write(batches: Iterator[pa.RecordBatch], path: Path) -> int:
-    """Write the batches as an Arrow file, uncompressed so that it can be memory-mapped; return its rows."""
-    num_rows = 0
+def _write(batches: Iterator[pa.RecordBatch], path: Path) -> TableStatistics | None:
+    """Write the batches as an Arrow file, uncompressed so that it can be mapped; return what is in them, if any is."""
+    statistics: TableStatistics | None = None
     writer: pa.RecordBatchFileWriter | None = None
     with pa.OSFile(str(path), "wb") as sink:
         try:
             for batch in _merged(batches):
                 writer = writer or pa.ipc.new_file(sink, batch.schema)
                 writer.write_batch(batch)
-                num_rows += batch.num_rows
+                statistics = statistics or TableStatistics(batch.schema)
+                statistics.add(batch)
         finally:
             if writer:
                 writer.close()
-    return num_rows
+    return statistics
 
 
 def _merged(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -165,30 +189,3 @@ def _none_left(errors: RowErrors) -> Exception:
     if errors.count:
         return errors.exception(f"No row is left: all {errors.rows_seen} rows have errors. ")
     return invalid_file("no_rows", "The file has no rows.", "Add at least one row.", file=errors.file)
-
-
-def _warnings(columns: Sequence[Column], num_rows: int, errors: RowErrors) -> list[DatasetWarning]:
-    found = []
-    if errors.count:
-        skipped = errors.rows_seen - num_rows
-        message = f"{skipped} of {errors.rows_seen} rows were skipped; the first: {errors.first()[0].message}"
-        found.append(DatasetWarning("skipped_rows", message))
-    if all(_is_number(column.name) for column in columns):
-        message = "Every column name is a number: if the file has no header, its first row was taken for one."
-        found.append(DatasetWarning("numbers_as_header", message))
-    for column in columns:
-        if not column.unique:
-            message = f'Column "{column.name}" has no values.'
-            found.append(DatasetWarning("empty_column", message, column.name))
-        elif column.unique == 1 and not column.missing and num_rows > 1:
-            message = f'Column "{column.name}" has the same value in every row.'
-            found.append(DatasetWarning("constant_column", message, column.name))
-    return found
-
-
-def _is_number(name: str) -> bool:
-    try:
-        float(name)
-    except ValueError:
-        return False
-    return True
