@@ -29,11 +29,12 @@ _WRITE_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
-    """How to read an upload; a `format` of None means to recognise it."""
+    """How to read an upload; a `format` of None means to recognise it, `split` is the default of the dataset's jobs."""
 
     format: str | None = None
     on_bad_rows: Literal["fail", "skip", "quarantine"] = "fail"
     column_types: Mapping[str, ColumnType] = field(default_factory=dict)
+    split: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.on_bad_rows not in {"fail", "skip", "quarantine"}:
@@ -61,6 +62,7 @@ class DatasetDescription:
     encoding: str | None
     num_rows: int
     duplicates: Duplicates
+    splits: dict[str, int] | None
     columns: list[Column]
     task_candidates: list[TaskCandidate]
     warnings: list[DatasetWarning]
@@ -89,7 +91,7 @@ def ingest(
         source_file = recognised(source, filename, options.format, copy)
         read = ReadOptions(filename, options.column_types, report)
         errors, statistics = _read(source_file, read, options, partial, aside)
-        description = _described(source_file, errors, statistics, partial, report)
+        description = _described(source_file, errors, statistics, partial, (read, options.split))
         partial.replace(destination)
         if errors.count and aside.exists():
             aside.replace(quarantine_path(destination))
@@ -104,10 +106,12 @@ def _described(
     errors: RowErrors,
     statistics: TableStatistics,
     path: Path,
-    report: Callable[[str, float], None],
+    asked: tuple[ReadOptions, Mapping[str, Any] | None],
 ) -> DatasetDescription:
+    read, split = asked
+
     def say(fraction: float) -> None:
-        report("statistics", fraction)
+        read.report("statistics", fraction)
 
     duplicates, estimates = look(path, statistics.schema, statistics.num_rows, statistics.uncounted, say)
     columns = [column.column(estimates.get(place)) for place, column in enumerate(statistics.columns)]
@@ -115,9 +119,8 @@ def _described(
     candidates = task_candidates(facts)
     with pa.memory_map(str(path)) as mapped:
         table = pa.ipc.open_file(mapped).read_all()
-        warnings = dataset_warnings(
-            facts, statistics, candidates, duplicates=duplicates, errors=errors, table=table
-        )
+        warnings = dataset_warnings(facts, statistics, candidates, duplicates=duplicates, errors=errors, table=table)
+        splits = _split_rows(table, split, next((one.target for one in candidates), None)) if split else None
     say(1.0)
     return DatasetDescription(
         format=source.format.name,
@@ -125,11 +128,21 @@ def _described(
         encoding=source.encoding,
         num_rows=statistics.num_rows,
         duplicates=duplicates,
+        splits=splits,
         columns=columns,
         task_candidates=candidates,
         warnings=warnings,
         validation=Validation(True, errors.count, len(warnings), errors.first(), dict(errors.by_rule)),
     )
+
+
+def _split_rows(table: pa.Table, split: Mapping[str, Any], target: str | None) -> dict[str, int]:
+    """Return how many rows each part has; raises for a column that is not there."""
+    from learning.config import Split  # pydantic comes with it
+    from learning.splits import split_rows
+
+    parts = split_rows(table, Split.model_validate(dict(split)), target)
+    return {name: len(getattr(parts, name)) for name in ("train", "validation", "test")}
 
 
 def quarantine_path(destination: Path) -> Path:

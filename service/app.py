@@ -21,6 +21,7 @@ from service import (
     keys,
     models,
     predictions,
+    quarantine,
     queue_view,
     webhooks,
 )
@@ -68,7 +69,19 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         responses={"default": {"description": "A problem (RFC 9457).", "content": {"application/problem+json": {}}}},
     )
     api = APIRouter(prefix="/api/v1")
-    for part in (datasets, jobs, job_commands, checkpoints, models, predictions, catalogue, keys, queue_view, webhooks):
+    for part in (
+        datasets,
+        quarantine,
+        jobs,
+        job_commands,
+        checkpoints,
+        models,
+        predictions,
+        catalogue,
+        keys,
+        queue_view,
+        webhooks,
+    ):
         api.include_router(part.router)
     api.include_router(jobs.submission)
     app.include_router(api)

@@ -91,9 +91,7 @@ def test_a_file_in_no_known_format_is_refused_by_name(tmp_path, filename, conten
 
 
 def test_an_unknown_format_name_suggests_the_nearest():
-    with pytest.raises(
-        UnknownName, match=r'"jsonlines" not found\. Formats: conll, csv, jsonl, parquet, text\.'
-    ):
+    with pytest.raises(UnknownName, match=r'"jsonlines" not found\. Formats: conll, csv, jsonl, parquet, text\.'):
         format_named("jsonlines")
     with pytest.raises(UnknownName, match='Did you mean "parquet"'):
         format_named("Parquet")
