@@ -66,11 +66,13 @@ def _is_gb18030(sample: bytes) -> bool:
     if 2 * wrong <= len(as_utf8):
         return False
     characters = [character for character in sample.decode("gb18030", "replace") if ord(character) > 127]
-    usual = sum(_in_gb2312(character) for character in characters)
+    usual = sum(_is_usual(character) for character in characters)
     return usual >= _USUAL * len(characters)
 
 
-def _in_gb2312(character: str) -> bool:
+def _is_usual(character: str) -> bool:
+    if len(character.encode("gb18030")) == 4 and character != "\ufffd":
+        return True  # four bytes of which two are digits: nothing else looks like that
     try:
         return bool(character.encode("gb2312"))
     except UnicodeEncodeError:
