@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from learning.column_type import ColumnType
 from learning.dataset_warnings import DatasetWarning, dataset_warnings
 from learning.errors import InvalidConfig, RowError
 from learning.formats import Recognised, recognised
-from learning.formats.format import ReadOptions, ignore_progress
+from learning.formats.format import Misjudged, ReadOptions, ignore_progress
 from learning.formats.quarantine import Quarantine
 from learning.formats.row_errors import RowErrors, invalid_file
 from learning.row_hashes import Duplicates, look
@@ -154,15 +154,25 @@ def _read(
     source: Recognised, read: ReadOptions, options: IngestOptions, partial: Path, aside: Path
 ) -> tuple[RowErrors, TableStatistics]:
     """Write the clean rows and set the others aside if that is wanted; return the errors and what is in the rows."""
-    with ExitStack() as stack:
-        quarantine = stack.enter_context(Quarantine(aside)) if options.on_bad_rows == "quarantine" else None
-        errors = RowErrors(read.filename, quarantine)
-        statistics = _write(source.format.read(source.path, read, errors), partial)
-        errors.settle(math.inf)
+    try:
+        errors, statistics = _read_once(source, read, options, partial, aside)
+    except Misjudged as misjudged:
+        again = replace(read, known_types=misjudged.types)
+        errors, statistics = _read_once(source, again, options, partial, aside)
     if errors.count and options.on_bad_rows == "fail":
         raise errors.exception()
     if statistics is None:
         raise _none_left(errors)
+    return errors, statistics
+
+
+def _read_once(
+    source: Recognised, read: ReadOptions, options: IngestOptions, partial: Path, aside: Path
+) -> tuple[RowErrors, TableStatistics | None]:
+    with Quarantine(aside) if options.on_bad_rows == "quarantine" else nullcontext() as quarantine:
+        errors = RowErrors(read.filename, quarantine)
+        statistics = _write(source.format.read(source.path, read, errors), partial)
+        errors.settle(math.inf)
     return errors, statistics
 
 

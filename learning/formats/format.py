@@ -34,12 +34,25 @@ def ignore_progress(phase: str, fraction: float) -> None:
 class ReadOptions:
     """How to read a file: the caller's name for it, the declared column types and who hears of progress.
 
-    `report` gets a phase's name and the fraction of that phase done, from 0 to 1.
+    `report` gets a phase's name and the fraction of that phase done, from 0 to 1. `known_types` are all columns' types
+    when the file is read a second time, because the first time they were misjudged.
     """
 
     filename: str
     column_types: Mapping[str, ColumnType] = field(default_factory=dict)
     report: Callable[[str, float], None] = ignore_progress
+    known_types: Mapping[str, ColumnType] | None = None
+
+
+class Misjudged(Exception):
+    """The types taken from a file's beginning are not those of all its rows: what was yielded is to be forgotten.
+
+    The file is to be read again with these types as `known_types`.
+    """
+
+    def __init__(self, types: Mapping[str, ColumnType]) -> None:
+        super().__init__()
+        self.types = types
 
 
 class Format(Protocol):
@@ -60,7 +73,7 @@ class Format(Protocol):
         """Yield the clean rows in bounded batches of ARROW_TYPES columns, all with one schema.
 
         A row with a wrong value is left out and recorded in `errors`; a file that cannot be read as a
-        whole raises InvalidDataset.
+        whole raises InvalidDataset. A format may guess the types at first, and raise Misjudged at the end.
         """
 
 

@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from learning.column_type import ColumnType
 from learning.errors import InvalidDataset
-from learning.formats.column_types import Records, Survey, check_declared, check_names, is_string_list, typed
+from learning.formats.cells import is_string_list
+from learning.formats.column_types import Records, Survey, check_declared, check_names, typed
 from learning.formats.content import check_text, head, signature
 from learning.formats.format import ARROW_TYPES, MAX_RECORD_BYTES, ReadOptions
 from learning.formats.row_errors import RowErrors, invalid_file

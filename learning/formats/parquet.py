@@ -13,7 +13,8 @@ import pyarrow.types as kinds
 
 from learning.column_type import ColumnType
 from learning.errors import InvalidDataset, RowError
-from learning.formats.column_types import Records, check_declared, check_names, report_bad_cells, texts, typed
+from learning.formats.cells import texts
+from learning.formats.column_types import Records, check_declared, check_names, report_bad_cells, typed
 from learning.formats.content import head
 from learning.formats.format import ARROW_TYPES, ReadOptions
 from learning.formats.row_errors import RowErrors, invalid_file

@@ -71,7 +71,7 @@ def zipped() -> bytes:
         ("table.csv", b"", "empty_file", "empty"),
         ("table.zip", zipped(), "unknown_format", "a zip archive"),
         ("model.csv", b"\x80\x04\x95\x05\x00\x00\x00", "unknown_format", "a Python pickle"),
-        ("table.csv", b"\xff\xfe\x00\x00\x00", "unknown_format", "neither its name"),
+        ("table.bin", b"\xff\xfe\x00\x00\x00", "unknown_format", "neither its name"),
         (
             "notes.md",
             b"Only a line, of prose.\nAnd another.\n",
