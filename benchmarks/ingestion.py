@@ -33,7 +33,8 @@ import pyarrow.csv as arrow_csv
 RESULTS = Path(__file__).parent / "results"
 CHUNK_ROWS = 100_000
 LEAST_RATIO, MOST_BYTES = 0.5, 500 << 20
-WORDS = np.array(["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "wizards", "brew", "strong", "black", "tea"])
+SENTENCE = "the quick brown fox jumps over a lazy dog while seven wizards brew strong black tea"
+WORDS = np.array(SENTENCE.split(" "))
 
 
 def generate(path: Path, rows: int) -> None:
@@ -79,10 +80,13 @@ def arrows(source: Path, destination: Path) -> None:
     import pyarrow.parquet as pq
 
     pa.set_cpu_count(1)
-    with arrow_csv.open_csv(source, read_options=arrow_csv.ReadOptions(use_threads=False)) as reader:
-        with pq.ParquetWriter(destination, reader.schema) as writer:
-            for batch in reader:
-                writer.write_batch(batch)
+    options = arrow_csv.ReadOptions(use_threads=False)
+    with (
+        arrow_csv.open_csv(source, read_options=options) as reader,
+        pq.ParquetWriter(destination, reader.schema) as writer,
+    ):
+        for batch in reader:
+            writer.write_batch(batch)
 
 
 CONTESTANTS = {"ours": ours, "pyarrow": arrows}

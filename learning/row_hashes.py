@@ -121,28 +121,46 @@ def look(
 
 
 class _Held:
-    """The hashes of one pass: those that leave its number when divided by the number of passes."""
+    """The hashes of one pass: those that leave its number when divided by the number of passes.
+
+    When there is no room for more, each is kept once; if that is not enough, more room is made.
+    """
 
     def __init__(self, number: int, passes: int, num_rows: int) -> None:
         self._number, self._passes = np.uint64(number), np.uint64(passes)
-        # A share of a pass is not even; a little more is enough.
+        # A share of a pass is not even; a little more is nearly always enough.
         self._hashes: Hashes = np.empty(num_rows if passes == 1 else HELD + HELD // 8, dtype=np.uint64)
         self._count = 0
+        self._again = 0
+        self._repeated: Hashes = np.zeros(0, dtype=np.uint64)
         self.seen = 0
 
     def add(self, hashes: Hashes) -> None:
         self.seen += len(hashes)
         mine = hashes if self._passes == 1 else hashes[hashes % self._passes == self._number]
-        mine = mine[: len(self._hashes) - self._count]
+        if self._count + len(mine) > len(self._hashes):
+            self._keep_once()
+        if (missing := self._count + len(mine) - len(self._hashes)) > 0:
+            self._hashes = np.concatenate([self._hashes, np.empty(missing + HELD // 8, dtype=np.uint64)])
         self._hashes[self._count : self._count + len(mine)] = mine
         self._count += len(mine)
 
-    def repeated(self) -> tuple[int, Hashes]:
-        """Return how many rows repeat an earlier one, and the hashes that occur more than once."""
+    def _keep_once(self) -> None:
         held = self._hashes[: self._count]
         held.sort()
-        again = held[1:][held[1:] == held[:-1]]
-        return len(again), np.unique(again)
+        same = held[1:] == held[:-1]
+        again = held[1:][same]
+        self._again += len(again)
+        self._repeated = np.unique(np.concatenate([self._repeated, again]))
+        if len(again):
+            once = held[np.concatenate([[True], ~same])]
+            self._count = len(once)
+            self._hashes[: self._count] = once
+
+    def repeated(self) -> tuple[int, Hashes]:
+        """Return how many rows repeat an earlier one, and the hashes that occur more than once."""
+        self._keep_once()
+        return self._again, self._repeated
 
 
 def _first_rows(path: Path, schema: pa.Schema, repeated: Hashes) -> list[int]:
