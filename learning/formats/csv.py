@@ -50,8 +50,8 @@ class CsvFormat:
         The first block says what the types probably are, and all cells are counted while they are converted; only when
         the count says otherwise in the end does the file have to be read again.
         """
+        check_text(path, options.filename, self.row_at)
         layout = layout_of(path, options.filename)
-        check_text(path, options.filename, lambda path, offset: _row_at(path, offset, layout))
         check_declared(options.column_types, layout.names)
         reader = _Reader(path, layout, options, "reading", errors)
         if options.known_types is None:
@@ -69,7 +69,8 @@ class CsvFormat:
 
     def row_at(self, path: Path, offset: int) -> int | None:
         """Return the record that holds a byte, 0 for the header, None when that cannot be told."""
-        return _row_at(path, offset, sniffed(path)[0])
+        layout, _ = sniffed(path)
+        return _row_at(path, offset, layout) if layout.names else None
 
 
 def _guessed(reader: _Reader, survey: Survey, errors: RowErrors) -> Iterator[pa.RecordBatch]:

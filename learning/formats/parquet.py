@@ -80,6 +80,8 @@ def _batches(file: Any, options: ReadOptions, errors: RowErrors) -> Iterator[pa.
         ]
         yield typed(Records(records.rows, pa.record_batch(cells, names=list(types)), records.bad), wanted, errors)
         options.report("reading", errors.rows_seen / total)
+    if errors.rows_seen != total:
+        raise _damaged(options.filename, f"its footer says {total} rows, but it has {errors.rows_seen}")
 
 
 def _types(schema: pa.Schema, options: ReadOptions) -> dict[str, ColumnType]:
