@@ -13,10 +13,11 @@ import pyarrow as pa
 import torch
 
 from learning.config import Resolved, TrainingSpec
-from learning.data import epoch_order, open_table, take
+from learning.data import epoch_order, open_table
 from learning.interfaces import rows_in
 from learning.optimization import make_stepper
 from learning.preparation import IN_MEMORY_BYTES, Prepared, prepare, resolve_for
+from learning.splits import take
 
 SAMPLE_ROWS = 5_000
 TRIAL_S = 0.2

@@ -13,14 +13,16 @@ import torch
 from learning import checkpoint
 from learning.architectures import architecture_named
 from learning.config import Columns, Resolved, Situation, TrainingSpec, resolve
-from learning.data import TableExamples, TensorExamples, open_table, require_column, split_rows, take
+from learning.data import TableExamples, TensorExamples, open_table
 from learning.device import is_slow
+from learning.drift import part_warnings
 from learning.errors import IncompatibleModel, InvalidConfig
 from learning.foreign import load_base
 from learning.interfaces import Batch, Examples, Modality, Task, rows_in
 from learning.modalities import MODALITIES
 from learning.model import BackboneWithHead, Design, configure, load_backbone
 from learning.packing import PackedExamples
+from learning.splits import require_column, split_rows, take
 from learning.tasks import task_named
 
 # Encoded rows above this stay on disk and are encoded batch by batch.
@@ -128,7 +130,10 @@ def prepare(
         test=examples.get("test"),
         resolved=resolved,
         device=device,
-        warnings=_warnings(spec, design, parts, device),
+        warnings=[
+            *_warnings(spec, design, parts, device),
+            *part_warnings(parts, set(tables), spec.columns.target_names()),
+        ],
     )
 
 

@@ -2,77 +2,160 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
-from learning.statistics import Column
+from learning.statistics import Column, TableStatistics, TopValue
+from learning.task_names import TASK_NAMES
 
 # An integer column with more distinct values than this is a quantity rather than a code for classes.
 FEW_VALUES = 20
 # Strings at least so long on average are sentences; those of scripts without spaces say more in fewer characters.
 _SENTENCE, _DENSE_SENTENCE = 16, 6
+_SHOWN_CLASSES = 100
+_SHOWN_ONCE = 10
+_MOST_TEXTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LabelBalance:
+    """How often each label occurs.
+
+    `counts` are the hundred most frequent labels; `majority_share` is the most frequent one's share of all that have a
+    label, from 0 to 1; `once` counts the labels that occur only once, of which `once_first` are the first ten.
+    """
+
+    classes: int
+    counts: list[TopValue]
+    majority_share: float
+    once: int
+    once_first: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskCandidate:
-    """A task that could be trained, its target column if it has one, and why."""
+    """A task that could be trained, its target column if it has one, and why.
+
+    `inputs` are the columns to learn from where not simply all others are; `balance` is that of the target's labels.
+    """
 
     task: str
     target: str | None
     reason: str
+    inputs: list[str] | None = None
+    balance: LabelBalance | None = None
 
 
-def task_candidates(columns: Sequence[Column], num_rows: int) -> list[TaskCandidate]:
-    """Return the supervised candidates, last column first, and then pretraining."""
-    texts = [column for column in columns if _is_text(column, num_rows)]
-    found = [
-        candidate
-        for column in reversed(columns)
-        if column not in texts and (candidate := _supervised(column, num_rows, _is_all_text(columns, texts, column)))
-    ]
-    features = TaskCandidate(
-        "masked-features", None, f"the {len(columns)} columns can be learned from without a target"
-    )
-    if len(texts) != 1:
-        return [*found, features]
-    tokens = TaskCandidate("masked-tokens", None, f'"{texts[0].name}" is a column of texts')
-    # Beside other columns a text is one of many; the first that pretrains is what a job gets that names no task.
-    is_all = len(columns) == 1 + any(candidate.target for candidate in found)
-    return [*found, tokens] if is_all else [*found, features, tokens]
+class Facts:
+    """What the suggestions look at."""
+
+    def __init__(self, statistics: TableStatistics, columns: list[Column]) -> None:
+        self.columns = columns
+        self.num_rows = statistics.num_rows
+        self.paired = [(columns[first], columns[second]) for first, second in sorted(statistics.paired)]
+        self._statistics = {column.name: column for column in statistics.columns}
+        sentences = [column for column in columns if self._is_sentences(column)]
+        self.sentences = sentences[:_MOST_TEXTS]
+        self.is_text = len(columns) == 1 and bool(columns[0].prose)
+        # What a table's row is made of: sentences hardly ever repeat, so as categories they say nothing.
+        self.features = [column for column in columns if column.type != "strings" and column not in sentences]
+        # The last column first: that is where a target usually is.
+        self.labels = [column for column in reversed(columns) if self._has_labels(column)]
+
+    def present(self, column: Column) -> int:
+        """Return how many rows have a value."""
+        return self.num_rows - column.missing
+
+    def balance(self, column: Column) -> LabelBalance:
+        """Return how often each label or tag of a column occurs."""
+        counts = self._statistics[column.name].counts
+        top = [TopValue(value, count) for value, count in counts.top(_SHOWN_CLASSES)]
+        once, first = counts.once(_SHOWN_ONCE)
+        return LabelBalance(counts.unique, top, top[0].count / counts.total, once, first)
+
+    def _is_sentences(self, column: Column) -> bool:
+        if not column.prose or column.lengths is None or 2 * column.unique <= self.present(column):
+            return False
+        dense = sum(not str(top.value).isascii() for top in column.top) * 2 > len(column.top)
+        return column.lengths.mean >= (_DENSE_SENTENCE if dense else _SENTENCE)
+
+    def _has_labels(self, column: Column) -> bool:
+        if column.type not in {"string", "boolean", "integer"} or column.unique < 2 or column.unique_estimated:
+            return False
+        few = column.unique <= FEW_VALUES if column.type == "integer" else True
+        # Values that hardly ever repeat are names or sentences, not classes.
+        return few and 2 * column.unique <= self.present(column)
 
 
-def _is_all_text(columns: Sequence[Column], texts: Sequence[Column], target: Column) -> bool:
-    """Return whether a text is all that there is beside the target."""
-    return len(texts) == 1 and len(columns) == 2 and target not in texts
+def task_candidates(facts: Facts, known: Collection[str] = TASK_NAMES) -> list[TaskCandidate]:
+    """Return the candidates among the known tasks: those with a target first, the surest ones before the others."""
+    return [found for suggest in _SUGGESTIONS for found in suggest(facts) if found.task in known]
 
 
-def _is_text(column: Column, num_rows: int) -> bool:
-    """Return whether a column has sentences: values that hardly ever repeat, are long, and have spaces unless dense."""
-    if column.type != "string" or not column.top or 2 * column.unique <= num_rows - column.missing:
-        return False
-    shown = [str(entry.value) for entry in column.top]
-    length = sum(map(len, shown)) / len(shown)
-    if _most(shown, lambda text: not text.isascii()):
-        return length >= _DENSE_SENTENCE
-    # A long value without a space is an identifier, an address or a date.
-    return length >= _SENTENCE and _most(shown, lambda text: " " in text.strip())
+def _token_classification(facts: Facts) -> Iterator[TaskCandidate]:
+    for pair in facts.paired:
+        tags, tokens = sorted(pair, key=lambda column: column.unique)
+        if tags.unique >= 2:
+            reason = f'each list of "{tags.name}" is as long as that of "{tokens.name}"; {tags.unique} different tags'
+            yield TaskCandidate("token-classification", tags.name, reason, [tokens.name], facts.balance(tags))
 
 
-def _most(values: Sequence[str], holds: Callable[[str], bool]) -> bool:
-    return 2 * sum(map(holds, values)) > len(values)
+def _translation(facts: Facts) -> Iterator[TaskCandidate]:
+    named = {column.name: column for column in facts.columns if column.prose}
+    if {"source", "target"} <= named.keys():
+        yield TaskCandidate("translation", "target", '"source" and "target" are columns of sentences', ["source"])
 
 
-def _supervised(column: Column, num_rows: int, beside_text: bool) -> TaskCandidate | None:
-    present = num_rows - column.missing
-    if column.unique < 2:
-        return None
-    what = f'"{column.name}" is {"an" if column.type == "integer" else "a"} {column.type} column'
-    reason = f"{what} with {column.unique} distinct values in {present} rows"
-    few = column.unique <= FEW_VALUES if column.type == "integer" else True
-    # Values that hardly ever repeat are names or sentences, not classes.
-    if column.type in {"string", "boolean", "integer"} and few and 2 * column.unique <= present:
-        return TaskCandidate("text-classification" if beside_text else "tabular-classification", column.name, reason)
+def _text_classification(facts: Facts) -> Iterator[TaskCandidate]:
+    for label in facts.labels:
+        for text in facts.sentences:
+            reason = f'"{text.name}" is a column of sentences, and {_what(facts, label)}'
+            yield TaskCandidate("text-classification", label.name, reason, [text.name], facts.balance(label))
+
+
+def _tabular(facts: Facts) -> Iterator[TaskCandidate]:
+    if len(facts.features) < 2:
+        return
+    for column in reversed(facts.features):
+        if column in facts.labels:
+            balance = facts.balance(column)
+            yield TaskCandidate("tabular-classification", column.name, _what(facts, column), balance=balance)
+        elif _is_quantity(column):
+            yield TaskCandidate("tabular-regression", column.name, _what(facts, column))
+
+
+def _is_quantity(column: Column) -> bool:
     many = column.unique > FEW_VALUES or column.type == "number"
-    if column.type in {"integer", "number"} and many and column.unique > 2 and not beside_text:
-        return TaskCandidate("tabular-regression", column.name, reason)
-    return None
+    return column.type in {"integer", "number"} and many and column.unique > 2
+
+
+def _what(facts: Facts, column: Column) -> str:
+    kind = f"{'an' if column.type == 'integer' else 'a'} {column.type} column"
+    about = "about " if column.unique_estimated else ""
+    return f'"{column.name}" is {kind} with {about}{column.unique} distinct values in {facts.present(column)} rows'
+
+
+def _masked_features(facts: Facts) -> Iterator[TaskCandidate]:
+    # A lone label beside sentences is what the sentences are about.
+    is_label = len(facts.features) == 1 and bool(facts.sentences) and facts.features[0] in facts.labels
+    if facts.features and not is_label and not facts.is_text:
+        columns = f"{len(facts.features)} column{'s' if len(facts.features) > 1 else ''}"
+        yield TaskCandidate("masked-features", None, f"the {columns} can be learned from without a target")
+
+
+def _text_pretraining(facts: Facts) -> Iterator[TaskCandidate]:
+    for text in facts.columns if facts.is_text else facts.sentences:
+        what = "text and the only column" if facts.is_text else "a column of sentences"
+        for task in ("text-generation", "masked-tokens"):
+            yield TaskCandidate(task, None, f'"{text.name}" is {what}', [text.name])
+
+
+_SUGGESTIONS: tuple[Callable[[Facts], Iterator[TaskCandidate]], ...] = (
+    _token_classification,
+    _translation,
+    _text_classification,
+    _tabular,
+    _masked_features,
+    _text_pretraining,
+)

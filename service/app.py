@@ -21,6 +21,7 @@ from service import (
     keys,
     models,
     predictions,
+    quarantine,
     queue_view,
     webhooks,
 )
@@ -69,7 +70,19 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     )
     api = APIRouter(prefix="/api/v1")
     # Routes are tried in this order: jobs are polled more than all else is asked for.
-    for part in (jobs, predictions, datasets, job_commands, checkpoints, models, catalogue, keys, queue_view, webhooks):
+    for part in (
+        jobs,
+        predictions,
+        datasets,
+        quarantine,
+        job_commands,
+        checkpoints,
+        models,
+        catalogue,
+        keys,
+        queue_view,
+        webhooks,
+    ):
         api.include_router(part.router)
     api.include_router(jobs.submission)
     app.include_router(api)

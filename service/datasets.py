@@ -10,9 +10,10 @@ from typing import IO, Annotated, Any, Literal, get_args
 from anyio import to_thread
 from fastapi import APIRouter, File, Form, Query, Response, UploadFile
 from fastapi.responses import FileResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from learning.column_type import ColumnType
+from learning.config import Split
 from service.changes import Seen
 from service.dependencies import DatasetsKey, IdempotencyKey, Listing, Paged, Wait
 from service.errors import ApiError
@@ -27,6 +28,8 @@ from store.records import DatasetRecord
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
+OnBadRows = Literal["fail", "skip", "quarantine"]
+
 
 class DatasetView(BaseModel):
     """A dataset as callers see it."""
@@ -38,9 +41,13 @@ class DatasetView(BaseModel):
     status: Literal["processing", "ready", "invalid"]
     format: str | None
     format_reason: str | None
+    encoding: str | None
     sha256: str
     bytes: int
     num_rows: int | None
+    split: dict[str, Any] | None
+    splits: dict[str, int] | None
+    duplicates: dict[str, Any] | None
     columns: list[dict[str, Any]]
     task_candidates: list[dict[str, Any]]
     validation: dict[str, Any] | None
@@ -65,9 +72,13 @@ class DatasetView(BaseModel):
             status=dataset.status,
             format=known.get("format"),
             format_reason=known.get("format_reason"),
+            encoding=known.get("encoding"),
             sha256=record.source_sha256,
             bytes=dataset.bytes,
             num_rows=known.get("num_rows"),
+            split=record.options.get("split"),
+            splits=known.get("splits"),
+            duplicates=known.get("duplicates"),
             columns=known.get("columns", []),
             task_candidates=known.get("task_candidates", []),
             validation=known.get("validation"),
@@ -77,7 +88,9 @@ class DatasetView(BaseModel):
             ingestion_job_id=job.id,
             created_at=rfc3339(record.created_at),
             metadata=record.user_metadata,
-            urls={"self": url, "preview": f"{url}/preview", "errors": f"{url}/errors", "content": f"{url}/content"},
+            urls={"self": url}
+            | {name: f"{url}/{name}" for name in ("preview", "errors", "content")}
+            | ({"quarantine": f"{url}/quarantine"} if record.quarantine_sha256 else {}),
         )
 
 
@@ -90,8 +103,9 @@ def upload(
     key: IdempotencyKey = None,
     name: Annotated[str | None, Form(min_length=1, max_length=200, description="Default: the file's name.")] = None,
     format: Annotated[str | None, Form(description="Default: seen from the content.")] = None,
-    on_bad_rows: Annotated[Literal["fail", "skip"], Form(description="What to do with rows that do not fit.")] = "fail",
+    on_bad_rows: Annotated[OnBadRows, Form(description="What to do with rows that do not fit.")] = "fail",
     column_types: Annotated[str | None, Form(description="JSON object: column to type.")] = None,
+    split: Annotated[str | None, Form(description="JSON object: the split of jobs that say nothing else.")] = None,
     metadata: Annotated[str | None, Form(description="JSON object, kept as it is.")] = None,
 ) -> DatasetView:
     """Store a file and queue its ingestion; poll the dataset until it is ready or invalid."""
@@ -102,6 +116,7 @@ def upload(
         "format": format,
         "on_bad_rows": on_bad_rows,
         "column_types": _column_types(column_types),
+        "split": _split(split),
     }
     source = state.artifacts.write(_chunks(file.file), max_bytes=state.settings.max_upload_bytes)
     if source.bytes == 0:
@@ -161,6 +176,19 @@ def _column_types(text: str | None) -> dict[str, str]:
                 param="column_types",
             )
     return types
+
+
+def _split(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        return Split.model_validate(_json_object(text, "split")).model_dump(mode="json", exclude_unset=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(["split", *(str(part) for part in first["loc"])])
+        message = f"{where}: {first['msg'].removeprefix('Value error, ')}."
+        hint = f"Fields: {', '.join(Split.model_fields)}."
+        raise ApiError(422, "invalid_request", message, hint=hint, param=where) from None
 
 
 def _require_storable(fields: dict[str, Any]) -> None:
@@ -248,16 +276,21 @@ class RowErrors(BaseModel):
     """What is wrong with the uploaded file."""
 
     error_count: int
+    errors_by_rule: dict[str, int]
     errors: list[dict[str, Any]]
 
 
 @router.get("/{dataset_id}/errors")
 def row_errors(dataset_id: str, state: Opened, caller: DatasetsKey) -> RowErrors:
-    """Return the first hundred errors with file, row, column, value and remedy, and how many there are."""
+    """Return the first hundred errors with file, row, column, value and remedy, and how many of each kind there are."""
     with state.database.read() as session:
         known = datasets.get(session, caller.project, dataset_id).record.description or {}
     validation = known.get("validation") or {}
-    return RowErrors(error_count=validation.get("error_count", 0), errors=validation.get("errors", []))
+    return RowErrors(
+        error_count=validation.get("error_count", 0),
+        errors_by_rule=validation.get("errors_by_rule", {}),
+        errors=validation.get("errors", []),
+    )
 
 
 @router.get("/{dataset_id}/content", response_class=FileResponse)

@@ -12,7 +12,6 @@ import torch
 from pydantic import Field
 
 from learning.config import Columns, Config
-from learning.data import require_column
 from learning.errors import IncompatibleModel, InvalidData
 from learning.interfaces import Batch, InputWarning
 from learning.modalities.tabular_columns import (
@@ -24,6 +23,7 @@ from learning.modalities.tabular_columns import (
     fit_number,
 )
 from learning.modalities.tabular_inputs import ROW_TYPES, parse_row, row_schema
+from learning.splits import require_column
 
 Column = Annotated[NumberColumn | CategoryColumn | DateColumn, Field(discriminator="kind")]
 

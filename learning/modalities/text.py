@@ -16,11 +16,11 @@ import torch
 from pydantic import Field
 
 from learning.config import Columns, Config
-from learning.data import require_column
 from learning.errors import InvalidData, InvalidInput, did_you_mean
 from learning.interfaces import Batch, InputWarning
 from learning.modalities import tokenization
 from learning.modalities.tokenization import Kind
+from learning.splits import require_column
 
 _EXAMPLE = "How long does it take?"
 

@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from learning import metrics
 from learning.config import Columns, Config
-from learning.data import require_column
 from learning.errors import InvalidConfig, InvalidData, did_you_mean
 from learning.interfaces import Batch, Kind, Link, Network
+from learning.splits import require_column
 from learning.tasks.heads import PooledLinear
 
 _MOST_CLASSES = 1000
@@ -64,6 +64,12 @@ class Classification:
         """Collect the classes; InvalidData for fewer than two, or for a column that is no label."""
         target = _only_target(self.name, columns)
         require_column(table, target, "columns.target")
+        if pa.types.is_nested(table.schema.field(target).type):
+            raise InvalidData(
+                f'Column "{target}" holds lists, which are no labels.',
+                hint="Choose a target of strings, numbers or booleans.",
+                param="columns.target",
+            )
         counts = {item["values"]: item["counts"] for item in _labels(table, target).value_counts().to_pylist()}
         counts.pop(None, None)
         _check_classes(target, counts)

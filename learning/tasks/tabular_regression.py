@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from learning import metrics
 from learning.config import Columns, Config
-from learning.data import require_column
 from learning.errors import InvalidConfig, InvalidData
 from learning.interfaces import Batch, Kind, Link, Network
+from learning.splits import require_column
 from learning.tasks.heads import PooledLinear
 
 

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from runs import run, small_table, spec_of, write
 
 from learning.config import Split
-from learning.data import epoch_order, split_rows
+from learning.data import epoch_order
 from learning.errors import InvalidData, UnknownName
+from learning.splits import split_rows
 
 SHARES = st.tuples(st.floats(0, 0.4), st.floats(0, 0.4))
 
