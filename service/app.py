@@ -68,7 +68,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         responses={"default": {"description": "A problem (RFC 9457).", "content": {"application/problem+json": {}}}},
     )
     api = APIRouter(prefix="/api/v1")
-    for part in (datasets, jobs, job_commands, checkpoints, models, predictions, catalogue, keys, queue_view, webhooks):
+    # Routes are tried in this order: jobs are polled more than all else is asked for.
+    for part in (jobs, predictions, datasets, job_commands, checkpoints, models, catalogue, keys, queue_view, webhooks):
         api.include_router(part.router)
     api.include_router(jobs.submission)
     app.include_router(api)
