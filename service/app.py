@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from service import (
     models,
     predictions,
     queue_view,
+    uploads,
     webhooks,
 )
 from service.changes import Changes
@@ -34,10 +36,13 @@ from service.state import State
 from store import queue
 from store.artifacts import ArtifactStore
 from store.database import Database
+from store.parts import PartStore
 from store.upkeep import Sweeper
 
 VERSION = "0.1.0"
 POLLER_THREADS = 2
+# Bodies that are files.
+UPLOADS = re.compile(r"/api/v1/(datasets|uploads/[^/]+/parts/[^/]+)")
 # A multipart body is the file and some lines around it.
 MULTIPART_OVERHEAD_BYTES = 1 << 20
 
@@ -68,7 +73,19 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         responses={"default": {"description": "A problem (RFC 9457).", "content": {"application/problem+json": {}}}},
     )
     api = APIRouter(prefix="/api/v1")
-    for part in (datasets, jobs, job_commands, checkpoints, models, predictions, catalogue, keys, queue_view, webhooks):
+    for part in (
+        uploads,
+        datasets,
+        jobs,
+        job_commands,
+        checkpoints,
+        models,
+        predictions,
+        catalogue,
+        keys,
+        queue_view,
+        webhooks,
+    ):
         api.include_router(part.router)
     api.include_router(jobs.submission)
     app.include_router(api)
@@ -78,7 +95,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         hosts=settings.host_names,
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES,
-        uploads=frozenset({app.url_path_for("upload")}),
+        uploads=UPLOADS,
     )
     errors.install(app)
     return app
@@ -93,6 +110,7 @@ def _open(settings: ServiceSettings) -> State:
         settings=settings,
         database=database,
         artifacts=artifacts,
+        parts=PartStore(settings.uploads_dir),
         celery=celery,
         sweeper=Sweeper(database, celery, settings),
         deliverer=Deliverer(database, private_addresses=settings.webhook_private_addresses),

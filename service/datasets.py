@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from typing import IO, Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from anyio import to_thread
-from fastapi import APIRouter, File, Form, Query, Response, UploadFile
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
-from learning.column_type import ColumnType
 from service.changes import Seen
+from service.dataset_requests import LONGEST_NAME, Asked, openapi_body, read_request
 from service.dependencies import DatasetsKey, IdempotencyKey, Listing, Paged, Wait
 from service.errors import ApiError
-from service.json_values import check_storable
 from service.state import Opened, State
 from service.times import rfc3339
-from store import datasets, idempotency
-from store.artifacts import CHUNK_BYTES
+from store import datasets, idempotency, uploads
 from store.datasets import PROCESSING, Dataset
 from store.keys import Principal
 from store.records import DatasetRecord
@@ -81,93 +78,42 @@ class DatasetView(BaseModel):
         )
 
 
-@router.post("", status_code=201)
-def upload(
-    state: Opened,
-    caller: DatasetsKey,
-    response: Response,
-    file: Annotated[UploadFile, File(description="The file; its name's ending helps to tell the format.")],
-    key: IdempotencyKey = None,
-    name: Annotated[str | None, Form(min_length=1, max_length=200, description="Default: the file's name.")] = None,
-    format: Annotated[str | None, Form(description="Default: seen from the content.")] = None,
-    on_bad_rows: Annotated[Literal["fail", "skip"], Form(description="What to do with rows that do not fit.")] = "fail",
-    column_types: Annotated[str | None, Form(description="JSON object: column to type.")] = None,
-    metadata: Annotated[str | None, Form(description="JSON object, kept as it is.")] = None,
+@router.post("", status_code=201, openapi_extra=openapi_body())
+async def upload(
+    request: Request, state: Opened, caller: DatasetsKey, response: Response, key: IdempotencyKey = None
 ) -> DatasetView:
     """Store a file and queue its ingestion; poll the dataset until it is ready or invalid."""
-    filename = file.filename or "upload"
-    described = _json_object(metadata, "metadata")
-    _require_storable({"name": name, "format": format, "file": filename})
-    options = {
-        "format": format,
-        "on_bad_rows": on_bad_rows,
-        "column_types": _column_types(column_types),
-    }
-    source = state.artifacts.write(_chunks(file.file), max_bytes=state.settings.max_upload_bytes)
-    if source.bytes == 0:
-        raise ApiError(422, "empty_file", f'The file "{filename}" is empty.', hint="Send its content.", param="file")
-    request = idempotency.fingerprint(source.sha256, filename, name or "", json.dumps(options), metadata or "")
-    with state.database.write() as session:
-        earlier = idempotency.begin(session, caller.project, key, request) if key else None
-        if earlier is not None:
-            dataset = datasets.get(session, caller.project, earlier.resource_id or "")
-        else:
-            state.artifacts.register(session, source)
-            dataset = datasets.create(
-                session,
-                project=caller.project,
-                name=name or filename.rsplit(".", 1)[0],
-                filename=filename,
-                source=source,
-                options=options,
-                user_metadata=described,
-            )
-            if key:
-                idempotency.finish(session, caller.project, key, dataset.record.id)
-        session.refresh(dataset.record)
-        view = DatasetView.of(dataset)
+    asked = await read_request(request, state)
+    view = await to_thread.run_sync(_create, state, caller, key, asked)
     state.sweeper.wake()
     response.headers["Location"] = view.urls["self"]
     return view
 
 
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    return iter(lambda: file.read(CHUNK_BYTES), b"")
-
-
-def _json_object(text: str | None, param: str) -> dict[str, Any]:
-    if text is None:
-        return {}
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ApiError(422, "invalid_request", f"{param} is no JSON object.", hint='Send {"...": "..."}.', param=param)
-    _require_storable({param: value})
-    return value
-
-
-def _column_types(text: str | None) -> dict[str, str]:
-    known = get_args(ColumnType)
-    types = _json_object(text, "column_types")
-    for column, kind in types.items():
-        if kind not in known:
-            raise ApiError(
-                422,
-                "invalid_request",
-                f'column_types: "{column}" is to be {json.dumps(kind)[:80]}, which is no type of column.',
-                hint=f"Types: {', '.join(known)}.",
-                param="column_types",
-            )
-    return types
-
-
-def _require_storable(fields: dict[str, Any]) -> None:
-    try:
-        check_storable(fields)
-    except ValueError as error:
-        raise ApiError(422, "invalid_request", f"{error}.", hint="Correct that value.") from None
+def _create(state: State, caller: Principal, key: str | None, asked: Asked) -> DatasetView:
+    wanted, came = asked.wanted, asked.source.sha256 if asked.source else ""
+    fingerprint = idempotency.fingerprint(came, asked.filename or "", wanted.model_dump_json())
+    with state.database.write() as session:
+        earlier = idempotency.begin(session, caller.project, key, fingerprint) if key else None
+        if earlier is not None:
+            return DatasetView.of(datasets.get(session, caller.project, earlier.resource_id or ""))
+        filename, source = asked.filename, asked.source
+        if source is None or filename is None:
+            filename, source = uploads.source(session, caller.project, wanted.upload_id or "")
+        state.artifacts.register(session, source)
+        dataset = datasets.create(
+            session,
+            project=caller.project,
+            name=wanted.name or (filename.rsplit(".", 1)[0] or filename)[:LONGEST_NAME],
+            filename=filename,
+            source=source,
+            options=wanted.options,
+            user_metadata=wanted.metadata,
+        )
+        if key:
+            idempotency.finish(session, caller.project, key, dataset.record.id)
+        session.refresh(dataset.record)
+        return DatasetView.of(dataset)
 
 
 @router.get("")

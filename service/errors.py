@@ -85,7 +85,7 @@ def problem(
     headers = {"Retry-After": str(retry_after_s)} if retry_after_s is not None else {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    if status == HTTPStatus.CONFLICT:
+    if status == HTTPStatus.CONFLICT and retry_after_s is None:
         headers["x-should-retry"] = "false"
     return Response(json.dumps(body), status, headers, media_type="application/problem+json")
 
@@ -129,7 +129,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     if found[0]["type"] == "json_invalid":
         return _malformed_json(request, found[0])
     if _is_foreign_content(request, found):
-        return _foreign_content(request)
+        return await _api_error(request, foreign_content(request.headers.get("content-type", ""), "application/json"))
     errors = field_errors(found)
     first = errors[0]
     more = f" And {len(errors) - 1} more." if len(errors) > 1 else ""
@@ -161,22 +161,19 @@ def _is_foreign_content(request: Request, found: Sequence[dict[str, Any]]) -> bo
     if length == "0" or (not length and "transfer-encoding" not in request.headers):
         return False
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if all(item["loc"] == ("body",) for item in found):
-        return not (kind == "application/json" or kind.endswith("+json"))
-    return found[0]["loc"] == ("body", "file") and kind != "multipart/form-data"
+    return all(item["loc"] == ("body",) for item in found) and not (
+        kind == "application/json" or kind.endswith("+json")
+    )
 
 
-def _foreign_content(request: Request) -> Response:
-    kind = request.headers.get("content-type", "")
-    wanted = "multipart/form-data" if request.url.path.endswith("/datasets") else "application/json"
-    return problem(
-        request,
+def foreign_content(kind: str, *wanted: str) -> ApiError:
+    """Return the error for a body of a content type that a path does not take."""
+    taken = " or ".join(wanted)
+    return ApiError(
         415,
         "unsupported_media_type",
-        f'This path takes {wanted}, not "{_cut(kind)}".'
-        if kind
-        else f"The body has no Content-Type; {wanted} is taken.",
-        hint=f'Send "Content-Type: {wanted}".',
+        f'This path takes {taken}, not "{_cut(kind)}".' if kind else f"The body has no Content-Type; {taken} is taken.",
+        hint=f'Send "Content-Type: {wanted[0]}".',
         param="Content-Type",
     )
 
