@@ -13,6 +13,7 @@ from anneal.page import Page, fetch_page
 from anneal.retry import RetryPolicy
 from anneal.transport import Transport
 from anneal.upload import UploadCallback, WatchedFile, watching
+from anneal.uploads import PARTS_ABOVE, upload_in_parts
 from anneal.view import View
 
 LONG_POLL_S = 30
@@ -90,23 +91,37 @@ class Datasets:
         column_types: Mapping[str, str] | None = None,
         metadata: Mapping[str, Any] | None = None,
         progress: bool | UploadCallback = False,
+        parts_above: int = PARTS_ABOVE,
     ) -> Dataset:
         """Send a file and return the dataset, being validated: call `.wait()` next.
 
         `on_bad_rows` is "fail" or "skip". `progress` is True for a bar on stderr or a function of
-        (bytes sent, bytes in all). The file is streamed, never held in memory.
+        (bytes sent, bytes in all). The file is streamed, never held in memory. A file of more than `parts_above`
+        bytes goes in parts: after a broken connection, or when the same call is made again, only what is missing
+        is sent, and a file that the service has already is not sent at all.
         """
         file = existing_file(path)
-        fields = {"name": name, "format": format, "on_bad_rows": on_bad_rows}
-        form = {key: value for key, value in fields.items() if value is not None}
-        if column_types is not None:
-            form["column_types"] = json.dumps(dict(column_types))
-        if metadata is not None:
-            form["metadata"] = json.dumps(dict(metadata))
-        with file.open("rb") as opened, watching(file, progress) as callback:
-            watched = WatchedFile(opened, callback)
-            answer = self._transport.json("POST", "/datasets", data=form, files={"file": (file.name, watched)})
+        given = {
+            "name": name,
+            "format": format,
+            "on_bad_rows": on_bad_rows,
+            "column_types": None if column_types is None else dict(column_types),
+            "metadata": None if metadata is None else dict(metadata),
+        }
+        fields = {key: value for key, value in given.items() if value is not None}
+        with watching(file, progress) as callback:
+            if file.stat().st_size > parts_above:
+                upload_id = upload_in_parts(self._transport, file, callback)
+                answer = self._transport.json("POST", "/datasets", json={"upload_id": upload_id, **fields})
+            else:
+                answer = self._send_whole(file, fields, callback)
         return Dataset(answer, self._transport)
+
+    def _send_whole(self, file: Path, fields: Mapping[str, Any], callback: UploadCallback | None) -> Any:
+        form = {key: value if isinstance(value, str) else json.dumps(value) for key, value in fields.items()}
+        with file.open("rb") as opened:
+            watched = WatchedFile(opened, callback)
+            return self._transport.json("POST", "/datasets", data=form, files={"file": (file.name, watched)})
 
     def get(self, dataset_id: str) -> Dataset:
         """Return one dataset; raise NotFound."""

@@ -33,6 +33,9 @@ def upload(
     column_type: Annotated[
         list[str] | None, typer.Option(help="A column's type, as column=type; again for more.")
     ] = None,
+    parts_above: Annotated[
+        int, typer.Option(help="A larger file goes in parts, and the same command again goes on.", metavar="BYTES")
+    ] = 64 << 20,
     wait: Annotated[bool, typer.Option(help="Wait until the dataset is validated.")] = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -47,6 +50,7 @@ def upload(
             on_bad_rows=on_bad_rows,
             column_types=dict(_pair(text) for text in column_type) if column_type else None,
             progress=not as_json,
+            parts_above=parts_above,
         )
         try:
             if wait:
