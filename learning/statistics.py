@@ -78,7 +78,7 @@ def column_statistics(path: Path, report: Callable[[str, float], None]) -> list[
         table = pa.ipc.open_file(source).read_all()
         columns: list[Column] = []
         share = _COLUMNS if table.nbytes <= _SMALL_BYTES else 1
-        with _connection(path.parent) as connection:
+        with bounded_connection(path.parent) as connection:
             for start in range(0, table.num_columns, share):
                 columns += _described(connection, table.select(range(start, min(start + share, table.num_columns))))
                 report("statistics", len(columns) / table.num_columns)
@@ -86,7 +86,8 @@ def column_statistics(path: Path, report: Callable[[str, float], None]) -> list[
 
 
 @contextmanager
-def _connection(directory: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def bounded_connection(directory: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a database of nothing, with one thread and bounded memory, that spills to `directory`."""
     # Imported here because it costs every start of a process.
     import duckdb
 

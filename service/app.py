@@ -14,6 +14,7 @@ from fastapi import APIRouter, FastAPI
 from service import (
     catalogue,
     checkpoints,
+    dataset_content,
     datasets,
     errors,
     health,
@@ -76,6 +77,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     for part in (
         uploads,
         datasets,
+        dataset_content,
         jobs,
         job_commands,
         checkpoints,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from anyio import to_thread
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from learning.column_type import ColumnType
 from service.errors import ApiError, foreign_content
@@ -26,6 +26,25 @@ _JSON_FIELDS = ("column_types", "metadata")
 _FORM, _JSON = "multipart/form-data", "application/json"
 
 
+# Nothing that a comma, a query or JSON would have to escape.
+Tag = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")]
+
+
+def _once(tags: list[str]) -> list[str]:
+    return list(dict.fromkeys(tags))
+
+
+Tags = Annotated[list[Tag], Field(max_length=32), AfterValidator(_once)]
+
+
+class DatasetChange(StoredRequest):
+    """What of a dataset can be changed; what is left out stays."""
+
+    name: str | None = Field(None, min_length=1, max_length=LONGEST_NAME)
+    tags: Tags | None = None
+    metadata: dict[str, Any] | None = None
+
+
 class DatasetCreate(StoredRequest):
     """How to read a file; in a form, objects are written as JSON."""
 
@@ -34,6 +53,7 @@ class DatasetCreate(StoredRequest):
     format: str | None = Field(None, description="Default: seen from the content.")
     on_bad_rows: Literal["fail", "skip"] = Field("fail", description="What to do with rows that do not fit.")
     column_types: dict[str, Any] = Field(default_factory=dict, description="Column to type.")
+    tags: Tags = Field(default_factory=list, description="Words to find it by; in a form, with commas between.")
     metadata: dict[str, Any] = Field(default_factory=dict, description="Kept as it is.")
 
     @property
@@ -114,7 +134,9 @@ async def _json_body(request: Request, max_bytes: int) -> dict[str, Any]:
 
 
 def _parsed(name: str, text: str) -> Any:
-    """Return the value of a form's field: an object where the field is one."""
+    """Return the value of a form's field: an object or a list where the field is one."""
+    if name == "tags":
+        return [tag.strip() for tag in text.split(",") if tag.strip()]
     return _object(text, name, name) if name in _JSON_FIELDS else text
 
 

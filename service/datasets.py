@@ -1,81 +1,24 @@
-"""Datasets: upload a file, learn what is in it and what is wrong with it, look at it, delete it."""
+"""Datasets: upload a file, learn what is in it, file it under a name and tags, delete it."""
 
 from __future__ import annotations
 
-import json
 import time
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 from anyio import to_thread
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse
-from pydantic import BaseModel
+from fastapi import APIRouter, Request, Response
 
 from service.changes import Seen
-from service.dataset_requests import LONGEST_NAME, Asked, openapi_body, read_request
+from service.dataset_requests import LONGEST_NAME, Asked, DatasetChange, Tag, openapi_body, read_request
+from service.dataset_views import DatasetView
 from service.dependencies import DatasetsKey, IdempotencyKey, Listing, Paged, Wait
-from service.errors import ApiError
 from service.state import Opened, State
-from service.times import rfc3339
 from store import datasets, idempotency, uploads
 from store.datasets import PROCESSING, Dataset
 from store.keys import Principal
 from store.records import DatasetRecord
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
-
-
-class DatasetView(BaseModel):
-    """A dataset as callers see it."""
-
-    id: str
-    object: Literal["dataset"] = "dataset"
-    name: str
-    filename: str
-    status: Literal["processing", "ready", "invalid"]
-    format: str | None
-    format_reason: str | None
-    sha256: str
-    bytes: int
-    num_rows: int | None
-    columns: list[dict[str, Any]]
-    task_candidates: list[dict[str, Any]]
-    validation: dict[str, Any] | None
-    warnings: list[Any]
-    progress: dict[str, Any] | None
-    error: dict[str, Any] | None
-    ingestion_job_id: str
-    created_at: str | None
-    metadata: dict[str, Any]
-    urls: dict[str, str]
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> DatasetView:
-        """Return the view of a dataset."""
-        record, job = dataset.record, dataset.job
-        known = record.description or {}
-        url = f"/api/v1/datasets/{record.id}"
-        return cls(
-            id=record.id,
-            name=record.name,
-            filename=record.filename,
-            status=dataset.status,
-            format=known.get("format"),
-            format_reason=known.get("format_reason"),
-            sha256=record.source_sha256,
-            bytes=dataset.bytes,
-            num_rows=known.get("num_rows"),
-            columns=known.get("columns", []),
-            task_candidates=known.get("task_candidates", []),
-            validation=known.get("validation"),
-            warnings=known.get("warnings", []),
-            progress=job.progress if dataset.status == PROCESSING else None,
-            error=job.error,
-            ingestion_job_id=job.id,
-            created_at=rfc3339(record.created_at),
-            metadata=record.user_metadata,
-            urls={"self": url, "preview": f"{url}/preview", "errors": f"{url}/errors", "content": f"{url}/content"},
-        )
 
 
 @router.post("", status_code=201, openapi_extra=openapi_body())
@@ -109,6 +52,7 @@ def _create(state: State, caller: Principal, key: str | None, asked: Asked) -> D
             source=source,
             options=wanted.options,
             user_metadata=wanted.metadata,
+            tags=wanted.tags,
         )
         if key:
             idempotency.finish(session, caller.project, key, dataset.record.id)
@@ -123,10 +67,12 @@ def list_datasets(
     page: Paged,
     name: str | None = None,
     status: Literal["processing", "ready", "invalid"] | None = None,
+    format: str | None = None,
+    tag: Tag | None = None,
 ) -> Listing[DatasetView]:
     """Return the project's datasets, newest first."""
     with state.database.read() as session:
-        query = datasets.listing(session, caller.project, name=name, status=status)
+        query = datasets.listing(session, caller.project, name=name, status=status, format=format, tag=tag)
         rows = session.execute(page.apply(query, DatasetRecord.id)).all()
         return Listing[DatasetView].of([DatasetView.of(Dataset(*row)) for row in rows], page)
 
@@ -156,61 +102,21 @@ def delete_dataset(dataset_id: str, state: Opened, caller: DatasetsKey) -> None:
         datasets.remove(session, caller.project, dataset_id)
 
 
-class Preview(BaseModel):
-    """The first rows of a dataset."""
-
-    columns: list[str]
-    rows: list[dict[str, Any]]
-
-
-@router.get("/{dataset_id}/preview")
-def preview(
-    dataset_id: str, state: Opened, caller: DatasetsKey, rows: Annotated[int, Query(ge=1, le=100)] = 10
-) -> Preview:
-    """Return the first rows as training will see them."""
-    import pyarrow as pa
-
-    dataset = _ready(state, caller, dataset_id)
-    path = state.artifacts.path(dataset.record.table_sha256 or "")
-    with pa.memory_map(str(path)) as mapped:
-        table = pa.ipc.open_file(mapped).read_all().slice(0, rows)
-        return Preview(columns=table.column_names, rows=json.loads(json.dumps(table.to_pylist(), default=str)))
-
-
-def _ready(state: State, caller: Principal, dataset_id: str) -> Dataset:
-    with state.database.read() as session:
-        dataset = datasets.get(session, caller.project, dataset_id)
-    if dataset.record.table_sha256 is None:
-        raise ApiError(
-            409,
-            "not_ready",
-            f"Dataset {dataset_id} is {dataset.status}, not ready.",
-            hint=f"Ask GET /api/v1/datasets/{dataset_id}?wait=30 until it is.",
+@router.patch("/{dataset_id}")
+def change_dataset(dataset_id: str, body: DatasetChange, state: Opened, caller: DatasetsKey) -> DatasetView:
+    """Change a dataset's name, tags or metadata; under another name it is that name's next version."""
+    with state.database.write() as session:
+        dataset = datasets.change(
+            session, caller.project, dataset_id, name=body.name, tags=body.tags, user_metadata=body.metadata
         )
-    return dataset
+        return DatasetView.of(dataset)
 
 
-class RowErrors(BaseModel):
-    """What is wrong with the uploaded file."""
-
-    error_count: int
-    errors: list[dict[str, Any]]
-
-
-@router.get("/{dataset_id}/errors")
-def row_errors(dataset_id: str, state: Opened, caller: DatasetsKey) -> RowErrors:
-    """Return the first hundred errors with file, row, column, value and remedy, and how many there are."""
+@router.get("/{dataset_id}/versions")
+def dataset_versions(dataset_id: str, state: Opened, caller: DatasetsKey, page: Paged) -> Listing[DatasetView]:
+    """Return the datasets of the same name, the newest first."""
     with state.database.read() as session:
-        known = datasets.get(session, caller.project, dataset_id).record.description or {}
-    validation = known.get("validation") or {}
-    return RowErrors(error_count=validation.get("error_count", 0), errors=validation.get("errors", []))
-
-
-@router.get("/{dataset_id}/content", response_class=FileResponse)
-def content(dataset_id: str, state: Opened, caller: DatasetsKey) -> FileResponse:
-    """Return the file as it was uploaded; ranges are served."""
-    with state.database.read() as session:
-        record = datasets.get(session, caller.project, dataset_id).record
-    return FileResponse(
-        state.artifacts.path(record.source_sha256), media_type="application/octet-stream", filename=record.filename
-    )
+        name = datasets.get(session, caller.project, dataset_id).record.name
+        query = datasets.listing(session, caller.project, name=name)
+        rows = session.execute(page.apply(query, DatasetRecord.id)).all()
+        return Listing[DatasetView].of([DatasetView.of(Dataset(*row)) for row in rows], page)

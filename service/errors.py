@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -34,6 +34,7 @@ class ApiError(Exception):
         param: str | None = None,
         retry_after_s: int | None = None,
         errors: Sequence[dict[str, Any]] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -43,6 +44,7 @@ class ApiError(Exception):
         self.param = param
         self.retry_after_s = retry_after_s
         self.errors = list(errors)
+        self.headers = dict(headers or {})
 
 
 # The one table from what went wrong to a status; the most special class of an error that is listed decides.
@@ -105,7 +107,7 @@ def install(app: FastAPI) -> None:
 
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return problem(
+    response = problem(
         request,
         error.status,
         error.code,
@@ -115,6 +117,8 @@ async def _api_error(request: Request, error: Exception) -> Response:
         errors=error.errors,
         retry_after_s=error.retry_after_s,
     )
+    response.headers.update(error.headers)
+    return response
 
 
 async def _known_error(request: Request, error: Exception) -> Response:

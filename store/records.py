@@ -41,7 +41,7 @@ class ArtifactRecord(Record):
 
 
 class DatasetRecord(Record):
-    """An uploaded file and, once ready, its canonical Arrow table.
+    """An uploaded file and, once ready, its canonical Arrow table; a version of its name.
 
     Its status is not stored: it follows from the ingestion job, so the two cannot disagree.
     """
@@ -51,16 +51,30 @@ class DatasetRecord(Record):
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project: Mapped[str] = mapped_column(String(64))
     name: Mapped[str]
+    version: Mapped[int] = mapped_column(default=1)
+    # The version before, as it was then; kept when that one is deleted, so no key.
+    previous_id: Mapped[str | None] = mapped_column(String(40))
     filename: Mapped[str]
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
     source_sha256: Mapped[str] = mapped_column(ForeignKey("artifacts.sha256"), index=True)
     table_sha256: Mapped[str | None] = mapped_column(ForeignKey("artifacts.sha256"))
     options: Mapped[dict[str, Any]]
     description: Mapped[dict[str, Any] | None]
+    tags: Mapped[list[Any]] = mapped_column(default=list)
     user_metadata: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[float] = created()
 
-    __table_args__ = (Index(None, "project", "id"),)
+    __table_args__ = (Index(None, "project", "id"), Index(None, "project", "name", "version", unique=True))
+
+
+class DatasetNameRecord(Record):
+    """How many versions a dataset's name has had; a number is not given twice, even when its dataset is deleted."""
+
+    __tablename__ = "dataset_names"
+
+    project: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    last_version: Mapped[int]
 
 
 class JobRecord(Record):

@@ -56,7 +56,7 @@ class Machine(RuleBasedStateMachine):
                     DatasetRecord(
                         id=ids.new_id(ids.DATASET),
                         project=PROJECT,
-                        name="n",
+                        name=ids.new_id("n"),
                         filename="f",
                         job_id=self.job_id,
                         source_sha256=artifact.sha256,
