@@ -118,7 +118,7 @@ def retry(session: Session, project: str, job_id: str, *, from_checkpoint: bool)
     if job.kind == jobs.INGEST:
         raise IllegalTransition(f"Job {job_id} reads an upload.", hint="Upload the file again.")
     query = select(JobDatasetRecord.role, JobDatasetRecord.dataset_id).where(JobDatasetRecord.job_id == job_id)
-    datasets: dict[str, str] = dict(session.execute(query).tuples())
+    datasets = {role: dataset_id for role, dataset_id in session.execute(query)}
     asked = job.spec.get("dataset") or {}
     gone = {role for role, asked_id in asked.items() if asked_id} if isinstance(asked, dict) else {"train"}
     if gone := gone - datasets.keys():

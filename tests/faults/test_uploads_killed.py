@@ -26,7 +26,7 @@ from store.records import UploadRecord
 UPLOADS = 50
 PART = 4096
 # Kills of the worker must not use up what an ingestion may fail.
-PATIENT = {"ANNEAL_MAX_FAILURES": "1000", "ANNEAL_BACK_OFF_S": "0.01", "ANNEAL_ARTIFACT_GRACE_S": "2"}
+PATIENT = {"ANNEAL_MAX_FAILURES": "1000", "ANNEAL_BACK_OFF_S": "0.01", "ANNEAL_ARTIFACT_GRACE_S": "5"}
 
 
 @pytest.fixture(params=["embedded", "production"])
