@@ -145,6 +145,7 @@ def test_every_pointer_is_known() -> None:
         "datasets.table_sha256",
         "checkpoint_files.sha256",
         "version_files.sha256",
+        "uploads.source_sha256",
     }
 
 
