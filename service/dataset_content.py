@@ -112,7 +112,7 @@ def difference(dataset_id: str, against: str, state: Opened, caller: DatasetsKey
     """Say what changed from another dataset, such as the version before, to this one."""
     from learning.dataset_difference import columns_difference, rows_difference
 
-    (old, old_path), (new, new_path) = (_ready(state, caller, one) for one in (against, dataset_id))
+    (new, new_path), (old, old_path) = (_ready(state, caller, one) for one in (dataset_id, against))
     before, after = old.record.description or {}, new.record.description or {}
     with tempfile.TemporaryDirectory(prefix="anneal-diff-") as scratch:
         found = rows_difference(old_path, new_path, Path(scratch))

@@ -23,6 +23,8 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/api/v1/datasets"): {"files": {"file": ("t.csv", b"a\n1\n")}},
     ("post", "/api/v1/uploads"): {"json": {"filename": "t.csv", "bytes": 1}},
     ("put", "/api/v1/uploads/{upload_id}/parts/{number}"): {"content": b"x"},
+    ("patch", "/api/v1/datasets/{dataset_id}"): {"json": {"tags": []}},
+    ("get", "/api/v1/datasets/{dataset_id}/diff"): {"params": {"against": "ds_0"}},
     ("patch", "/api/v1/jobs/{job_id}"): {"json": {"priority": 1}},
     ("post", "/api/v1/models/{ref}/predict"): {"json": {"inputs": [{}]}},
     ("put", "/api/v1/models/{name}/aliases/{alias}"): {"json": {"version": 1}},
