@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from typing import Literal
 
-ColumnType = Literal["integer", "number", "boolean", "timestamp", "string"]
+ColumnType = Literal["integer", "number", "boolean", "timestamp", "string", "strings"]

@@ -90,6 +90,9 @@ class Checkpointing(Config):
 class Split(Config):
     """Which rows are for training, validation and test when they are not given as datasets of their own."""
 
+    train: float | None = Field(
+        None, gt=0, le=1, description="Share of rows to learn from; default: what validation and test leave."
+    )
     validation: Annotated[float, Field(ge=0, lt=1)] | Auto = Field(
         "auto",
         description='Share of rows held out to choose by; "auto": 0.2, but 0 under 100 rows, and under 1,000 rows '
@@ -104,8 +107,24 @@ class Split(Config):
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the assignment.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _train_decides(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("validation", "auto") != "auto":
+            return given
+        train, test = given.get("train"), given.get("test") or 0.0
+        if not isinstance(train, int | float) or not isinstance(test, int | float):
+            return given
+        return {**given, "validation": max(0.0, round(1 - train - test, 9))}
+
     @model_validator(mode="after")
     def _some_rows_train(self) -> Split:
+        if self.train is not None and isinstance(self.validation, float):
+            together = self.train + self.validation + self.test
+            if abs(together - 1) > 1e-6:
+                raise ValueError(
+                    f"train, validation and test must be 1 together, not {together:g}; leave one of them out"
+                )
         share = self.validation if isinstance(self.validation, float) else 0.0
         if share + self.test >= 1:
             raise ValueError("validation and test together leave no rows for training; lower one of them")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from learning.statistics import bounded_connection
+from learning.row_hashes import bounded_connection
 
 _COMPARED = ("missing", "unique", "min", "max", "mean")
 # Rows by their hash, each counted up or down: equal rows cancel, however many of them there are.

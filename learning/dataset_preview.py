@@ -16,6 +16,7 @@ _JSON_TYPES: dict[str, dict[str, Any]] = {
     "boolean": {"type": "boolean"},
     "timestamp": {"type": "string", "format": "date-time"},
     "string": {"type": "string"},
+    "strings": {"type": "array", "items": {"type": "string"}},
 }
 
 

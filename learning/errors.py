@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -98,10 +98,19 @@ class InvalidDataset(LearningError):
 
     code = "invalid_dataset"
 
-    def __init__(self, message: str, errors: list[RowError], *, error_count: int, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        errors: list[RowError],
+        *,
+        error_count: int,
+        errors_by_rule: Mapping[str, int],
+        hint: str | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.errors = errors
         self.error_count = error_count
+        self.errors_by_rule = dict(errors_by_rule)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

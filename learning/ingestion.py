@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from learning.column_type import ColumnType
+from learning.dataset_warnings import DatasetWarning, dataset_warnings
 from learning.errors import InvalidConfig, RowError
-from learning.formats import format_named, sniff
-from learning.formats.format import ReadOptions, ignore_progress
+from learning.formats import Recognised, recognised
+from learning.formats.format import Misjudged, ReadOptions, ignore_progress
+from learning.formats.quarantine import Quarantine
 from learning.formats.row_errors import RowErrors, invalid_file
-from learning.statistics import Column, column_statistics
-from learning.task_candidates import TaskCandidate, task_candidates
+from learning.row_hashes import Duplicates, look
+from learning.statistics import Column, TableStatistics
+from learning.task_candidates import Facts, TaskCandidate, task_candidates
 
 # Fewer, larger batches make taking scattered rows from the file faster; these bound the memory.
 _WRITE_ROWS = 65_536
@@ -24,25 +29,17 @@ _WRITE_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
-    """How to read an upload; a `format` of None means to recognise it."""
+    """How to read an upload; a `format` of None means to recognise it, `split` is the default of the dataset's jobs."""
 
     format: str | None = None
-    on_bad_rows: Literal["fail", "skip"] = "fail"
+    on_bad_rows: Literal["fail", "skip", "quarantine"] = "fail"
     column_types: Mapping[str, ColumnType] = field(default_factory=dict)
+    split: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.on_bad_rows not in {"fail", "skip"}:
-            message = f'on_bad_rows is "{self.on_bad_rows}"; it must be "fail" or "skip".'
+        if self.on_bad_rows not in {"fail", "skip", "quarantine"}:
+            message = f'on_bad_rows is "{self.on_bad_rows}"; it must be "fail", "skip" or "quarantine".'
             raise InvalidConfig(message, param="on_bad_rows")
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetWarning:
-    """Something that is allowed but probably not meant."""
-
-    code: str
-    message: str
-    column: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +55,14 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class DatasetDescription:
-    """What is known of a dataset once it is ready."""
+    """What is known of a dataset once it is ready; `encoding` is None for a file that is not text."""
 
     format: str
     format_reason: str
+    encoding: str | None
     num_rows: int
+    duplicates: Duplicates
+    splits: dict[str, int] | None
     columns: list[Column]
     task_candidates: list[TaskCandidate]
     warnings: list[DatasetWarning]
@@ -83,46 +83,114 @@ def ingest(
     """Check a file, write its rows to `destination` as an Arrow file and describe them.
 
     `filename` is the caller's name for the file; `report` gets each phase ("inferring types", "reading",
-    "statistics") with the fraction of it done. Raises InvalidDataset with every row error, and leaves no
-    destination then.
+    "statistics") with the fraction of it done. With on_bad_rows "quarantine" the bad rows, if there are any, are
+    written to `quarantine_path(destination)`. Raises InvalidDataset with every row error, and leaves no file then.
     """
-    if options.format:
-        chosen, reason = format_named(options.format), "the request names it"
-    else:
-        chosen, reason = sniff(source, filename)
-    errors = RowErrors(filename)
-    read = ReadOptions(filename, options.column_types, report)
-    partial = destination.with_name(destination.name + ".partial")
+    partial, copy, aside = (destination.with_name(destination.name + end) for end in (".partial", ".utf8", ".aside"))
     try:
-        num_rows = _write(chosen.read(source, read, errors), partial)
-        if errors.count and options.on_bad_rows == "fail":
-            raise errors.exception()
-        if not num_rows:
-            raise _none_left(errors)
-        columns = column_statistics(partial, report)
+        source_file = recognised(source, filename, options.format, copy)
+        read = ReadOptions(filename, options.column_types, report)
+        errors, statistics = _read(source_file, read, options, partial, aside)
+        description = _described(source_file, errors, statistics, partial, (read, options.split))
         partial.replace(destination)
+        if errors.count and aside.exists():
+            aside.replace(quarantine_path(destination))
     finally:
-        partial.unlink(missing_ok=True)
-    warnings = _warnings(columns, num_rows, errors)
-    validation = Validation(True, errors.count, len(warnings), errors.first(), dict(errors.by_rule))
-    candidates = task_candidates(columns, num_rows)
-    return DatasetDescription(chosen.name, reason, num_rows, columns, candidates, warnings, validation)
+        for left in (partial, copy, aside):
+            left.unlink(missing_ok=True)
+    return description
 
 
-def _write(batches: Iterator[pa.RecordBatch], path: Path) -> int:
-    """Write the batches as an Arrow file, uncompressed so that it can be memory-mapped; return its rows."""
-    num_rows = 0
+def _described(
+    source: Recognised,
+    errors: RowErrors,
+    statistics: TableStatistics,
+    path: Path,
+    asked: tuple[ReadOptions, Mapping[str, Any] | None],
+) -> DatasetDescription:
+    read, split = asked
+
+    def say(fraction: float) -> None:
+        read.report("statistics", fraction)
+
+    duplicates, estimates = look(path, statistics.schema, statistics.num_rows, statistics.uncounted, say)
+    columns = [column.column(estimates.get(place)) for place, column in enumerate(statistics.columns)]
+    facts = Facts(statistics, columns)
+    candidates = task_candidates(facts)
+    with pa.memory_map(str(path)) as mapped:
+        table = pa.ipc.open_file(mapped).read_all()
+        warnings = dataset_warnings(facts, statistics, candidates, duplicates=duplicates, errors=errors, table=table)
+        splits = _split_rows(table, split, next((one.target for one in candidates), None)) if split else None
+    say(1.0)
+    return DatasetDescription(
+        format=source.format.name,
+        format_reason=source.reason,
+        encoding=source.encoding,
+        num_rows=statistics.num_rows,
+        duplicates=duplicates,
+        splits=splits,
+        columns=columns,
+        task_candidates=candidates,
+        warnings=warnings,
+        validation=Validation(True, errors.count, len(warnings), errors.first(), dict(errors.by_rule)),
+    )
+
+
+def _split_rows(table: pa.Table, split: Mapping[str, Any], target: str | None) -> dict[str, int]:
+    """Return how many rows each part has; raises for a column that is not there."""
+    from learning.config import Split  # pydantic comes with it
+    from learning.splits import split_rows
+
+    parts = split_rows(table, Split.model_validate(dict(split)), target)
+    return {name: len(getattr(parts, name)) for name in ("train", "validation", "test")}
+
+
+def quarantine_path(destination: Path) -> Path:
+    """Return where the bad rows of a dataset are beside its Arrow file."""
+    return destination.with_suffix(".quarantine.jsonl")
+
+
+def _read(
+    source: Recognised, read: ReadOptions, options: IngestOptions, partial: Path, aside: Path
+) -> tuple[RowErrors, TableStatistics]:
+    """Write the clean rows and set the others aside if that is wanted; return the errors and what is in the rows."""
+    try:
+        errors, statistics = _read_once(source, read, options, partial, aside)
+    except Misjudged as misjudged:
+        again = replace(read, known_types=misjudged.types)
+        errors, statistics = _read_once(source, again, options, partial, aside)
+    if errors.count and options.on_bad_rows == "fail":
+        raise errors.exception()
+    if statistics is None:
+        raise _none_left(errors)
+    return errors, statistics
+
+
+def _read_once(
+    source: Recognised, read: ReadOptions, options: IngestOptions, partial: Path, aside: Path
+) -> tuple[RowErrors, TableStatistics | None]:
+    with Quarantine(aside) if options.on_bad_rows == "quarantine" else nullcontext() as quarantine:
+        errors = RowErrors(read.filename, quarantine)
+        statistics = _write(source.format.read(source.path, read, errors), partial)
+        errors.settle(math.inf)
+    return errors, statistics
+
+
+def _write(batches: Iterator[pa.RecordBatch], path: Path) -> TableStatistics | None:
+    """Write the batches as an Arrow file, uncompressed so that it can be mapped; return what is in them, if any is."""
+    statistics: TableStatistics | None = None
     writer: pa.RecordBatchFileWriter | None = None
     with pa.OSFile(str(path), "wb") as sink:
         try:
             for batch in _merged(batches):
                 writer = writer or pa.ipc.new_file(sink, batch.schema)
                 writer.write_batch(batch)
-                num_rows += batch.num_rows
+                statistics = statistics or TableStatistics(batch.schema)
+                statistics.add(batch)
         finally:
             if writer:
                 writer.close()
-    return num_rows
+    return statistics
 
 
 def _merged(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -144,30 +212,3 @@ def _none_left(errors: RowErrors) -> Exception:
     if errors.count:
         return errors.exception(f"No row is left: all {errors.rows_seen} rows have errors. ")
     return invalid_file("no_rows", "The file has no rows.", "Add at least one row.", file=errors.file)
-
-
-def _warnings(columns: Sequence[Column], num_rows: int, errors: RowErrors) -> list[DatasetWarning]:
-    found = []
-    if errors.count:
-        skipped = errors.rows_seen - num_rows
-        message = f"{skipped} of {errors.rows_seen} rows were skipped; the first: {errors.first()[0].message}"
-        found.append(DatasetWarning("skipped_rows", message))
-    if all(_is_number(column.name) for column in columns):
-        message = "Every column name is a number: if the file has no header, its first row was taken for one."
-        found.append(DatasetWarning("numbers_as_header", message))
-    for column in columns:
-        if not column.unique:
-            message = f'Column "{column.name}" has no values.'
-            found.append(DatasetWarning("empty_column", message, column.name))
-        elif column.unique == 1 and not column.missing and num_rows > 1:
-            message = f'Column "{column.name}" has the same value in every row.'
-            found.append(DatasetWarning("constant_column", message, column.name))
-    return found
-
-
-def _is_number(name: str) -> bool:
-    try:
-        float(name)
-    except ValueError:
-        return False
-    return True

@@ -14,6 +14,7 @@ from learning import checkpoint
 from learning.architectures import architecture_named
 from learning.config import Columns, Resolved, TrainingSpec, resolve
 from learning.data import TableExamples, TensorExamples, open_table, require_column, split_rows, take
+from learning.drift import part_warnings
 from learning.errors import IncompatibleModel, InvalidConfig
 from learning.interfaces import Batch, Examples, Modality, Task
 from learning.modalities import MODALITIES
@@ -122,7 +123,10 @@ def prepare(
         test=examples.get("test"),
         resolved=resolved,
         device=device,
-        warnings=_warnings(spec, parts, base_design),
+        warnings=[
+            *_warnings(spec, parts, base_design),
+            *part_warnings(parts, set(tables), spec.columns.target_names()),
+        ],
     )
 
 

@@ -1,48 +1,32 @@
-"""Exact statistics of a dataset's columns, within bounded memory."""
+"""Statistics of a dataset's columns, gathered while its rows are written, within bounded memory."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import itertools
+import math
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from learning.column_type import ColumnType
 from learning.formats.format import ARROW_TYPES
+from learning.tag_check import TagCheck, TagErrors
+from learning.value_counts import LengthCounts, ValueCounts
 
-if TYPE_CHECKING:
-    import duckdb
-
+TOP = 10
 _SHOWN_LENGTH = 256
-_MEMORY = "256MB"
-# The columns of a small table share queries; those of a larger one come one by one, to bound the memory.
-_COLUMNS = 20
-_SMALL_BYTES = 16 << 20
+# All columns together count so many different values of so many bytes, each at least and at most these.
+_VALUES, _LEAST_VALUES, _MOST_VALUES = 2_000_000, 200, 100_000
+_BYTES, _LEAST_BYTES, _MOST_BYTES = 128 << 20, 16 << 10, 16 << 20
+# Words with a space between, or two characters of a script that has no spaces.
+_PROSE = r"\S\s+\S|[^\x00-\x{2E7F}]{2}"
+_PROSE_SAMPLE = 1_000
+_LISTS_COMPARED = 8
 
 _KINDS: dict[pa.DataType, ColumnType] = {arrow: kind for kind, arrow in ARROW_TYPES.items()}
-_AGGREGATES: dict[ColumnType, str] = {
-    "string": "count({0}), count(DISTINCT {0}), NULL, NULL, NULL",
-    "boolean": "count({0}), count(DISTINCT {0}), NULL, NULL, NULL",
-    "timestamp": "count({0}), count(DISTINCT {0}), min({0}), max({0}), NULL",
-    # avg of integers is exact; favg adds floats with compensation.
-    "integer": "count({0}), count(DISTINCT {0}), min({0}), max({0}), avg({0})",
-    "number": "count({0}), count(DISTINCT {0}), min({0}), max({0}), favg({0})",
-}
-# Columns of several types meet in one result, so their values travel as text.
-_TOP = (
-    "SELECT {0}, value::VARCHAR, n FROM (SELECT c{0} AS value, count(*) AS n FROM part "
-    "WHERE c{0} IS NOT NULL GROUP BY c{0} ORDER BY n DESC, c{0} LIMIT 10)"
-)
-_READ: dict[ColumnType, Callable[[str], Any]] = {
-    "string": str,
-    "boolean": "true".__eq__,
-    "integer": int,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +38,25 @@ class TopValue:
 
 
 @dataclass(frozen=True, slots=True)
+class Lengths:
+    """How long values are: strings in characters, lists in items."""
+
+    min: int
+    mean: float
+    p50: int
+    p95: int
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
     """One column of a dataset.
 
-    `min` and `max` are given for numbers and, as ISO 8601, for timestamps; `mean` for numbers; `top`, the
-    most frequent values, for strings, booleans and integers.
+    `unique` counts different values, of lists their different items; above a limit of at most 100,000 it is an
+    estimate, within about two percent, and `unique_estimated` says so. `min` and `max` are given for numbers and, as
+    ISO 8601, for timestamps; `mean` for numbers; `top`, the most frequent values or items, for strings, lists,
+    booleans and integers; `lengths` for strings and lists. `prose` says of strings whether most are several words
+    rather than a name or a code.
     """
 
     name: str
@@ -66,80 +64,140 @@ class Column:
     nullable: bool
     missing: int
     unique: int
+    unique_estimated: bool
     min: int | float | str | None
     max: int | float | str | None
     mean: float | None
     top: list[TopValue]
+    lengths: Lengths | None
+    prose: bool | None
 
 
-def column_statistics(path: Path, report: Callable[[str, float], None]) -> list[Column]:
-    """Return the statistics of every column of an Arrow file; reports the phase "statistics"."""
-    with pa.memory_map(str(path)) as source:
-        table = pa.ipc.open_file(source).read_all()
-        columns: list[Column] = []
-        share = _COLUMNS if table.nbytes <= _SMALL_BYTES else 1
-        with bounded_connection(path.parent) as connection:
-            for start in range(0, table.num_columns, share):
-                columns += _described(connection, table.select(range(start, min(start + share, table.num_columns))))
-                report("statistics", len(columns) / table.num_columns)
-        return columns
+class ColumnStatistics:
+    """Gathers what is known of one column."""
+
+    def __init__(self, name: str, kind: ColumnType, columns: int) -> None:
+        self.name = name
+        self.kind = kind
+        self.present = 0
+        self.missing = 0
+        share = min(max(_VALUES // columns, _LEAST_VALUES), _MOST_VALUES)
+        counted: ColumnType = "string" if kind == "strings" else kind
+        self.counts = ValueCounts(ARROW_TYPES[counted], share, min(max(_BYTES // columns, _LEAST_BYTES), _MOST_BYTES))
+        self._lengths = LengthCounts() if kind in {"string", "strings"} else None
+        self._low: Any = None
+        self._high: Any = None
+        self._sums: list[float] = []
+        self._sum = 0
+        self._looked = self._prose = 0
+        self.tags = TagCheck() if kind == "strings" else None
+
+    def add(self, cells: pa.Array, first_row: int) -> None:
+        """Look at some cells of the column; `first_row` is the number of the first one's row."""
+        self.missing += cells.null_count
+        self.present += len(cells) - cells.null_count
+        values = cells.drop_null() if cells.null_count else cells
+        if not len(values):
+            return
+        if self.kind in {"integer", "number", "timestamp"}:
+            self._measure(values)
+        if self.kind == "number":
+            values = pc.add(values, 0.0)  # minus zero is zero
+        if self._lengths:
+            self._lengths.add(pc.utf8_length(values) if self.kind == "string" else pc.list_value_length(values))
+        if self.kind == "string":
+            self._look_for_prose(values)
+        if self.tags:
+            self.tags.add(cells, first_row)
+        self.counts.add(values.flatten() if self.kind == "strings" else values)
+
+    def _measure(self, values: pa.Array) -> None:
+        ends = pc.min_max(values)
+        low, high = ends["min"], ends["max"]
+        if self.kind == "timestamp":
+            low, high = low.cast(pa.int64()), high.cast(pa.int64())
+        low, high = low.as_py(), high.as_py()
+        self._low = low if self._low is None else min(self._low, low)
+        self._high = high if self._high is None else max(self._high, high)
+        if self.kind == "integer":
+            numbers = values.to_numpy(zero_copy_only=False)
+            # In two halves, each of which cannot overflow.
+            self._sum += (int((numbers >> 32).sum()) << 32) + int((numbers & 0xFFFFFFFF).sum())
+        elif self.kind == "number":
+            self._sums.append(pc.sum(values).as_py())
+
+    def _look_for_prose(self, values: pa.Array) -> None:
+        if self._looked < _PROSE_SAMPLE:
+            some = values.slice(0, 4 * _PROSE_SAMPLE)
+            some = some.filter(pc.greater(pc.binary_length(some), 0)).slice(0, _PROSE_SAMPLE)
+            self._looked += len(some)
+            self._prose += pc.sum(pc.match_substring_regex(some, _PROSE)).as_py() or 0
+
+    @property
+    def prose(self) -> bool:
+        """Whether most of the values looked at are several words."""
+        return self._looked > 0 and 2 * self._prose >= self._looked
+
+    def column(self, estimate: int | None) -> Column:
+        """Return what was found; `estimate` is the number of different values where they were too many to count."""
+        counts, kind = self.counts, self.kind
+        shown = kind not in {"number", "timestamp"}
+        summary = self._lengths.summary() if self._lengths else None
+        return Column(
+            name=self.name,
+            type=kind,
+            nullable=self.missing > 0,
+            missing=self.missing,
+            unique=counts.unique if estimate is None else min(max(estimate, counts.unique), counts.total),
+            unique_estimated=not counts.exact,
+            min=self._end(self._low),
+            max=self._end(self._high),
+            mean=self._mean(),
+            top=[TopValue(_shown(value), count) for value, count in counts.top(TOP)] if shown else [],
+            lengths=Lengths(**summary) if summary else None,  # type: ignore[arg-type]
+            prose=self.prose if kind == "string" else None,
+        )
+
+    def _end(self, value: Any) -> Any:
+        if self.kind != "timestamp" or value is None:
+            return value
+        moment: datetime = pa.scalar(value, ARROW_TYPES["timestamp"]).as_py()
+        return moment.isoformat()
+
+    def _mean(self) -> float | None:
+        if not self.present or self.kind not in {"integer", "number"}:
+            return None
+        return self._sum / self.present if self.kind == "integer" else math.fsum(self._sums) / self.present
 
 
-@contextmanager
-def bounded_connection(directory: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a database of nothing, with one thread and bounded memory, that spills to `directory`."""
-    # Imported here because it costs every start of a process.
-    import duckdb
+class TableStatistics:
+    """Gathers what is known of all columns of a table."""
 
-    settings: dict[str, str | bool | int | float | list[str]] = {
-        "threads": 1,
-        "memory_limit": _MEMORY,
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-    }
-    with (
-        tempfile.TemporaryDirectory(dir=directory, prefix="statistics-") as spill,
-        duckdb.connect(":memory:", config=settings) as connection,
-    ):
-        connection.execute("SET temp_directory = ?", [spill])
-        connection.execute("SET enable_external_access = false")
-        yield connection
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema = schema
+        self.num_rows = 0
+        self.columns = [ColumnStatistics(field.name, _KINDS[field.type], len(schema)) for field in schema]
+        lists = [place for place, column in enumerate(self.columns) if column.kind == "strings"]
+        self.paired = set(itertools.combinations(lists[:_LISTS_COMPARED], 2))
 
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Look at some rows."""
+        for column, cells in zip(self.columns, batch.columns, strict=True):
+            column.add(cells, self.num_rows + 1)
+        for pair in list(self.paired):
+            lengths = [pc.fill_null(pc.list_value_length(batch.column(place)), -1) for place in pair]
+            if not lengths[0].equals(lengths[1]):
+                self.paired.discard(pair)
+        self.num_rows += batch.num_rows
 
-def _described(connection: duckdb.DuckDBPyConnection, table: pa.Table) -> list[Column]:
-    kinds = [_KINDS[field.type] for field in table.schema]
-    # Positions instead of names: a caller's text never becomes part of a query.
-    connection.register("part", table.rename_columns([f"c{position}" for position in range(len(kinds))]))
-    totals = _totals(connection, kinds)
-    tops = _tops(connection, kinds)
-    connection.unregister("part")
-    columns = []
-    for name, kind, total, top in zip(table.column_names, kinds, totals, tops, strict=True):
-        present, unique, low, high, mean = total
-        missing = table.num_rows - present
-        columns.append(Column(name, kind, missing > 0, missing, unique, _json(low), _json(high), mean, top))
-    return columns
+    @property
+    def uncounted(self) -> list[int]:
+        """The positions of the columns with too many different values to count."""
+        return [place for place, column in enumerate(self.columns) if column.counts.unique and not column.counts.exact]
 
-
-def _totals(connection: duckdb.DuckDBPyConnection, kinds: list[ColumnType]) -> Iterator[tuple[Any, ...]]:
-    """Yield each column's count of values, count of distinct values, minimum, maximum and mean."""
-    wanted = [_AGGREGATES[kind].format(f"c{position}") for position, kind in enumerate(kinds)]
-    # All rows are fetched: an unfinished result keeps the connection busy.
-    (row,) = connection.execute(" ".join(["SELECT", ", ".join(wanted), "FROM part"])).fetchall()
-    return (row[start : start + 5] for start in range(0, len(row), 5))
-
-
-def _tops(connection: duckdb.DuckDBPyConnection, kinds: list[ColumnType]) -> list[list[TopValue]]:
-    """Return each column's most frequent values, equal counts in the values' order."""
-    queries = [_TOP.format(position) for position, kind in enumerate(kinds) if kind in _READ]
-    found: list[list[tuple[int, Any]]] = [[] for _ in kinds]
-    for position, text, count in connection.execute(" UNION ALL ".join(queries)).fetchall() if queries else []:
-        found[position].append((-count, _READ[kinds[position]](text)))
-    return [[TopValue(_shown(value), -count) for count, value in sorted(values)] for values in found]
-
-
-def _json(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value
+    def tag_errors(self) -> dict[str, TagErrors]:
+        """Return, by column of tags, the places that are not IOB2."""
+        return {column.name: column.tags.errors for column in self.columns if column.tags and column.tags.errors.count}
 
 
 def _shown(value: Any) -> Any:

@@ -37,8 +37,11 @@ class ArchitectureEntry(BaseModel):
 class UploadOptions(BaseModel):
     """How an uploaded file is read; the fields of POST /datasets beside the file."""
 
-    on_bad_rows: Literal["fail", "skip"] = Field("fail", description="What to do with rows that do not fit.")
+    on_bad_rows: Literal["fail", "skip", "quarantine"] = Field(
+        "fail", description="What to do with rows that do not fit."
+    )
     column_types: dict[str, ColumnType] = Field(default_factory=dict, description="Types that are not to be guessed.")
+    split: Split | None = Field(None, description="The split of jobs that say nothing else.")
 
 
 class FormatEntry(BaseModel):

@@ -134,16 +134,21 @@ class RowErrors(BaseModel):
     """What is wrong with the uploaded file."""
 
     error_count: int
+    errors_by_rule: dict[str, int]
     errors: list[dict[str, Any]]
 
 
 @router.get("/errors")
 def row_errors(dataset_id: str, state: Opened, caller: DatasetsKey) -> RowErrors:
-    """Return the first hundred errors with file, row, column, value and remedy, and how many there are."""
+    """Return the first hundred errors with file, row, column, value and remedy, and how many of each kind there are."""
     with state.database.read() as session:
         known = datasets.get(session, caller.project, dataset_id).record.description or {}
     validation = known.get("validation") or {}
-    return RowErrors(error_count=validation.get("error_count", 0), errors=validation.get("errors", []))
+    return RowErrors(
+        error_count=validation.get("error_count", 0),
+        errors_by_rule=validation.get("errors_by_rule", {}),
+        errors=validation.get("errors", []),
+    )
 
 
 @router.get("/content", response_class=FileResponse)

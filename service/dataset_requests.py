@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from learning.column_type import ColumnType
+from learning.config import Split
 from service.errors import ApiError, foreign_content
 from service.job_requests import StoredRequest
 from service.json_values import check_storable
@@ -22,7 +23,7 @@ from store.artifacts import Artifact
 
 LONGEST_FILENAME = 255
 LONGEST_NAME = 200
-_JSON_FIELDS = ("column_types", "metadata")
+_JSON_FIELDS = ("column_types", "split", "metadata")
 _FORM, _JSON = "multipart/form-data", "application/json"
 
 
@@ -51,20 +52,25 @@ class DatasetCreate(StoredRequest):
     upload_id: str | None = Field(None, max_length=40, description="A completed upload, instead of a file.")
     name: str | None = Field(None, min_length=1, max_length=LONGEST_NAME, description="Default: the file's name.")
     format: str | None = Field(None, description="Default: seen from the content.")
-    on_bad_rows: Literal["fail", "skip"] = Field("fail", description="What to do with rows that do not fit.")
+    on_bad_rows: Literal["fail", "skip", "quarantine"] = Field(
+        "fail", description="What to do with rows that do not fit."
+    )
     column_types: dict[str, Any] = Field(default_factory=dict, description="Column to type.")
+    split: Split | None = Field(None, description="The split of jobs that say nothing else.")
     tags: Tags = Field(default_factory=list, description="Words to find it by; in a form, with commas between.")
     metadata: dict[str, Any] = Field(default_factory=dict, description="Kept as it is.")
 
     @property
     def options(self) -> dict[str, Any]:
         """How the file is to be read, for the job that reads it."""
-        return self.model_dump(include={"format", "on_bad_rows", "column_types"})
+        split = self.split.model_dump(mode="json", exclude_unset=True) if self.split else None
+        return {**self.model_dump(include={"format", "on_bad_rows", "column_types"}), "split": split}
 
 
 def openapi_body() -> dict[str, Any]:
     """Return the request's description: a form with a file, or JSON with an upload."""
-    schema = DatasetCreate.model_json_schema()
+    schema = DatasetCreate.model_json_schema(ref_template="#/components/schemas/{model}")
+    del schema["$defs"]  # a job has a split too, so it is among the components
     about = "The file; its name's ending helps to tell the format."
     file = {"type": "string", "format": "binary", "description": about}
     form = {**schema, "properties": {"file": file, **schema["properties"]}}

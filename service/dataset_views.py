@@ -29,9 +29,13 @@ class DatasetView(BaseModel):
     status: Literal["processing", "ready", "invalid"]
     format: str | None
     format_reason: str | None
+    encoding: str | None
     sha256: str
     bytes: int
     num_rows: int | None
+    split: dict[str, Any] | None
+    splits: dict[str, int] | None
+    duplicates: dict[str, Any] | None
     columns: list[dict[str, Any]]
     task_candidates: list[dict[str, Any]]
     validation: dict[str, Any] | None
@@ -51,6 +55,7 @@ class DatasetView(BaseModel):
         record, job = dataset.record, dataset.job
         known = record.description or {}
         url = f"/api/v1/datasets/{record.id}"
+        parts = (*PARTS, "quarantine") if record.quarantine_sha256 else PARTS
         return cls(
             id=record.id,
             name=record.name,
@@ -59,9 +64,13 @@ class DatasetView(BaseModel):
             status=dataset.status,
             format=known.get("format"),
             format_reason=known.get("format_reason"),
+            encoding=known.get("encoding"),
             sha256=record.source_sha256,
             bytes=dataset.bytes,
             num_rows=known.get("num_rows"),
+            split=record.options.get("split"),
+            splits=known.get("splits"),
+            duplicates=known.get("duplicates"),
             columns=known.get("columns", []),
             task_candidates=known.get("task_candidates", []),
             validation=known.get("validation"),
@@ -73,5 +82,5 @@ class DatasetView(BaseModel):
             tags=record.tags,
             metadata=record.user_metadata,
             lineage=Lineage(previous=record.previous_id),
-            urls={"self": url, **{part: f"{url}/{part}" for part in PARTS}},
+            urls={"self": url, **{part: f"{url}/{part}" for part in parts}},
         )

@@ -129,13 +129,14 @@ def resolve(session: Session, project: str, asked: JobCreate, collect: Collect =
     if asked.continue_from:
         with collect("continue_from"):
             checkpoint = _checkpoint(session, project, asked.continue_from)
+    split = _split(asked, parts.get("train"))
     _check_combination(asked, collect)
     with collect("depends_on"):
         jobs.check_dependencies(session, project, asked.depends_on)
     with collect("task"):
         task = task_named(asked.task or DEFAULT_PRETRAINING)
     if "train" in parts:
-        _check_columns(asked, parts["train"], collect)
+        _check_columns(asked, split, parts["train"], collect)
     if task is None:
         return None
     architecture = ""
@@ -145,7 +146,7 @@ def resolve(session: Session, project: str, asked: JobCreate, collect: Collect =
         architecture, options = _architecture(session, asked, base, checkpoint, task.modality)
     if not architecture or "train" not in parts:
         return None
-    spec = _specification(asked, task.name, architecture, options)
+    spec = _specification(asked, split, task.name, architecture, options)
     preparation.check(spec, collect)
     request = asked.model_dump(mode="json", exclude_unset=True)
     request["output"] = {
@@ -170,7 +171,15 @@ def resolve(session: Session, project: str, asked: JobCreate, collect: Collect =
     )
 
 
-def _specification(asked: JobCreate, task: str, architecture: str, options: dict[str, Any]) -> TrainingSpec:
+def _split(asked: JobCreate, train: Dataset | None) -> Split:
+    """Return the request's split, or the one that came with the dataset if the request has none."""
+    given = train.record.options.get("split") if train else None
+    return Split.model_validate(given) if given and "split" not in asked.model_fields_set else asked.split
+
+
+def _specification(
+    asked: JobCreate, split: Split, task: str, architecture: str, options: dict[str, Any]
+) -> TrainingSpec:
     return TrainingSpec(
         kind=asked.kind,
         task=task,
@@ -182,7 +191,7 @@ def _specification(asked: JobCreate, task: str, architecture: str, options: dict
         hyperparameters=asked.hyperparameters,
         early_stopping=asked.early_stopping,
         checkpointing=asked.checkpointing,
-        split=asked.split,
+        split=split,
         compare=asked.compare,
         seed=asked.seed,
         device=asked.resources.device,
@@ -303,15 +312,15 @@ def _trained_as(session: Session, checkpoint: CheckpointRecord) -> tuple[str, di
     return made_by["architecture"], made_by["architecture_config"]
 
 
-def _check_columns(asked: JobCreate, train: Dataset, collect: Collect) -> None:
+def _check_columns(asked: JobCreate, split: Split, train: Dataset, collect: Collect) -> None:
     """Say what is wrong with the columns before anything is queued; the dataset's description knows enough."""
     known = {column["name"]: column for column in (train.record.description or {}).get("columns", [])}
     named = {
         "columns.target": asked.columns.target_names(),
         "columns.inputs": asked.columns.inputs or (),
         "columns.ignore": asked.columns.ignore,
-        "split.group": (asked.split.group,) if asked.split.group else (),
-        "split.column": (asked.split.column,) if asked.split.column else (),
+        "split.group": (split.group,) if split.group else (),
+        "split.column": (split.column,) if split.column else (),
     }
     for param, names in named.items():
         for name in names:

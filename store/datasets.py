@@ -171,10 +171,17 @@ def listing(
     return query
 
 
-def set_ingested(session: Session, dataset_id: str, table: Artifact, description: Mapping[str, Any]) -> None:
+def set_ingested(
+    session: Session,
+    dataset_id: str,
+    table: Artifact,
+    description: Mapping[str, Any],
+    quarantine: Artifact | None = None,
+) -> None:
     """Make the dataset ready; to be called in the transaction that completes its job."""
     record = session.get_one(DatasetRecord, dataset_id)
     record.table_sha256 = table.sha256
+    record.quarantine_sha256 = quarantine.sha256 if quarantine else None
     record.description = dict(description)
     _announce(session, record, READY)
 

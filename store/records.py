@@ -58,6 +58,7 @@ class DatasetRecord(Record):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
     source_sha256: Mapped[str] = mapped_column(ForeignKey("artifacts.sha256"), index=True)
     table_sha256: Mapped[str | None] = mapped_column(ForeignKey("artifacts.sha256"))
+    quarantine_sha256: Mapped[str | None] = mapped_column(ForeignKey("artifacts.sha256"))
     options: Mapped[dict[str, Any]]
     description: Mapped[dict[str, Any] | None]
     tags: Mapped[list[Any]] = mapped_column(default=list)

@@ -60,6 +60,7 @@ def main() -> int:
             "error_count": error.error_count,
             "warning_count": 0,
             "errors": [row.to_dict() for row in error.errors],
+            "errors_by_rule": error.errors_by_rule,
         }
         channel.send("error", error={**error.to_dict(), "validation": validation})
     except LearningError as error:

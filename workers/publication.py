@@ -24,7 +24,8 @@ def publish(context: Context, token: Token, result: Mapping[str, Any]) -> None:
             context.artifacts.register(session, artifact)
         if job.kind == jobs.INGEST:
             attempts.complete(session, token, {"dataset": job.spec["dataset_id"]})
-            datasets.set_ingested(session, job.spec["dataset_id"], stored["table"], result["description"])
+            table, aside = stored["table"], stored.get("quarantine")
+            datasets.set_ingested(session, job.spec["dataset_id"], table, result["description"], aside)
             return
         digests = {path: artifact.sha256 for path, artifact in stored.items()}
         # First: it raises Fenced unless the job is still ours to complete, and then no version is made.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from learning.errors import InvalidDataset, UnknownName, did_you_mean
-from learning.formats.content import signature
+from learning.formats.conll import ConllFormat
+from learning.formats.content import bad_byte, signature
 from learning.formats.csv import CsvFormat
-from learning.formats.format import Format
+from learning.formats.encodings import IN_WORDS, UTF8, UTF8_BOM, WrongByte, encoding_of, write_utf8
+from learning.formats.format import Format, WrittenFormat
 from learning.formats.jsonl import JsonlFormat
 from learning.formats.parquet import ParquetFormat
 from learning.formats.row_errors import invalid_file
+from learning.formats.text import TextFormat
 
 # In the order they are asked: the surest signs first.
 FORMATS: dict[str, Format] = {
@@ -18,6 +22,8 @@ FORMATS: dict[str, Format] = {
     for one in (
         ParquetFormat(),
         JsonlFormat(),
+        ConllFormat(),
+        TextFormat(),
         CsvFormat(),
     )
 }
@@ -39,6 +45,47 @@ def sniff(path: Path, filename: str) -> tuple[Format, str]:
         if reason := one.sniff(path, filename):
             return one, reason
     raise _unrecognised(path, filename)
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """A file that can be read: where it is in UTF-8 or in no encoding at all, its format and why, its encoding."""
+
+    path: Path
+    format: Format
+    reason: str
+    encoding: str | None
+
+
+def recognised(source: Path, filename: str, name: str | None, copy: Path) -> Recognised:
+    """Return how to read a file, in the format of that name if one is given.
+
+    A text in another encoding is written to `copy` as UTF-8. Raises InvalidDataset for a file in no known format or
+    with a byte that its encoding does not have, and UnknownName for the format's name.
+    """
+    chosen = format_named(name) if name else None
+    encoding = encoding_of(source)
+    path, wrong = source, None
+    if encoding not in {None, UTF8, UTF8_BOM}:
+        path, wrong = copy, write_utf8(source, str(encoding), copy)
+    found, reason = (chosen, "the request names it") if chosen else sniff(path, filename)
+    if wrong:
+        raise _wrong_byte(found, wrong, str(encoding), copy, filename)
+    if encoding is None or not isinstance(found, WrittenFormat):
+        return Recognised(path, found, reason, None)
+    return Recognised(path, found, reason + ("" if encoding == UTF8 else f", in {IN_WORDS[encoding]}"), encoding)
+
+
+def _wrong_byte(found: Format, wrong: WrongByte, encoding: str, copy: Path, filename: str) -> InvalidDataset:
+    row = found.row_at(copy, wrong.copy_offset) if isinstance(found, WrittenFormat) else None
+    return bad_byte(
+        "nul_byte" if wrong.is_nul else "encoding",
+        filename,
+        byte=wrong.byte,
+        offset=wrong.offset,
+        row=row,
+        encoding=IN_WORDS[encoding],
+    )
 
 
 def _names() -> str:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
+from learning.errors import InvalidDataset
 from learning.formats.row_errors import invalid_file
+
+RowAt = Callable[[Path, int], int | None]
 
 _CHUNK_BYTES = 1 << 20
 
@@ -37,8 +41,6 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x80\x05", "a Python pickle"),
     (0, b"ARROW1", "an Arrow file"),
     (0, b"PAR1", "a Parquet file"),
-    (0, b"\xff\xfe", "UTF-16 text"),
-    (0, b"\xfe\xff", "UTF-16 text"),
 )
 
 
@@ -54,37 +56,51 @@ def signature(path: Path) -> str | None:
     return next((what for at, magic, what in _SIGNATURES if first.startswith(magic, at)), None)
 
 
-def check_text(path: Path, filename: str, row_at: Callable[[int], int | None]) -> None:
-    """Raise InvalidDataset at the first NUL byte or invalid UTF-8; `row_at` turns an offset into a row."""
+def check_text(path: Path, filename: str, row_at: RowAt) -> None:
+    """Raise InvalidDataset at the first NUL byte or invalid UTF-8; `row_at` finds the row of an offset."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset = 0
     with path.open("rb") as file:
         while True:
             chunk = file.read(_CHUNK_BYTES)
             if (nul := chunk.find(b"\0")) >= 0:
-                raise _bad_byte("nul_byte", path, filename, offset + nul, row_at)
+                raise bad_byte("nul_byte", filename, byte=0, offset=offset + nul, row=row_at(path, offset + nul))
             pending = len(decoder.getstate()[0])
-            try:
-                decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as error:
-                raise _bad_byte("encoding", path, filename, offset - pending + error.start, row_at) from None
+            if pending or not chunk.isascii() or not chunk:
+                try:
+                    decoder.decode(chunk, final=not chunk)
+                except UnicodeDecodeError as error:
+                    raise _not_utf8(path, filename, offset - pending + error.start, row_at) from None
             offset += len(chunk)
             if not chunk:
                 return
 
 
-def _bad_byte(rule: str, path: Path, filename: str, offset: int, row_at: Callable[[int], int | None]) -> Exception:
+def _not_utf8(path: Path, filename: str, offset: int, row_at: RowAt) -> InvalidDataset:
+    if what := signature(path):
+        remedy = "Save the table as UTF-8 text."
+        return invalid_file("encoding", f"Not text: the file begins like {what}.", remedy, file=filename)
     with path.open("rb") as file:
         file.seek(offset)
-        byte = f"0x{file.read(1)[0]:02X}"
-    row = row_at(offset)
+        byte = file.read(1)[0]
+    return bad_byte("encoding", filename, byte=byte, offset=offset, row=row_at(path, offset), encoding="UTF-8")
+
+
+def bad_byte(
+    rule: Literal["encoding", "nul_byte"],
+    filename: str,
+    *,
+    byte: int,
+    offset: int,
+    row: int | None,
+    encoding: str = "",
+) -> InvalidDataset:
+    """Return the exception for a byte that no text of the encoding has; row 0 is the header."""
     where = {None: "", 0: " (in the header)"}.get(row, f" (row {row})")
     if rule == "nul_byte":
         message = f"NUL byte at byte offset {offset}{where}."
-        remedy = "Remove the NUL bytes; a table is plain UTF-8 text."
-    elif what := signature(path):
-        message, remedy = f"Not UTF-8 text: the file begins like {what}.", "Save the table as UTF-8 text."
+        remedy = "Remove the NUL bytes, or save the file as UTF-8: a file of rows is plain text."
     else:
-        message = f"Not valid UTF-8: byte {byte} at byte offset {offset}{where}."
+        message = f"Not valid {encoding}: byte 0x{byte:02X} at byte offset {offset}{where}."
         remedy = "Save the file as UTF-8."
-    return invalid_file(rule, message, remedy, file=filename, row=row or None, value=byte)
+    return invalid_file(rule, message, remedy, file=filename, row=row or None, value=f"0x{byte:02X}")

@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
+from learning.column_type import ColumnType
 from learning.errors import InvalidDataset
 from learning.formats.column_types import Records, Survey, check_declared, typed
 from learning.formats.content import check_text, signature
 from learning.formats.csv_layout import DELIMITERS, Layout, layout_of, sniffed
-from learning.formats.format import MAX_RECORD_BYTES, ReadOptions
+from learning.formats.format import MAX_RECORD_BYTES, Misjudged, ReadOptions
 from learning.formats.row_errors import RowErrors, invalid_file
 
 _HOPELESS = 10_000
@@ -44,17 +45,20 @@ class CsvFormat:
         return f"the first lines all {separated}" if alike else None
 
     def read(self, path: Path, options: ReadOptions, errors: RowErrors) -> Iterator[pa.RecordBatch]:
-        """Yield the typed clean rows: one pass decides the types, a second converts."""
+        """Yield the typed clean rows.
+
+        The first block says what the types probably are, and all cells are counted while they are converted; only when
+        the count says otherwise in the end does the file have to be read again.
+        """
+        check_text(path, options.filename, self.row_at)
         layout = layout_of(path, options.filename)
-        check_text(path, options.filename, lambda offset: _row_at(path, offset, layout))
         check_declared(options.column_types, layout.names)
-        survey = Survey(options.column_types)
-        for records in _Reader(path, layout, options, "inferring types", RowErrors(errors.file)).records():
-            for name, cells in zip(layout.names, records.columns.columns, strict=True):
-                survey.add(name, cells)
-        types = survey.types()
-        for records in _Reader(path, layout, options, "reading", errors).records():
-            yield typed(records, types, errors)
+        reader = _Reader(path, layout, options, "reading", errors)
+        if options.known_types is None:
+            yield from _guessed(reader, Survey(options.column_types), errors)
+        else:
+            for records in reader.records():
+                yield typed(records, options.known_types, errors)
         if not errors.rows_seen:
             raise invalid_file(
                 "no_rows",
@@ -62,6 +66,27 @@ class CsvFormat:
                 "Add at least one row below the header.",
                 file=options.filename,
             )
+
+    def row_at(self, path: Path, offset: int) -> int | None:
+        """Return the record that holds a byte, 0 for the header, None when that cannot be told."""
+        layout, _ = sniffed(path)
+        return _row_at(path, offset, layout) if layout.names else None
+
+
+def _guessed(reader: _Reader, survey: Survey, errors: RowErrors) -> Iterator[pa.RecordBatch]:
+    types: dict[str, ColumnType] = {}
+    right = True
+    for records in reader.records():
+        cells = zip(records.columns.schema.names, records.columns.columns, strict=True)
+        columns = [survey.add(name, column, types.get(name)) for name, column in cells]
+        found = survey.types()
+        right = right and types in ({}, found)
+        types = found
+        if right:
+            names = records.columns.schema.names
+            yield typed(Records(records.rows, pa.record_batch(columns, names=names)), types, errors)
+    if not right:
+        raise Misjudged(types)
 
 
 class _Reader:
@@ -126,6 +151,7 @@ class _Reader:
             'or set on_bad_rows="skip".',
             row=row,
             value=record.text,
+            text=record.text,
         )
         # Each call costs as much as reading a hundred good rows; nobody means a table like this.
         self._hopeless = self._ragged_count >= _HOPELESS and 2 * self._ragged_count > row

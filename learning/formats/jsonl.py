@@ -1,11 +1,12 @@
-"""JSON lines: one flat object a line."""
+"""JSON lines: one object a line, of scalars and lists of strings."""
 
 from __future__ import annotations
 
 import io
 import itertools
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from learning.column_type import ColumnType
 from learning.errors import InvalidDataset
+from learning.formats.cells import is_string_list
 from learning.formats.column_types import Records, Survey, check_declared, check_names, typed
 from learning.formats.content import check_text, head, signature
-from learning.formats.format import MAX_RECORD_BYTES, ReadOptions
+from learning.formats.format import ARROW_TYPES, MAX_RECORD_BYTES, ReadOptions
 from learning.formats.row_errors import RowErrors, invalid_file
 
 _BATCH_ROWS = 8192
@@ -30,7 +33,7 @@ _SKIP = 'or set on_bad_rows="skip".'
 
 
 class JsonlFormat:
-    """One object of strings, numbers, booleans and nulls a line; a missing key is a missing value."""
+    """One object of strings, numbers, booleans, nulls and lists of strings a line; a missing key is a missing value."""
 
     name = "jsonl"
     suffixes = (".jsonl", ".ndjson")
@@ -47,26 +50,44 @@ class JsonlFormat:
 
     def read(self, path: Path, options: ReadOptions, errors: RowErrors) -> Iterator[pa.RecordBatch]:
         """Yield the typed clean rows: one pass finds columns and types, a second converts."""
-        check_text(path, options.filename, lambda offset: _row_at(path, offset))
-        survey, quoted = _survey(path, options)
-        types = survey.types(quoted)
+        check_text(path, options.filename, self.row_at)
+        types = _types(path, options)
         # Wide tables come in short batches, so that a batch's cells are bounded.
-        reader = _Reader(path, options, "reading", errors, max(1, min(_BATCH_ROWS, _BATCH_CELLS // len(types))))
-        for rows, objects in reader.chunks():
-            columns = [pa.array([one.get(name) for one in objects], pa.string()) for name in types]
+        chunk_rows = max(1, min(_BATCH_ROWS, _BATCH_CELLS // len(types)))
+        for chunk in _Reader(path, options, "reading", errors, chunk_rows=chunk_rows, types=types).chunks():
+            columns = [
+                pa.array([one.get(name) for one in chunk.objects], ARROW_TYPES[_carried(kind)])
+                for name, kind in types.items()
+            ]
             batch = pa.record_batch(columns, names=list(types))
-            yield typed(Records(np.array(rows, dtype=np.int64), batch), types, errors)
+            rows = np.array(chunk.rows, dtype=np.int64)
+            yield typed(Records(rows, batch, np.isin(rows, chunk.bad)), types, errors)
+
+    def row_at(self, path: Path, offset: int) -> int | None:
+        """Return the row that holds a byte."""
+        row = 0
+        with path.open("rb") as file:
+            while file.tell() <= offset:
+                line = file.readline(MAX_RECORD_BYTES + 1)
+                if len(line) > MAX_RECORD_BYTES:
+                    return None
+                row += bool(line.strip())
+        return row
 
 
-def _survey(path: Path, options: ReadOptions) -> tuple[Survey, frozenset[str]]:
-    """Return what the columns hold and which of them hold nothing but JSON strings."""
+def _carried(kind: ColumnType) -> ColumnType:
+    return "strings" if kind == "strings" else "string"
+
+
+def _types(path: Path, options: ReadOptions) -> dict[str, ColumnType]:
+    """Return every column's type, decided over all rows."""
     survey = Survey(options.column_types)
     errors = RowErrors(options.filename)
-    reader = _Reader(path, options, "inferring types", errors, _BATCH_ROWS)
+    reader = _Reader(path, options, "inferring types", errors)
     filled = 0
-    for _, objects in reader.chunks():
-        cells: defaultdict[str, list[str | None]] = defaultdict(list)
-        for name, cell in itertools.chain.from_iterable(one.items() for one in objects):
+    for chunk in reader.chunks():
+        cells: defaultdict[str, list[Any]] = defaultdict(list)
+        for name, cell in itertools.chain.from_iterable(one.items() for one in chunk.objects):
             cells[name].append(cell)
         check_names(list(dict.fromkeys([*survey.names, *cells])), options.filename)
         for name, values in cells.items():
@@ -83,7 +104,12 @@ def _survey(path: Path, options: ReadOptions) -> tuple[Survey, frozenset[str]]:
             "Use the same keys in every row; put varying ones into two columns, key and value.",
             file=options.filename,
         )
-    return survey, frozenset(survey.names) - reader.bare
+    types = survey.types(frozenset(survey.names) - reader.bare)
+    for name, lists in reader.lists.items():
+        # As with numbers: three in four say what the column is.
+        if name not in options.column_types and lists >= 3 * survey.present(name):
+            types[name] = "strings"
+    return types
 
 
 def _nothing(filename: str, errors: RowErrors) -> InvalidDataset:
@@ -92,33 +118,54 @@ def _nothing(filename: str, errors: RowErrors) -> InvalidDataset:
     return invalid_file("no_rows", "The file has no rows.", "Add at least one object.", file=filename)
 
 
-class _Reader:
-    """One pass over the objects of a file, every scalar as text."""
+@dataclass(slots=True)
+class _Chunk:
+    """Some objects with their rows' numbers, and which of these rows have a mistake."""
 
-    def __init__(self, path: Path, options: ReadOptions, phase: str, errors: RowErrors, chunk_rows: int) -> None:
+    rows: list[int] = field(default_factory=list)
+    objects: list[dict[str, Any]] = field(default_factory=list)
+    bad: list[int] = field(default_factory=list)
+
+
+class _Reader:
+    """One pass over the objects of a file: scalars as text, and lists of strings where a column has them.
+
+    Without types this pass is to find them: no list is wrong yet, and none is handed on.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        options: ReadOptions,
+        phase: str,
+        errors: RowErrors,
+        *,
+        chunk_rows: int = _BATCH_ROWS,
+        types: Mapping[str, ColumnType] | None = None,
+    ) -> None:
         self._path = path
         self._options = options
         self._phase = phase
         self._errors = errors
         self._chunk_rows = chunk_rows
+        self._types = types
         self.bare: set[str] = set()  # columns with a value that is no string
+        self.lists: Counter[str] = Counter()  # by column, the lists of strings
 
-    def chunks(self) -> Iterator[tuple[list[int], list[dict[str, str | None]]]]:
-        """Yield row numbers with objects that are flat; the others are recorded as errors."""
+    def chunks(self) -> Iterator[_Chunk]:
+        """Yield the objects; what is no object is recorded as an error."""
         size = max(1, self._path.stat().st_size)
         with self._path.open("rb") as file:
             for lines in _chunks(_lines(file, self._options.filename), self._chunk_rows):
-                rows, objects = [], []
+                chunk = _Chunk()
                 for row, line in lines:
                     self._errors.rows_seen = row
-                    if (flat := self._flat(row, line)) is not None:
-                        rows.append(row)
-                        objects.append(flat)
-                if rows:
-                    yield rows, objects
+                    self._take(chunk, row, line)
+                if chunk.rows:
+                    yield chunk
                 self._options.report(self._phase, file.tell() / size)
 
-    def _flat(self, row: int, line: bytes) -> dict[str, str | None] | None:
+    def _take(self, chunk: _Chunk, row: int, line: bytes) -> None:
         value = _decoded(line)
         if not isinstance(value, dict):
             what = "not valid JSON" if value is _INVALID else "not a JSON object"
@@ -128,29 +175,50 @@ class _Reader:
                 f"Write one complete JSON object a line, {_SKIP}",
                 row=row,
                 value=line.decode(),
+                text=line.decode(),
             )
-            return None
-        nested = [name for name, cell in value.items() if isinstance(cell, (list, dict))]
-        for name in nested:
-            self._errors.add(
-                "nested_value",
-                f'Row {row}, column "{name}": lists and objects are not supported in a table.',
-                f"Give a string, a number, true, false or null, {_SKIP}",
-                row=row,
-                column=name,
-                value=orjson.dumps(value[name]).decode(),
-            )
-        if nested:
-            return None
-        return {name: self._text(name, cell) for name, cell in value.items()}
+            return
+        before = self._errors.count
+        chunk.rows.append(row)
+        chunk.objects.append({name: self._cell(name, cell, row, line) for name, cell in value.items()})
+        if self._errors.count > before:
+            chunk.bad.append(row)
 
-    def _text(self, name: str, cell: str | float | bool | None) -> str | None:
-        if cell is None or isinstance(cell, str):
+    def _cell(self, name: str, cell: Any, row: int, line: bytes) -> Any:
+        if cell is None:
+            return None
+        if self._types is None and isinstance(cell, (list, dict)):
+            self.lists[name] += is_string_list(cell)
+            return None
+        if self._types and self._types[name] == "strings":
+            return cell if is_string_list(cell) else self._refuse(_NO_STRINGS, name, cell, row, line)
+        if isinstance(cell, (list, dict)):
+            return self._refuse(_NESTED, name, cell, row, line)
+        if isinstance(cell, str):
             return cell
         self.bare.add(name)
         return str(cell).lower() if isinstance(cell, bool) else repr(cell)
 
+    def _refuse(self, reason: tuple[str, str, str], name: str, cell: Any, row: int, line: bytes) -> None:
+        rule, what, remedy = reason
+        self._errors.add(
+            rule,
+            f'Row {row}, column "{name}": {what}.',
+            f"{remedy}, {_SKIP}",
+            row=row,
+            column=name,
+            value=cell if isinstance(cell, str) else orjson.dumps(cell).decode(),
+            text=line.decode(),
+        )
 
+
+# The rule, what is wrong and what to do about it.
+_NESTED = (
+    "nested_value",
+    "lists and objects are not supported in a table",
+    "Give a string, a number, true, false or null",
+)
+_NO_STRINGS = ("wrong_type", "this is not a list of strings", "Give a list of strings or null")
 _INVALID = object()
 
 
@@ -192,15 +260,3 @@ def _chunks(lines: Iterator[tuple[int, bytes]], rows: int) -> Iterator[list[tupl
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-def _row_at(path: Path, offset: int) -> int | None:
-    """Return the row that holds a byte."""
-    row = 0
-    with path.open("rb") as file:
-        while file.tell() <= offset:
-            line = file.readline(MAX_RECORD_BYTES + 1)
-            if len(line) > MAX_RECORD_BYTES:
-                return None
-            row += bool(line.strip())
-    return row

@@ -13,6 +13,7 @@ import pyarrow.types as kinds
 
 from learning.column_type import ColumnType
 from learning.errors import InvalidDataset, RowError
+from learning.formats.cells import texts
 from learning.formats.column_types import Records, check_declared, check_names, report_bad_cells, typed
 from learning.formats.content import head
 from learning.formats.format import ARROW_TYPES, ReadOptions
@@ -33,10 +34,12 @@ _KINDS: tuple[tuple[Any, ColumnType], ...] = (
     (kinds.is_string_view, "string"),
     (kinds.is_null, "string"),
 )
+_LISTS = (kinds.is_list, kinds.is_large_list, kinds.is_fixed_size_list, kinds.is_list_view, kinds.is_large_list_view)
+_STRINGS = (kinds.is_string, kinds.is_large_string, kinds.is_string_view)
 
 
 class ParquetFormat:
-    """A Parquet file whose columns are numbers, booleans, dates, times and strings."""
+    """A Parquet file whose columns are numbers, booleans, dates, times, strings and lists of strings."""
 
     name = "parquet"
     suffixes = (".parquet", ".pq")
@@ -71,12 +74,14 @@ def _batches(file: Any, options: ReadOptions, errors: RowErrors) -> Iterator[pa.
     for batch in file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
         records = _records(batch, types, errors)
         # A column declared otherwise goes by way of text; the others pass through `typed`.
-        texts = [
-            column.cast(pa.string()) if wanted[name] != types[name] else column
+        cells = [
+            texts(column) if wanted[name] != types[name] else column
             for name, column in zip(types, records.columns.columns, strict=True)
         ]
-        yield typed(Records(records.rows, pa.record_batch(texts, names=list(types))), wanted, errors)
+        yield typed(Records(records.rows, pa.record_batch(cells, names=list(types)), records.bad), wanted, errors)
         options.report("reading", errors.rows_seen / total)
+    if errors.rows_seen != total:
+        raise _damaged(options.filename, f"its footer says {total} rows, but it has {errors.rows_seen}")
 
 
 def _types(schema: pa.Schema, options: ReadOptions) -> dict[str, ColumnType]:
@@ -88,7 +93,7 @@ def _types(schema: pa.Schema, options: ReadOptions) -> dict[str, ColumnType]:
         RowError(
             "unsupported_type",
             f'Column "{field.name}" has the unsupported type {str(field.type)[:80]}.',
-            "Convert it to strings, numbers, booleans, dates or timestamps, or remove it.",
+            "Convert it to strings, lists of strings, numbers, booleans, dates or timestamps, or remove it.",
             options.filename,
             None,
             field.name,
@@ -98,7 +103,13 @@ def _types(schema: pa.Schema, options: ReadOptions) -> dict[str, ColumnType]:
         if found[field.name] is None
     ]
     if refused:
-        raise InvalidDataset(refused[0].message, refused[:100], error_count=len(refused), hint=refused[0].remedy)
+        raise InvalidDataset(
+            refused[0].message,
+            refused[:100],
+            error_count=len(refused),
+            errors_by_rule={refused[0].rule: len(refused)},
+            hint=refused[0].remedy,
+        )
     return {name: kind for name, kind in found.items() if kind is not None}
 
 
@@ -107,11 +118,13 @@ def _kind(field: pa.Field) -> ColumnType | None:
         return None
     # A dictionary is only a way to store its values.
     plain = field.type.value_type if kinds.is_dictionary(field.type) else field.type
+    if any(test(plain) for test in _LISTS):
+        return "strings" if any(test(plain.value_type) for test in _STRINGS) else None
     return next((kind for test, kind in _KINDS if test(plain)), None)
 
 
 def _records(batch: pa.RecordBatch, types: dict[str, ColumnType], errors: RowErrors) -> Records:
-    """Return a batch with every column in its own type of ours, without the rows that have no such value."""
+    """Return a batch with every column in its own type of ours, null and marked as bad where a value has none."""
     rows = np.arange(errors.rows_seen + 1, errors.rows_seen + batch.num_rows + 1)
     errors.rows_seen += batch.num_rows
     keep = np.ones(batch.num_rows, dtype=bool)
@@ -122,8 +135,8 @@ def _records(batch: pa.RecordBatch, types: dict[str, ColumnType], errors: RowErr
         mask = bad.to_numpy(zero_copy_only=False)
         if mask.any():
             keep &= ~mask
-            report_bad_cells(errors, name, kind, rows[mask], batch.column(name).filter(bad).cast(pa.string()))
-    return Records(rows[keep], pa.record_batch(columns, names=list(types)).filter(pa.array(keep)))
+            report_bad_cells(errors, name, kind, rows[mask], batch.column(name).filter(bad))
+    return Records(rows, pa.record_batch(columns, names=list(types)), ~keep)
 
 
 def _own(cells: pa.Array, kind: ColumnType) -> tuple[pa.Array, pa.Array]:
@@ -142,6 +155,8 @@ def _own(cells: pa.Array, kind: ColumnType) -> tuple[pa.Array, pa.Array]:
 
 def _converted(cells: pa.Array, kind: ColumnType) -> pa.Array:
     target = ARROW_TYPES[kind]
+    if kind == "strings":
+        return _whole_lists(cells.cast(target))
     if kind == "number":
         values = cells.cast(target)
         return pc.if_else(pc.is_finite(values), values, pa.scalar(None, target))
@@ -150,6 +165,15 @@ def _converted(cells: pa.Array, kind: ColumnType) -> pa.Array:
         cells = pc.if_else(fits, cells, pa.scalar(None, pa.uint64()))
     # Nanoseconds beyond the microsecond are dropped.
     return cells.cast(target, safe=kind != "timestamp")
+
+
+def _whole_lists(lists: pa.Array) -> pa.Array:
+    """Return lists with null in place of each that has a null in it."""
+    holes = pc.list_parent_indices(lists).filter(pc.list_flatten(lists).is_null()) if len(lists) else None
+    if holes is None or not len(holes):
+        return lists
+    whole = ~np.isin(np.arange(len(lists)), holes.to_numpy())
+    return pc.if_else(pa.array(whole), lists, pa.scalar(None, lists.type))
 
 
 def _damaged(filename: str, what: str) -> InvalidDataset:

@@ -6,8 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
 
 from learning.errors import InvalidDataset, RowError
+from learning.formats.quarantine import Quarantine
 
 KEPT = 100
 _VALUE_LENGTH = 80
@@ -16,11 +20,13 @@ _VALUE_LENGTH = 80
 class RowErrors:
     """Collects the row errors of one file while it is read.
 
-    `rows_seen` is the number of records read so far, right and wrong ones.
+    `rows_seen` is the number of records read so far, right and wrong ones. With a quarantine every error and what
+    stands in its row go there too.
     """
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, quarantine: Quarantine | None = None) -> None:
         self.file = file
+        self._quarantine = quarantine
         self.rows_seen = 0
         self.by_rule: Counter[str] = Counter()
         self._by_place: Counter[tuple[str, str | None]] = Counter()
@@ -41,13 +47,36 @@ class RowErrors:
         row: int,
         column: str | None = None,
         value: str | None = None,
+        text: str | None = None,
     ) -> None:
-        """Record one error."""
+        """Record one error; `text` is the whole row as it is written."""
         error = RowError(rule, message, remedy, self.file, row, column, shortened(value))
         self.add_all(rule, column, 1, [error])
+        if self._quarantine and text is not None:
+            self._quarantine.keep(row, text=text)
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every error is wanted as an example."""
+        return self._quarantine is not None
+
+    def set_aside(self, rows: Iterable[Any], columns: pa.RecordBatch) -> None:
+        """Keep what stands in bad rows, if anybody wants it."""
+        if self._quarantine:
+            for row, values in zip(rows, columns.to_pylist(), strict=True):
+                self._quarantine.keep(int(row), values=values)
+
+    def settle(self, row: float) -> None:
+        """Say that no more errors will be found in the rows up to this one."""
+        if self._quarantine:
+            self._quarantine.settle(row)
 
     def add_all(self, rule: str, column: str | None, count: int, examples: Iterable[RowError]) -> None:
-        """Record `count` errors of one rule in one column, of which `examples` are the first."""
+        """Record `count` errors of one rule in one column; `examples` are the first, or all when all are kept."""
+        examples = list(examples)
+        if self._quarantine:
+            for error in examples:
+                self._quarantine.note(error)
         self.by_rule[rule] += count
         self._by_place[rule, column] += count
         # A reader may run ahead of the checks on values, so a later call can bring an earlier row.
@@ -65,7 +94,9 @@ class RowErrors:
         first = self.first()
         others = self.count - 1
         more = f" {others} more error{'s' if others > 1 else ''} in the file." if others else ""
-        return InvalidDataset(opening + first[0].message + more, first, error_count=self.count, hint=first[0].remedy)
+        message = opening + first[0].message + more
+        by_rule = dict(self.by_rule)
+        return InvalidDataset(message, first, error_count=self.count, errors_by_rule=by_rule, hint=first[0].remedy)
 
     def _share(self, error: RowError) -> str:
         return f"{self._by_place[error.rule, error.column]} of {self.rows_seen} rows."
@@ -96,4 +127,4 @@ def invalid_file(
 ) -> InvalidDataset:
     """Return the exception for a file that cannot be read at all, for one reason."""
     error = RowError(rule, message, remedy, file, row, column, shortened(value))
-    return InvalidDataset(message, [error], error_count=1, hint=remedy)
+    return InvalidDataset(message, [error], error_count=1, errors_by_rule={rule: 1}, hint=remedy)

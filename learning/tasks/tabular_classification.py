@@ -64,6 +64,12 @@ class TabularClassification:
         """Collect the classes; InvalidData for fewer than two, or for a column that is no label."""
         target = _only_target(columns)
         require_column(table, target, "columns.target")
+        if pa.types.is_nested(table.schema.field(target).type):
+            raise InvalidData(
+                f'Column "{target}" holds lists, which are no labels.',
+                hint="Choose a target of strings, numbers or booleans.",
+                param="columns.target",
+            )
         counts = {item["values"]: item["counts"] for item in _labels(table, target).value_counts().to_pylist()}
         counts.pop(None, None)
         _check_classes(target, counts)

@@ -7,7 +7,7 @@ import pytest
 
 from learning.errors import InvalidDataset
 from learning.formats import FORMATS
-from learning.formats.format import ReadOptions
+from learning.formats.format import Misjudged, ReadOptions
 from learning.formats.row_errors import RowErrors
 
 
@@ -18,8 +18,13 @@ def written(tmp_path: Path, content: bytes | str, filename: str = "table.csv") -
 
 
 def read(path: Path, format: str = "csv", **column_types):
-    errors = RowErrors(path.name)
-    batches = list(FORMATS[format].read(path, ReadOptions(path.name, column_types), errors))
+    options, errors = ReadOptions(path.name, column_types), RowErrors(path.name)
+    try:
+        batches = list(FORMATS[format].read(path, options, errors))
+    except Misjudged as misjudged:
+        errors = RowErrors(path.name)
+        again = ReadOptions(path.name, column_types, known_types=misjudged.types)
+        batches = list(FORMATS[format].read(path, again, errors))
     assert all(batch.schema == batches[0].schema for batch in batches)
     return pa.Table.from_batches(batches) if batches else None, errors
 

@@ -65,7 +65,7 @@ def test_datasets(running: httpx.Client) -> None:
     assert running.get(path + "/content").content == b"a,b\n1,x\n2,y\n3,z\n"
     part = running.get(path + "/content", headers={"Range": "bytes=4-6"})
     assert (part.status_code, part.content) == (206, b"1,x")
-    assert running.get(path + "/errors").json() == {"error_count": 0, "errors": []}
+    assert running.get(path + "/errors").json() == {"error_count": 0, "errors_by_rule": {}, "errors": []}
     found = running.get("/datasets", params={"name": "small", "status": "ready"}).json()["data"]
     assert [dataset["id"] for dataset in found] == [made["id"]]
     for status in ("processing", "invalid"):

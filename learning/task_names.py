@@ -1,0 +1,13 @@
+"""The names of this release's tasks, where whoever only suggests a task can look without importing torch.
+
+A line a task, in the order of `learning.tasks.TASKS`; a test compares the two.
+"""
+
+from __future__ import annotations
+
+TASK_NAMES: tuple[str, ...] = (
+    "masked-features",
+    "contrastive-features",
+    "tabular-classification",
+    "tabular-regression",
+)

@@ -1,0 +1,147 @@
+"""A file with five planted mistakes of each kind: all are reported with row, column and value, and no clean row is."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from learning.ingestion import IngestOptions, ingest, quarantine_path
+
+ROWS = 4_000
+EACH = 5
+# What is planted: the rule, the column and the value that must be reported.
+Planted = tuple[str, str | None, str]
+TYPES = {"n": "integer", "x": "number", "ok": "boolean", "day": "timestamp", "s": "string"}
+Write = Callable[[Path, list[dict[str, Any]], dict[int, tuple[str, Any]]], dict[int, Planted]]
+
+
+def clean(row: int) -> dict[str, Any]:
+    """Return a clean row."""
+    day = f"2024-{row % 12 + 1:02d}-{row % 28 + 1:02d}"
+    return {"n": row, "x": row / 8, "ok": row % 2 == 0, "day": day, "s": f"row {row}\nand more, {row}"}
+
+
+WRONG_CELLS = {"n": "1.5", "x": "1,5", "ok": "yes", "day": "2024-02-30"}
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]], mistakes: dict[int, tuple[str, Any]]) -> dict[int, Planted]:
+    """Write the rows, with cells of the wrong type and with fields too many or too few."""
+    planted: dict[int, Planted] = {}
+    lines = [",".join(TYPES)]
+    for number, row in enumerate(rows, start=1):
+        cells = {name: f'"{value}"' if isinstance(value, str) else str(value).lower() for name, value in row.items()}
+        kind, value = mistakes.get(number, ("", None))
+        if kind in WRONG_CELLS:
+            cells[kind] = f'"{value}"'
+            planted[number] = ("wrong_type", kind, value)
+        line = ",".join(cells.values())
+        if kind in {"short", "long"}:
+            line = f"{number},0.5" if kind == "short" else f"{number},0.5,true,2024-01-01,x,more"
+            planted[number] = ("ragged_row", None, line)
+        lines.append(line)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
+    return planted
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]], mistakes: dict[int, tuple[str, Any]]) -> dict[int, Planted]:
+    """Write the rows, with cells of the wrong type, lists where none belong, and lines that are no objects."""
+    planted: dict[int, Planted] = {}
+    lines = []
+    for number, row in enumerate(rows, start=1):
+        kind, value = mistakes.get(number, ("", None))
+        line = json.dumps(row | {kind: value} if kind in WRONG_CELLS else row)
+        if kind in WRONG_CELLS:
+            planted[number] = ("wrong_type", kind, value)
+        elif kind == "short":
+            line = json.dumps(row | {"s": ["a", 1]})
+            planted[number] = ("nested_value", "s", '["a",1]')
+        elif kind == "long":
+            line = f'{{"n": {number}, '.rstrip()
+            planted[number] = ("invalid_json", None, line)
+        lines.append(line + "\n" * (1 + number % 3))
+    path.write_text("".join(lines), encoding="utf-8", newline="")
+    return planted
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]], mistakes: dict[int, tuple[str, Any]]) -> dict[int, Planted]:
+    """Write the rows as strings that do not parse, and numbers beyond what is a number here."""
+    planted: dict[int, Planted] = {}
+    cells = [{name: str(value) for name, value in row.items()} | {"u": number} for number, row in enumerate(rows)]
+    for number, (kind, value) in mistakes.items():
+        if kind in WRONG_CELLS:
+            cells[number - 1][kind] = value
+            planted[number] = ("wrong_type", kind, value)
+        else:
+            cells[number - 1]["u"] = 2**63 + number
+            planted[number] = ("wrong_type", "u", str(2**63 + number))
+    schema = pa.schema([*((name, pa.string()) for name in TYPES), ("u", pa.uint64())])
+    pq.write_table(pa.Table.from_pylist(cells, schema), path, row_group_size=500)
+    return planted
+
+
+def write_conll(path: Path, rows: list[dict[str, Any]], mistakes: dict[int, tuple[str, Any]]) -> dict[int, Planted]:
+    """Write a sentence a row, with lines of too few or too many fields."""
+    planted: dict[int, Planted] = {}
+    sentences = []
+    for number in range(1, len(rows) + 1):
+        lines = [f"token{number}\tX\tB-A", "#\tY\tI-A", "end\tZ\tO"]
+        if number in mistakes:
+            lines[number % 3] = mistakes[number][1] or ("alone" if number % 2 else "a\tb\tc\td")
+            planted[number] = ("wrong_fields", None, lines[number % 3])
+        sentences.append("\n".join(lines))
+    path.write_text("# from a test\n" + "\n\n".join(sentences) + "\n", encoding="utf-8")
+    return planted
+
+
+@pytest.mark.parametrize(
+    ("filename", "write"),
+    [("t.csv", write_csv), ("t.jsonl", write_jsonl), ("t.parquet", write_parquet), ("t.conll", write_conll)],
+)
+def test_every_planted_mistake_is_found_and_nothing_else(tmp_path: Path, filename: str, write: Write) -> None:
+    random.seed(filename)
+    kinds = [kind for kind in (*WRONG_CELLS, "short", "long") for _ in range(EACH)]
+    places = random.sample(range(1, ROWS + 1), len(kinds))
+    mistakes = {row: (kind, WRONG_CELLS.get(kind)) for row, kind in zip(places, kinds, strict=True)}
+    source, destination = tmp_path / filename, tmp_path / "data.arrow"
+    planted = write(source, [clean(row) for row in range(1, ROWS + 1)], mistakes)
+    assert len(planted) == len(kinds)
+    types = {} if filename.endswith("conll") else TYPES
+    options = IngestOptions(column_types=types, on_bad_rows="quarantine")  # type: ignore[arg-type]
+    description = ingest(source, filename, destination, options)
+    found = {error.row: (error.rule, error.column, error.value) for error in description.validation.errors}
+    assert found == planted
+    assert list(found) == sorted(planted)
+    assert description.validation.error_count == len(planted)
+    assert description.validation.errors_by_rule == Counter(rule for rule, _, _ in planted.values())
+    aside = [json.loads(line) for line in quarantine_path(destination).read_text(encoding="utf-8").splitlines()]
+    assert [entry["row"] for entry in aside] == sorted(planted)
+    assert {entry["row"]: (len(entry["errors"]), entry["errors"][0]["rule"]) for entry in aside} == {
+        row: (1, rule) for row, (rule, _, _) in planted.items()
+    }
+    with pa.memory_map(str(destination)) as mapped:
+        table = pa.ipc.open_file(mapped).read_all()
+    kept = [row for row in range(1, ROWS + 1) if row not in planted]
+    numbers = table["n"] if types else [int(tokens[0].removeprefix("token")) for tokens in table["tokens"].to_pylist()]
+    assert (numbers.to_pylist() if types else numbers) == kept
+
+
+def test_every_mistake_of_one_row_is_reported(tmp_path: Path) -> None:
+    source = tmp_path / "t.csv"
+    lines = ["a,b,c", *(f"{n},{n / 2},{n}" for n in range(1, 41))]
+    lines[7] = "x,y,z"
+    source.write_text("\n".join(lines))
+    description = ingest(source, "t.csv", tmp_path / "t.arrow", IngestOptions(on_bad_rows="quarantine"))
+    errors = description.validation.errors
+    assert [(error.row, error.column, error.value) for error in errors] == [(7, "a", "x"), (7, "b", "y"), (7, "c", "z")]
+    (aside,) = quarantine_path(tmp_path / "t.arrow").read_text().splitlines()
+    entry = json.loads(aside)
+    assert entry["values"] == {"a": "x", "b": "y", "c": "z"}
+    assert [error["column"] for error in entry["errors"]] == ["a", "b", "c"]

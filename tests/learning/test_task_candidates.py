@@ -1,0 +1,180 @@
+"""What a dataset's columns suggest, how labels are balanced, and what is warned of."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learning import ingestion
+from learning.ingestion import DatasetDescription, IngestOptions, ingest
+from learning.statistics import Lengths
+from learning.task_candidates import task_candidates
+from learning.task_names import TASK_NAMES
+
+TEXT_TASKS = ("masked-tokens", "text-classification", "token-classification", "text-generation", "translation")
+
+
+def described(tmp_path: Path, rows: list[dict[str, Any]], filename: str = "t.jsonl") -> DatasetDescription:
+    """Ingest rows and return what is known of them."""
+    source = tmp_path / filename
+    with source.open("w", encoding="utf-8", newline="") as file:
+        if filename.endswith(".csv"):
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    return ingest(source, filename, tmp_path / "t.arrow", IngestOptions())
+
+
+@pytest.fixture
+def every_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release with every task that can be suggested."""
+    known = {*TASK_NAMES, *TEXT_TASKS}
+    monkeypatch.setattr(ingestion, "task_candidates", lambda facts: task_candidates(facts, known))
+
+
+def suggested(description: DatasetDescription) -> list[tuple[str, str | None, list[str] | None]]:
+    return [(one.task, one.target, one.inputs) for one in description.task_candidates]
+
+
+def codes(description: DatasetDescription) -> list[tuple[str, str | None]]:
+    return [(one.code, one.column) for one in description.warnings]
+
+
+def test_the_names_are_those_of_the_tasks():
+    from learning.tasks import TASKS
+
+    assert tuple(TASKS) == TASK_NAMES
+
+
+def test_only_this_release_s_tasks_are_suggested(tmp_path):
+    rows = [{"text": f"A sentence, number {n}.", "label": "ab"[n % 2]} for n in range(40)]
+    assert {one.task for one in described(tmp_path, rows).task_candidates} <= set(TASK_NAMES)
+
+
+@pytest.mark.usefixtures("every_task")
+def test_tasks_for_text(tmp_path):
+    sentences = [{"text": f"A sentence, number {n}.", "label": "ab"[n % 2]} for n in range(40)]
+    assert suggested(described(tmp_path, sentences))[0] == ("text-classification", "label", ["text"])
+    chinese = [{"text": "零一二三四五六七八九"[n % 10 :] + f"第{n}句", "label": n % 3} for n in range(40)]
+    assert suggested(described(tmp_path, chinese))[0] == ("text-classification", "label", ["text"])
+    pairs = [{"source": f"Sentence number {n}", "target": f"第{n}个句子"} for n in range(40)]
+    assert suggested(described(tmp_path, pairs)) == [("translation", "target", ["source"])]
+    alone = [{"story": f"Once upon a time, {n}."} for n in range(40)]
+    assert suggested(described(tmp_path, alone)) == [
+        ("text-generation", None, ["story"]),
+        ("masked-tokens", None, ["story"]),
+    ]
+
+
+@pytest.mark.usefixtures("every_task")
+def test_lists_of_equal_lengths_are_tokens_and_tags(tmp_path):
+    rows = [{"words": [f"w{n}", "and", "so"][: n % 3 + 1], "tags": ["B-X", "I-X", "O"][: n % 3 + 1]} for n in range(30)]
+    description = described(tmp_path, rows)
+    (found,) = description.task_candidates
+    assert (found.task, found.target, found.inputs) == ("token-classification", "tags", ["words"])
+    assert found.balance is not None
+    assert [(one.value, one.count) for one in found.balance.counts] == [("B-X", 30), ("I-X", 20), ("O", 10)]
+    assert suggested(described(tmp_path, [*rows, {"words": ["a"], "tags": []}])) == []
+
+
+def test_the_balance_of_labels(tmp_path):
+    labels = ["yes"] * 60 + ["no"] * 38 + ["maybe", "never"]
+    rows = [{"x": n * 7 % 11 / 2, "label": label} for n, label in enumerate(labels)]
+    description = described(tmp_path, rows)
+    balance = description.task_candidates[0].balance
+    assert balance is not None
+    assert (balance.classes, balance.majority_share) == (4, 0.6)
+    assert [(one.value, one.count) for one in balance.counts] == [("yes", 60), ("no", 38), ("maybe", 1), ("never", 1)]
+    assert (balance.once, balance.once_first) == (2, ["maybe", "never"])
+    (warning,) = [one for one in description.warnings if one.code == "labels_once"]
+    assert warning.message.startswith('Column "label": 2 labels occur only once')
+
+
+def test_columns_that_give_the_target_away_are_named(tmp_path):
+    random.seed(1)
+    rows = [
+        {
+            "noise": random.randrange(5),
+            "outcome": "ABC"[n % 3],
+            "nearly": "XYZ"[n % 3] if n % 100 else "X",
+            "label": ["low", "middle", "high"][n % 3],
+        }
+        for n in range(300)
+    ]
+    leaks = [one for one in described(tmp_path, rows).warnings if one.code == "leaking_column"]
+    assert {one.column for one in leaks if '"label". If' in one.message} == {"outcome", "nearly"}
+    assert 'columns.ignore=["outcome"]' in leaks[0].message
+    prices = [{"euros": n * 1.5 % 97, "cents": n * 1.5 % 97 * 100, "other": random.random()} for n in range(300)]
+    found = codes(described(tmp_path, prices))
+    assert ("leaking_column", "cents") in found
+    assert ("leaking_column", "other") not in found
+
+
+def test_ids_are_warned_of_and_quantities_are_not(tmp_path):
+    random.seed(2)
+    rows = [
+        {"id": n, "key": f"k{n * 7}", "name": f"person number {n}", "amount": n * n * 31, "y": random.choice("ab")}
+        for n in range(1, 60)
+    ]
+    found = [one for one in codes(described(tmp_path, rows)) if one[0] == "id_column"]
+    assert found == [("id_column", "id"), ("id_column", "key")]
+
+
+def test_rows_that_repeat_are_counted_and_named(tmp_path):
+    rows = [{"a": n % 40, "b": f"{n % 40}", "c": [str(n % 40)]} for n in range(50)]
+    description = described(tmp_path, rows)
+    assert description.duplicates.count == 10
+    assert description.duplicates.rows == list(range(41, 51))
+    assert ("duplicate_rows", None) in codes(description)
+    assert described(tmp_path, rows[:40]).duplicates.count == 0
+
+
+def test_rows_that_repeat_are_found_in_several_passes(tmp_path, monkeypatch):
+    monkeypatch.setattr("learning.row_hashes.HELD", 16)
+    monkeypatch.setattr("learning.row_hashes._BATCH_ROWS", 8)
+    rows = [{"a": n % 90, "b": f"{n % 90}"} for n in range(100)]
+    description = described(tmp_path, rows)
+    assert (description.duplicates.count, description.duplicates.rows) == (10, list(range(91, 101)))
+    # Nearly all rows the same: one pass has nearly all hashes.
+    description = described(tmp_path, [{"a": n % 90 if n < 50 else 7} for n in range(400)])
+    assert (description.duplicates.count, description.duplicates.rows) == (350, list(range(51, 61)))
+
+
+def test_tags_that_are_no_iob2_are_named(tmp_path):
+    good = [{"tokens": ["a", "b", "c"], "tags": ["B-X", "I-X", "O"]} for _ in range(20)]
+    assert "invalid_tags" not in dict(codes(described(tmp_path, good)))
+    bad = [*good, {"tokens": ["a", "b"], "tags": ["O", "I-X"]}, {"tokens": ["a"], "tags": ["I-Y"]}]
+    bad += [{"tokens": ["a", "b"], "tags": ["B-X", "I-Y"]}, {"tokens": ["a"], "tags": ["Z"]}]
+    (warning,) = [one for one in described(tmp_path, bad).warnings if one.code == "invalid_tags"]
+    assert warning.column == "tags"
+    assert warning.message.startswith('Row 21, column "tags", position 2: "I-X" follows "O", which is not valid IOB2')
+    assert warning.message.endswith("3 more in the file.")
+
+
+def test_lengths_are_exact(tmp_path):
+    rows = [{"s": "é" * n, "l": ["x"] * (n % 5)} for n in range(1, 101)]
+    columns = {column.name: column for column in described(tmp_path, rows).columns}
+    assert columns["s"].lengths == Lengths(min=1, mean=50.5, p50=50, p95=95, max=100)
+    assert columns["l"].lengths == Lengths(min=0, mean=2.0, p50=2, p95=4, max=4)
+    assert (columns["l"].unique, columns["l"].top[0].count) == (1, 200)
+
+
+def test_very_many_different_values_are_estimated(tmp_path):
+    count = 150_000
+    source = tmp_path / "t.csv"
+    common = "".join(f"{n},{n / 7!r},{'often' if n % 3 == 0 else f'name {n}'}\n" for n in range(count))
+    source.write_text("i,x,s\n" + common)
+    columns = ingest(source, "t.csv", tmp_path / "t.arrow", IngestOptions()).columns
+    assert [column.unique_estimated for column in columns] == [True, True, True]
+    assert columns[0].unique == pytest.approx(count, rel=0.04)
+    assert columns[1].unique == pytest.approx(count, rel=0.04)
+    assert columns[2].unique == pytest.approx(count * 2 / 3 + 1, rel=0.04)
+    assert (columns[2].top[0].value, columns[2].top[0].count) == ("often", count // 3)
+    assert (columns[0].min, columns[0].max, columns[0].mean) == (0, count - 1, (count - 1) / 2)
