@@ -18,7 +18,7 @@ from store import idempotency, uploads
 from store.artifacts import Artifact
 from store.keys import Principal
 from store.records import UploadRecord
-from store.uploads import MOST_PARTS, NewUpload
+from store.uploads import MOST_PARTS, NewUpload, Quota
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 
@@ -94,8 +94,11 @@ def create_upload(
         if earlier is not None:
             record = uploads.get(session, caller.project, earlier.resource_id or "")
         else:
-            expiry_s = state.settings.upload_expiry_s
-            record = uploads.create(session, state.artifacts, caller.project, new, expiry_s=expiry_s)
+            settings = state.settings
+            quota = Quota(settings.max_open_uploads, settings.max_open_upload_bytes)
+            record = uploads.create(
+                session, state.artifacts, caller.project, new, expiry_s=settings.upload_expiry_s, quota=quota
+            )
             if key:
                 idempotency.finish(session, caller.project, key, record.id)
     view = UploadView.of(state, record)

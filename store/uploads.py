@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import Select, delete, or_, select, update
+from sqlalchemy import Select, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from store import ids
 from store.artifacts import Artifact, ArtifactStore
-from store.database import Database, database_now
-from store.errors import Conflict, NotFound
+from store.database import Database, alone, database_now
+from store.errors import Conflict, NotFound, QuotaExceeded
 from store.parts import PartStore, gone
 from store.records import ArtifactRecord, DatasetRecord, UploadRecord
 
@@ -31,6 +31,14 @@ class NewUpload:
     bytes: int
     sha256: str | None
     part_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How many uploads a project may have open, and how many bytes they may have together once they have come."""
+
+    uploads: int
+    bytes: int
 
 
 def part_bytes_for(size: int) -> int:
@@ -65,10 +73,11 @@ def missing_parts(record: UploadRecord, sizes: Mapping[int, int]) -> list[int]:
 
 
 def create(
-    session: Session, artifacts: ArtifactStore, project: str, new: NewUpload, *, expiry_s: float
+    session: Session, artifacts: ArtifactStore, project: str, new: NewUpload, *, expiry_s: float, quota: Quota
 ) -> UploadRecord:
     """Write an open upload, or a completed one when the project has that very content already.
 
+    QuotaExceeded when the project may not have another one open.
     What another project has is not looked at: that a digest is known would tell what is stored there.
     """
     record = UploadRecord(
@@ -86,10 +95,31 @@ def create(
             record.source_sha256 = new.sha256
         except NotFound:
             log.warning("a stored file is missing; it is asked for again", sha256=new.sha256)
+    if record.source_sha256 is None:
+        _check_quota(session, project, new.bytes, quota)
     session.add(record)
     session.flush()
     session.refresh(record)
     return record
+
+
+def _check_quota(session: Session, project: str, size: int, quota: Quota) -> None:
+    alone(session, f"uploads of {project}")
+    is_open = (UploadRecord.source_sha256.is_(None), UploadRecord.expires_at >= database_now())
+    counted = select(func.count(), func.coalesce(func.sum(UploadRecord.bytes), 0))
+    count, total = session.execute(counted.where(UploadRecord.project == project, *is_open)).one()
+    remedy = "Complete one that GET /api/v1/uploads?status=open lists, or give it up with DELETE"
+    if count >= quota.uploads:
+        raise QuotaExceeded(
+            f"The project has {count} uploads open, and may have {quota.uploads}.",
+            hint=f"{remedy}; or raise ANNEAL_MAX_OPEN_UPLOADS on the server.",
+        )
+    if total + size > quota.bytes:
+        raise QuotaExceeded(
+            f"The project's open uploads have {total} bytes; with {size} more they would have over {quota.bytes}.",
+            hint=f"{remedy}; or raise ANNEAL_MAX_OPEN_UPLOAD_BYTES on the server.",
+            param="bytes",
+        )
 
 
 def _has(session: Session, project: str, artifact: Artifact) -> bool:

@@ -241,3 +241,42 @@ def test_expired_and_aborted_uploads_leave_nothing(tmp_path: Path, database_url:
         database.close()
     finally:
         stack.down()
+
+
+def test_a_project_has_only_so_many_uploads_open(tmp_path: Path, database_url: str) -> None:
+    environment = {"ANNEAL_MAX_OPEN_UPLOADS": "3", "ANNEAL_MAX_OPEN_UPLOAD_BYTES": "20000"}
+    stack = Stack(tmp_path / "stack", environment | {"ANNEAL_DATABASE_URL": database_url})
+    try:
+        stack.up(workers=False)
+        with (
+            stack.client() as api,
+            stack.client(headers={"Authorization": f"Bearer {new_key(stack, project='other')}"}) as stranger,
+            ThreadPoolExecutor(8) as pool,
+        ):
+            # All at once: none may slip through between the counting and the writing.
+            answers = list(pool.map(lambda _: api.post("/uploads", json={"filename": "t", "bytes": 10}), range(8)))
+            assert sorted(answer.status_code for answer in answers) == [201] * 3 + [409] * 5
+            made = [answer.json() for answer in answers if answer.status_code == 201]
+            refused = api.post("/uploads", json={"filename": "t", "bytes": 10})
+            body = problem(refused, 409, "quota_exceeded")
+            assert body["detail"] == "The project has 3 uploads open, and may have 3."
+            assert "ANNEAL_MAX_OPEN_UPLOADS" in body["hint"]
+            assert refused.headers["x-should-retry"] == "false"
+            assert stranger.post("/uploads", json={"filename": "t", "bytes": 20_000}).status_code == 201
+
+            # One that is completed, or given up, makes room; its bytes do as well.
+            assert api.put(f"/uploads/{made[0]['id']}/parts/1", content=b"a\n1\n2\n3\n4").status_code == 200
+            assert api.post(f"/uploads/{made[0]['id']}/complete").status_code == 200
+            large = {"filename": "t", "bytes": 19_981}
+            body = problem(api.post("/uploads", json=large), 409, "quota_exceeded")
+            assert (body["param"], "have 20 bytes" in body["detail"]) == ("bytes", True)
+            assert api.post("/uploads", json=large | {"bytes": 19_980}).status_code == 201
+            problem(api.post("/uploads", json={"filename": "t", "bytes": 1}), 409, "quota_exceeded")
+            # What is there already takes no room, however much is open.
+            digest = hashlib.sha256(b"a\n1\n2\n3\n4").hexdigest()
+            known = api.post("/uploads", json={"filename": "t", "bytes": 10, "sha256": digest})
+            assert (known.status_code, known.json()["status"]) == (200, "completed")
+            assert api.delete(f"/uploads/{made[1]['id']}").status_code == 204
+            assert api.post("/uploads", json={"filename": "t", "bytes": 10}).status_code == 201
+    finally:
+        stack.down()
