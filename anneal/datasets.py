@@ -120,6 +120,7 @@ class Datasets:
         format: str | None = None,
         on_bad_rows: str | None = None,
         column_types: Mapping[str, str] | None = None,
+        split: Mapping[str, Any] | None = None,
         tags: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
         progress: bool | UploadCallback = False,
@@ -127,10 +128,11 @@ class Datasets:
     ) -> Dataset:
         """Send a file and return the dataset, being validated: call `.wait()` next.
 
-        `on_bad_rows` is "fail" or "skip". `progress` is True for a bar on stderr or a function of
-        (bytes sent, bytes in all). The file is streamed, never held in memory. A file of more than `parts_above`
-        bytes goes in parts: after a broken connection, or when the same call is made again, only what is missing
-        is sent, and a file that the service has already is not sent at all.
+        `on_bad_rows` is "fail", "skip" or "quarantine"; `split`, written like a job's, is what its jobs have unless
+        they say another. `progress` is True for a bar on stderr or a function of (bytes sent, bytes in all). The file
+        is streamed, never held in memory. A file of more than `parts_above` bytes goes in parts: after a broken
+        connection, or when the same call is made again, only what is missing is sent, and a file that the service
+        has already is not sent at all.
         """
         file = existing_file(path)
         given = {
@@ -138,6 +140,7 @@ class Datasets:
             "format": format,
             "on_bad_rows": on_bad_rows,
             "column_types": None if column_types is None else dict(column_types),
+            "split": None if split is None else dict(split),
             "tags": None if tags is None else list(tags),
             "metadata": None if metadata is None else dict(metadata),
         }

@@ -17,6 +17,7 @@ from anneal.commands.output import (
     size,
     tell,
 )
+from anneal.commands.specification import assignment
 
 app = typer.Typer(help="Upload and inspect datasets.", no_args_is_help=True)
 
@@ -25,13 +26,18 @@ DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's
 
 @app.command()
 def upload(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="csv, jsonl or parquet.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="csv, jsonl, parquet, text or conll.")],
     *,
     name: Annotated[str | None, typer.Option(help="A name; else the file's.")] = None,
     format: Annotated[str | None, typer.Option(help="The format, where it cannot be recognised.")] = None,
-    on_bad_rows: Annotated[str | None, typer.Option(help="fail (the default) or skip.", metavar="WHAT")] = None,
+    on_bad_rows: Annotated[
+        str | None, typer.Option(help="fail (the default), skip or quarantine.", metavar="WHAT")
+    ] = None,
     column_type: Annotated[
         list[str] | None, typer.Option(help="A column's type, as column=type; again for more.")
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="The split of its jobs, as test=0.2 or column=part; again for more.")
     ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A tag; again for more.")] = None,
     parts_above: Annotated[
@@ -50,6 +56,7 @@ def upload(
             format=format,
             on_bad_rows=on_bad_rows,
             column_types=dict(_pair(text) for text in column_type) if column_type else None,
+            split=dict(assignment(text, "--split") for text in split) if split else None,
             tags=tag,
             progress=not as_json,
             parts_above=parts_above,

@@ -130,13 +130,14 @@ def test_an_invalid_dataset_exits_1_and_a_ready_one_0(server, answer, anneal, tm
     server.on("GET /datasets/ds_1", answer(200, invalid), answer(200, {**dataset, "status": "ready"}))
 
     bad = anneal("datasets", "upload", "rows.csv", "--json")
-    good = anneal("datasets", "upload", "rows.csv")
+    good = anneal("datasets", "upload", "rows.csv", "--split", "test=0.2", "--split", "column=part")
 
     assert bad.returncode == 1
     assert json.loads(bad.stdout) == invalid
     assert 'Row 2, column "a": "x" is not a number.' in bad.stderr
     assert good.returncode == 0
     assert "ds_1" in good.stdout
+    assert b'{"test": 0.2, "column": "part"}' in server.asked("POST /datasets")[1].body
 
 
 def test_datasets_are_compared_listed_and_changed(server, answer, anneal):

@@ -20,6 +20,7 @@ def test_an_upload_streams_the_file_and_reports_its_progress(server, client, ans
         file,
         name="few",
         column_types={"a": "integer"},
+        split={"test": 0.25},
         progress=lambda sent, total: seen.append((sent, total)),
     )
 
@@ -28,6 +29,7 @@ def test_an_upload_streams_the_file_and_reports_its_progress(server, client, ans
     assert content in first.body
     assert content in second.body
     assert b'name="column_types"\r\n\r\n{"a": "integer"}' in second.body
+    assert b'name="split"\r\n\r\n{"test": 0.25}' in second.body
     assert b'filename="rows.csv"' in second.body
     assert int(first.headers["content-length"]) == len(first.body)
     assert seen[0][0] < len(content)
