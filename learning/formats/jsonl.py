@@ -190,17 +190,18 @@ class _Reader:
         if self._types is None and isinstance(cell, (list, dict)):
             self.lists[name] += is_string_list(cell)
             return None
-        if self._types and self._types[name] == "strings":
-            return cell if is_string_list(cell) else self._refuse(_NO_STRINGS, name, cell, row, line)
-        if isinstance(cell, (list, dict)):
-            return self._refuse(_NESTED, name, cell, row, line)
-        if isinstance(cell, str):
+        takes_lists = self._types is not None and self._types[name] == "strings"
+        if takes_lists and not is_string_list(cell):
+            return self._refuse("wrong_type", _NO_STRINGS, cell, name=name, row=row, line=line)
+        if not takes_lists and isinstance(cell, (list, dict)):
+            return self._refuse("nested_value", _NESTED, cell, name=name, row=row, line=line)
+        if takes_lists or isinstance(cell, str):
             return cell
         self.bare.add(name)
         return str(cell).lower() if isinstance(cell, bool) else repr(cell)
 
-    def _refuse(self, reason: tuple[str, str, str], name: str, cell: Any, row: int, line: bytes) -> None:
-        rule, what, remedy = reason
+    def _refuse(self, rule: str, reason: tuple[str, str], cell: Any, *, name: str, row: int, line: bytes) -> None:
+        what, remedy = reason
         self._errors.add(
             rule,
             f'Row {row}, column "{name}": {what}.',
@@ -212,13 +213,12 @@ class _Reader:
         )
 
 
-# The rule, what is wrong and what to do about it.
+# What is wrong and what to do about it.
 _NESTED = (
-    "nested_value",
     "lists and objects are not supported in a table",
     "Give a string, a number, true, false or null",
 )
-_NO_STRINGS = ("wrong_type", "this is not a list of strings", "Give a list of strings or null")
+_NO_STRINGS = ("this is not a list of strings", "Give a list of strings or null")
 _INVALID = object()
 
 

@@ -26,7 +26,7 @@ SOURCES = [path for package in PACKAGES for path in sorted((REPOSITORY / package
 FORBIDDEN = re.compile(r"(?i)(?:^|_|(?<=[a-z]))(managers?|helpers?|utils?|engines?|common)(?:$|_|(?=[A-Z]))")
 # Where the code of an error stands in a call: the function's name and the argument's place.
 CODE_ARGUMENT = {"ApiError": 1, "problem": 2, "_refuse": 3}
-RULE_CALLS = {"invalid_file", "RowError", "_bad_byte", "add", "add_all"}
+RULE_CALLS = {"invalid_file", "RowError", "bad_byte", "_refuse", "add", "add_all"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
