@@ -46,17 +46,22 @@ class DatasetChange(StoredRequest):
     metadata: dict[str, Any] | None = None
 
 
-class DatasetCreate(StoredRequest):
-    """How to read a file; in a form, objects are written as JSON."""
+class UploadOptions(StoredRequest):
+    """How an uploaded file is read, whatever its format."""
+
+    on_bad_rows: Literal["fail", "skip", "quarantine"] = Field(
+        "fail", description="What to do with rows that do not fit."
+    )
+    column_types: dict[str, ColumnType] = Field(default_factory=dict, description="Types that are not to be guessed.")
+    split: Split | None = Field(None, description="The split of jobs that say nothing else.")
+
+
+class DatasetCreate(UploadOptions):
+    """What a dataset is made of, and how; in a form, objects are written as JSON."""
 
     upload_id: str | None = Field(None, max_length=40, description="A completed upload, instead of a file.")
     name: str | None = Field(None, min_length=1, max_length=LONGEST_NAME, description="Default: the file's name.")
     format: str | None = Field(None, description="Default: seen from the content.")
-    on_bad_rows: Literal["fail", "skip", "quarantine"] = Field(
-        "fail", description="What to do with rows that do not fit."
-    )
-    column_types: dict[str, Any] = Field(default_factory=dict, description="Column to type.")
-    split: Split | None = Field(None, description="The split of jobs that say nothing else.")
     tags: Tags = Field(default_factory=list, description="Words to find it by; in a form, with commas between.")
     metadata: dict[str, Any] = Field(default_factory=dict, description="Kept as it is.")
 
@@ -158,20 +163,24 @@ def _object(text: str, called: str, param: str | None) -> dict[str, Any]:
 
 def _checked(fields: dict[str, Any]) -> DatasetCreate:
     _require_storable(fields)
+    _check_types(fields.get("column_types"))
     try:
-        wanted = DatasetCreate.model_validate(fields)
+        return DatasetCreate.model_validate(fields)
     except ValidationError as error:
         found = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
         raise RequestValidationError(found) from None
+
+
+def _check_types(given: Any) -> None:
+    """Name the column whose type there is not: among fields of a request, a column's name could be taken for a type."""
     known = get_args(ColumnType)
-    for column, kind in wanted.column_types.items():
+    for column, kind in given.items() if isinstance(given, dict) else ():
         if kind not in known:
             raise _wrong(
-                f'column_types: "{column}" is to be {json.dumps(kind)[:80]}, which is no type of column.',
+                f'column_types: "{column[:80]}" is to be {json.dumps(kind)[:80]}, which is no type of column.',
                 f"Types: {', '.join(known)}.",
                 "column_types",
             )
-    return wanted
 
 
 def _require_storable(fields: dict[str, Any]) -> None:
