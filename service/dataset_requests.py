@@ -18,7 +18,7 @@ from service.job_requests import StoredRequest
 from service.json_values import check_storable
 from service.multipart import Form, read_form
 from service.state import State
-from service.streaming import body_of
+from service.streaming import body_of, opened
 from store.artifacts import Artifact
 
 LONGEST_FILENAME = 255
@@ -102,7 +102,7 @@ async def read_request(request: Request, state: State) -> Asked:
 
 
 async def _form(request: Request, state: State) -> Asked:
-    with state.artifacts.receive(max_bytes=state.settings.max_upload_bytes) as file:
+    async with opened(state.artifacts.receive(max_bytes=state.settings.max_upload_bytes)) as file:
         form = await read_form(request, file)
         if form.filename is None and "upload_id" not in form.fields:
             raise _missing("file")

@@ -12,7 +12,7 @@ from service.dependencies import DatasetsKey, IdempotencyKey, Listing, Paged
 from service.errors import ApiError, foreign_content
 from service.job_requests import StoredRequest
 from service.state import Opened, State
-from service.streaming import Pour, body_of
+from service.streaming import Pour, body_of, opened
 from service.times import rfc3339
 from store import idempotency, uploads
 from store.artifacts import Artifact
@@ -171,7 +171,7 @@ async def put_part(upload_id: str, number: Number, request: Request, state: Open
         raise foreign_content(kind, _OCTETS)
     record = await to_thread.run_sync(_open, state, caller, upload_id)
     size = uploads.size_of_part(record, number)
-    with state.parts.receive(record.id, size) as file:
+    async with opened(state.parts.receive(record.id, size)) as file:
         async with Pour(file) as pour:
             async for chunk in body_of(request):
                 await pour.write(chunk)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,39 @@ from typing import IO
 
 from store.errors import TooLarge
 
-# Written back to the disk while more is coming, so that the sync at the end does not have to wait for all of it.
 _SYNC_BYTES = 64 << 20
+
+
+class _WriteBack:
+    """Syncs a file while more is written to it, so that neither more, nor the sync at the end, waits for all of it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._thread: threading.Thread | None = None
+        self._error: OSError | None = None
+
+    def start(self) -> None:
+        """Begin a sync once the last one has ended; what went wrong with that one is raised here."""
+        self.check()
+        self._thread = threading.Thread(target=self._run, name="write-back", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:  # told once for a descriptor: the sync at the end would say that all is well
+            self._error = error
+
+    def wait(self) -> None:
+        """Return once nothing is being synced: the file may be closed."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def check(self) -> None:
+        """Wait, and raise what went wrong."""
+        self.wait()
+        if self._error is not None:
+            raise self._error
 
 
 class Incoming:
@@ -25,6 +57,7 @@ class Incoming:
         self._hint = hint
         self._digest = hashlib.sha256()
         self._unsynced = 0
+        self._write_back = _WriteBack(file.fileno())
         self.bytes = 0
 
     @property
@@ -43,15 +76,20 @@ class Incoming:
         if self._unsynced >= _SYNC_BYTES:
             self._unsynced = 0
             self._file.flush()
-            os.fdatasync(self._file.fileno())
+            self._write_back.start()
 
     def keep(self, target: Path) -> None:
         """Sync the file and give it its name, replacing what is there: readers keep the file they opened."""
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file.flush()
+        self._write_back.check()
         os.fsync(self._file.fileno())
         Path(self._file.name).rename(target)
         _sync_directory(target.parent)
+
+    def settle(self) -> None:
+        """Wait until nothing is done with the file any more, so that it may be closed."""
+        self._write_back.wait()
 
 
 @contextmanager
@@ -59,9 +97,11 @@ def receiving(directory: Path, *, max_bytes: int | None = None, hint: str | None
     """Open a file in `directory` for bytes to come; what is not kept when the block ends is deleted."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=directory, delete=False) as file:
+        incoming = Incoming(file, max_bytes, hint)
         try:
-            yield Incoming(file, max_bytes, hint)
+            yield incoming
         finally:
+            incoming.settle()
             Path(file.name).unlink(missing_ok=True)
 
 
