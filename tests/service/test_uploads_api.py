@@ -265,7 +265,7 @@ def test_a_project_has_only_so_many_uploads_open(tmp_path: Path, database_url: s
             assert stranger.post("/uploads", json={"filename": "t", "bytes": 20_000}).status_code == 201
 
             # One that is completed, or given up, makes room; its bytes do as well.
-            assert api.put(f"/uploads/{made[0]['id']}/parts/1", content=b"a\n1\n2\n3\n4").status_code == 200
+            assert api.put(f"/uploads/{made[0]['id']}/parts/1", content=b"a\n1\n2\n3\n4\n").status_code == 200
             assert api.post(f"/uploads/{made[0]['id']}/complete").status_code == 200
             large = {"filename": "t", "bytes": 19_981}
             body = problem(api.post("/uploads", json=large), 409, "quota_exceeded")
@@ -273,7 +273,7 @@ def test_a_project_has_only_so_many_uploads_open(tmp_path: Path, database_url: s
             assert api.post("/uploads", json=large | {"bytes": 19_980}).status_code == 201
             problem(api.post("/uploads", json={"filename": "t", "bytes": 1}), 409, "quota_exceeded")
             # What is there already takes no room, however much is open.
-            digest = hashlib.sha256(b"a\n1\n2\n3\n4").hexdigest()
+            digest = hashlib.sha256(b"a\n1\n2\n3\n4\n").hexdigest()
             known = api.post("/uploads", json={"filename": "t", "bytes": 10, "sha256": digest})
             assert (known.status_code, known.json()["status"]) == (200, "completed")
             assert api.delete(f"/uploads/{made[1]['id']}").status_code == 204
