@@ -143,6 +143,7 @@ def test_every_pointer_is_known() -> None:
     assert {f"{column.table.name}.{column.name}" for column in _POINTERS} == {
         "datasets.source_sha256",
         "datasets.table_sha256",
+        "datasets.quarantine_sha256",
         "checkpoint_files.sha256",
         "version_files.sha256",
         "uploads.source_sha256",
