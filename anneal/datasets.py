@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from pathlib import Path
@@ -13,6 +13,7 @@ from anneal.page import Page, fetch_page
 from anneal.retry import RetryPolicy
 from anneal.transport import Transport
 from anneal.upload import UploadCallback, WatchedFile, watching
+from anneal.uploads import PARTS_ABOVE, upload_in_parts
 from anneal.view import View
 
 LONG_POLL_S = 30
@@ -47,9 +48,40 @@ class Dataset(View):
             raise invalid(self)
         return self
 
-    def preview(self, rows: int = 10) -> View:
-        """Return the first rows: `columns` and `rows`."""
-        return View(self._transport.json("GET", f"/datasets/{self.id}/preview", params={"rows": rows}))
+    def preview(self, rows: int = 10, *, sample: str = "first", seed: int = 0) -> View:
+        """Return the first rows, or with sample="random" some that the seed chooses: `columns`, `rows`, `indices`."""
+        asked = {"rows": rows, "sample": sample, "seed": seed}
+        return View(self._transport.json("GET", f"/datasets/{self.id}/preview", params=asked))
+
+    def schema(self) -> View:
+        """Return the `columns` and the `json_schema` of one row."""
+        return View(self._transport.json("GET", f"/datasets/{self.id}/schema"))
+
+    def update(
+        self,
+        *,
+        name: str | None = None,
+        tags: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Change what is given and return self; under another name this is that name's next version."""
+        given = {"name": name, "tags": tags if tags is None else list(tags), "metadata": metadata}
+        body = {field: value for field, value in given.items() if value is not None}
+        self._replace(self._transport.json("PATCH", f"/datasets/{self.id}", json=body))
+        return self
+
+    def versions(self, **params: Any) -> "Page[Dataset]":
+        """List the datasets of the same name, newest first."""
+
+        def make(data: dict[str, Any]) -> Dataset:
+            return Dataset(data, self._transport)
+
+        return fetch_page(self._transport, f"/datasets/{self.id}/versions", make, **params)
+
+    def diff(self, against: "Dataset | str") -> View:
+        """Return what changed from another dataset to this one: `columns` and `rows`."""
+        other = against if isinstance(against, str) else against.id
+        return View(self._transport.json("GET", f"/datasets/{self.id}/diff", params={"against": other}))
 
     def errors(self) -> View:
         """Return the row errors that validation found: `errors` and `error_count`."""
@@ -88,25 +120,45 @@ class Datasets:
         format: str | None = None,
         on_bad_rows: str | None = None,
         column_types: Mapping[str, str] | None = None,
+        split: Mapping[str, Any] | None = None,
+        tags: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
         progress: bool | UploadCallback = False,
+        parts_above: int = PARTS_ABOVE,
     ) -> Dataset:
         """Send a file and return the dataset, being validated: call `.wait()` next.
 
-        `on_bad_rows` is "fail" or "skip". `progress` is True for a bar on stderr or a function of
-        (bytes sent, bytes in all). The file is streamed, never held in memory.
+        `on_bad_rows` is "fail", "skip" or "quarantine"; `split`, written like a job's, is what its jobs have unless
+        they say another. `progress` is True for a bar on stderr or a function of (bytes sent, bytes in all). The file
+        is streamed, never held in memory. A file of more than `parts_above` bytes goes in parts: after a broken
+        connection, or when the same call is made again, only what is missing is sent, and a file that the service
+        has already is not sent at all.
         """
         file = existing_file(path)
-        fields = {"name": name, "format": format, "on_bad_rows": on_bad_rows}
-        form = {key: value for key, value in fields.items() if value is not None}
-        if column_types is not None:
-            form["column_types"] = json.dumps(dict(column_types))
-        if metadata is not None:
-            form["metadata"] = json.dumps(dict(metadata))
-        with file.open("rb") as opened, watching(file, progress) as callback:
-            watched = WatchedFile(opened, callback)
-            answer = self._transport.json("POST", "/datasets", data=form, files={"file": (file.name, watched)})
+        given = {
+            "name": name,
+            "format": format,
+            "on_bad_rows": on_bad_rows,
+            "column_types": None if column_types is None else dict(column_types),
+            "split": None if split is None else dict(split),
+            "tags": None if tags is None else list(tags),
+            "metadata": None if metadata is None else dict(metadata),
+        }
+        fields = {key: value for key, value in given.items() if value is not None}
+        with watching(file, progress) as callback:
+            if file.stat().st_size > parts_above:
+                upload_id = upload_in_parts(self._transport, file, callback)
+                answer = self._transport.json("POST", "/datasets", json={"upload_id": upload_id, **fields})
+            else:
+                answer = self._send_whole(file, fields, callback)
         return Dataset(answer, self._transport)
+
+    def _send_whole(self, file: Path, fields: Mapping[str, Any], callback: UploadCallback | None) -> Any:
+        form = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in fields.items()}
+        form |= {"tags": ",".join(form["tags"])} if "tags" in form else {}
+        with file.open("rb") as opened:
+            watched = WatchedFile(opened, callback)
+            return self._transport.json("POST", "/datasets", data=form, files={"file": (file.name, watched)})
 
     def get(self, dataset_id: str) -> Dataset:
         """Return one dataset; raise NotFound."""
@@ -115,7 +167,7 @@ class Datasets:
     def list(
         self, *, status: str | None = None, name: str | None = None, limit: int | None = None, **params: Any
     ) -> Page[Dataset]:
-        """List datasets, a page of `limit` (1 to 100) at a time."""
+        """List datasets, a page of `limit` (1 to 100) at a time; also by `format` and `tag`."""
         return fetch_page(self._transport, "/datasets", self._make, status=status, name=name, limit=limit, **params)
 
     def preview(self, dataset_id: str, rows: int = 10) -> View:

@@ -59,7 +59,8 @@ class Distinct:
 
 
 @contextmanager
-def _connection() -> Iterator[duckdb.DuckDBPyConnection]:
+def bounded_connection(scratch: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a database of nothing, with one thread and bounded memory; it may spill to the directory `scratch`."""
     # Imported here because it costs every start of a process.
     import duckdb
 
@@ -70,6 +71,8 @@ def _connection() -> Iterator[duckdb.DuckDBPyConnection]:
         "autoload_known_extensions": False,
     }
     with duckdb.connect(":memory:", config=settings) as connection:
+        if scratch is not None:
+            connection.execute("SET temp_directory = ?", [str(scratch)])
         connection.execute("SET enable_external_access = false")
         yield connection
 
@@ -82,7 +85,7 @@ def hashes(
     plain = pa.schema([(f"c{position}", column.type) for position, column in enumerate(schema)])
     renamed = (pa.record_batch(batch.columns, schema=plain) for batch in batches)
     wanted = ", ".join(f"hash({', '.join(f'c{position}' for position in group)})" for group in groups)
-    with _connection() as connection:
+    with bounded_connection() as connection:
         connection.register("part", pa.RecordBatchReader.from_batches(plain, renamed))
         yield from connection.sql(f"SELECT {wanted} FROM part").to_arrow_reader(_BATCH_ROWS)  # noqa: S608
 

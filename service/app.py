@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from fastapi import APIRouter, FastAPI
 from service import (
     catalogue,
     checkpoints,
+    dataset_content,
     datasets,
     errors,
     health,
@@ -23,6 +25,7 @@ from service import (
     predictions,
     quarantine,
     queue_view,
+    uploads,
     webhooks,
 )
 from service.changes import Changes
@@ -35,10 +38,13 @@ from service.state import State
 from store import queue
 from store.artifacts import ArtifactStore
 from store.database import Database
+from store.parts import PartStore
 from store.upkeep import Sweeper
 
 VERSION = "0.1.0"
 POLLER_THREADS = 2
+# Bodies that are files.
+UPLOADS = re.compile(r"/api/v1/(datasets|uploads/[^/]+/parts/[^/]+)")
 # A multipart body is the file and some lines around it.
 MULTIPART_OVERHEAD_BYTES = 1 << 20
 
@@ -73,7 +79,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     for part in (
         jobs,
         predictions,
+        uploads,
         datasets,
+        dataset_content,
         quarantine,
         job_commands,
         checkpoints,
@@ -92,7 +100,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         hosts=settings.host_names,
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES,
-        uploads=frozenset({app.url_path_for("upload")}),
+        uploads=UPLOADS,
     )
     errors.install(app)
     return app
@@ -107,6 +115,7 @@ def _open(settings: ServiceSettings) -> State:
         settings=settings,
         database=database,
         artifacts=artifacts,
+        parts=PartStore(settings.uploads_dir),
         celery=celery,
         sweeper=Sweeper(database, celery, settings),
         deliverer=Deliverer(database, private_addresses=settings.webhook_private_addresses),

@@ -6,10 +6,10 @@ import inspect
 from typing import Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from learning.column_type import ColumnType
 from learning.config import Checkpointing, EarlyStopping, Hyperparameters, Split
+from service.dataset_requests import UploadOptions
 from service.dependencies import JobsKey, Listing
 
 router = APIRouter(tags=["catalogue"])
@@ -32,16 +32,6 @@ class ArchitectureEntry(BaseModel):
     modality: str
     description: str
     options: dict[str, Any]
-
-
-class UploadOptions(BaseModel):
-    """How an uploaded file is read; the fields of POST /datasets beside the file."""
-
-    on_bad_rows: Literal["fail", "skip", "quarantine"] = Field(
-        "fail", description="What to do with rows that do not fit."
-    )
-    column_types: dict[str, ColumnType] = Field(default_factory=dict, description="Types that are not to be guessed.")
-    split: Split | None = Field(None, description="The split of jobs that say nothing else.")
 
 
 class FormatEntry(BaseModel):

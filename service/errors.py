@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -34,6 +34,7 @@ class ApiError(Exception):
         param: str | None = None,
         retry_after_s: int | None = None,
         errors: Sequence[dict[str, Any]] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -43,6 +44,7 @@ class ApiError(Exception):
         self.param = param
         self.retry_after_s = retry_after_s
         self.errors = list(errors)
+        self.headers = dict(headers or {})
 
 
 # The one table from what went wrong to a status; the most special class of an error that is listed decides.
@@ -85,7 +87,7 @@ def problem(
     headers = {"Retry-After": str(retry_after_s)} if retry_after_s is not None else {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    if status == HTTPStatus.CONFLICT:
+    if status == HTTPStatus.CONFLICT and retry_after_s is None:
         headers["x-should-retry"] = "false"
     return Response(json.dumps(body), status, headers, media_type="application/problem+json")
 
@@ -105,7 +107,7 @@ def install(app: FastAPI) -> None:
 
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return problem(
+    response = problem(
         request,
         error.status,
         error.code,
@@ -115,6 +117,8 @@ async def _api_error(request: Request, error: Exception) -> Response:
         errors=error.errors,
         retry_after_s=error.retry_after_s,
     )
+    response.headers.update(error.headers)
+    return response
 
 
 async def _known_error(request: Request, error: Exception) -> Response:
@@ -129,7 +133,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     if found[0]["type"] == "json_invalid":
         return _malformed_json(request, found[0])
     if _is_foreign_content(request, found):
-        return _foreign_content(request)
+        return await _api_error(request, foreign_content(request.headers.get("content-type", ""), "application/json"))
     errors = field_errors(found)
     first = errors[0]
     more = f" And {len(errors) - 1} more." if len(errors) > 1 else ""
@@ -161,22 +165,19 @@ def _is_foreign_content(request: Request, found: Sequence[dict[str, Any]]) -> bo
     if length == "0" or (not length and "transfer-encoding" not in request.headers):
         return False
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if all(item["loc"] == ("body",) for item in found):
-        return not (kind == "application/json" or kind.endswith("+json"))
-    return found[0]["loc"] == ("body", "file") and kind != "multipart/form-data"
+    return all(item["loc"] == ("body",) for item in found) and not (
+        kind == "application/json" or kind.endswith("+json")
+    )
 
 
-def _foreign_content(request: Request) -> Response:
-    kind = request.headers.get("content-type", "")
-    wanted = "multipart/form-data" if request.url.path.endswith("/datasets") else "application/json"
-    return problem(
-        request,
+def foreign_content(kind: str, *wanted: str) -> ApiError:
+    """Return the error for a body of a content type that a path does not take."""
+    taken = " or ".join(wanted)
+    return ApiError(
         415,
         "unsupported_media_type",
-        f'This path takes {wanted}, not "{_cut(kind)}".'
-        if kind
-        else f"The body has no Content-Type; {wanted} is taken.",
-        hint=f'Send "Content-Type: {wanted}".',
+        f'This path takes {taken}, not "{_cut(kind)}".' if kind else f"The body has no Content-Type; {taken} is taken.",
+        hint=f'Send "Content-Type: {wanted[0]}".',
         param="Content-Type",
     )
 

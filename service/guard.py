@@ -26,7 +26,7 @@ class Guard:
         hosts: frozenset[str],
         max_body_bytes: int,
         max_upload_bytes: int,
-        uploads: frozenset[str],
+        uploads: re.Pattern[str],
     ) -> None:
         self._app = app
         self._hosts = hosts
@@ -57,7 +57,7 @@ class Guard:
             detail = f'This service does not answer to the host name "{host[:100]}".'
             await _refuse(named, scope, request_id, "unknown_host", detail, "Add the name to ANNEAL_ALLOWED_HOSTS.")
             return
-        most = self._max_upload_bytes if scope["path"] in self._uploads else self._max_body_bytes
+        most = self._max_upload_bytes if self._uploads.fullmatch(scope["path"]) else self._max_body_bytes
         await self._app(scope, _counted(receive, most), named)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
+from fastapi import Request as HttpRequest
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 from sqlalchemy import select
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from service.dependencies import Listing, ModelsKey, Paged
 from service.job_requests import ModelName, Request
+from service.ranges import check_range
 from service.state import Opened
 from service.times import rfc3339
 from store import models
@@ -208,11 +210,14 @@ def _paths(state: Opened, caller: ModelsKey, name: str, number: int) -> dict[str
 
 
 @router.get("/{name}/versions/{number}/files/{path:path}", response_class=FileResponse)
-def get_file(name: str, number: VersionNumber, path: str, state: Opened, caller: ModelsKey) -> FileResponse:
+def get_file(
+    name: str, number: VersionNumber, path: str, request: HttpRequest, state: Opened, caller: ModelsKey
+) -> FileResponse:
     """Return one file of a version; ranges are served."""
     paths = _paths(state, caller, name, number)
     if path not in paths:
         raise NotFound(f'Version {name}:{number} has no file "{path}".', hint=f"Files: {', '.join(paths)}.")
+    check_range(request, paths[path].stat().st_size)
     return FileResponse(paths[path], media_type="application/octet-stream", filename=FilePath(path).name)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 
 from service.dependencies import DatasetsKey
 from service.errors import ApiError
+from service.ranges import check_range
 from service.state import Opened
 from store import datasets
 
@@ -14,7 +15,7 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
 @router.get("/{dataset_id}/quarantine", response_class=FileResponse)
-def quarantine(dataset_id: str, state: Opened, caller: DatasetsKey) -> FileResponse:
+def quarantine(dataset_id: str, request: Request, state: Opened, caller: DatasetsKey) -> FileResponse:
     """Return the bad rows as JSON lines: row, values or text, errors; ranges are served."""
     with state.database.read() as session:
         record = datasets.get(session, caller.project, dataset_id).record
@@ -25,8 +26,10 @@ def quarantine(dataset_id: str, state: Opened, caller: DatasetsKey) -> FileRespo
             f"Dataset {dataset_id} has no quarantine: no row was set aside.",
             hint='Upload with on_bad_rows="quarantine" to keep bad rows.',
         )
+    path = state.artifacts.path(record.quarantine_sha256)
+    check_range(request, path.stat().st_size)
     return FileResponse(
-        state.artifacts.path(record.quarantine_sha256),
+        path,
         media_type="application/x-ndjson",
         filename=f"{record.name}.quarantine.jsonl",
     )

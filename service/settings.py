@@ -18,6 +18,13 @@ class ServiceSettings(StoreSettings):
         default="", description="Comma-separated host names that requests may name; empty: loopback names only."
     )
     max_upload_bytes: int = Field(default=10 << 30, ge=1, description="Largest upload in bytes.")
+    upload_expiry_s: float = Field(
+        default=86_400.0, gt=0, description="Seconds after its last part for which an upload is kept."
+    )
+    max_open_uploads: int = Field(default=100, ge=1, description="Uploads that a project may have open at a time.")
+    max_open_upload_bytes: int = Field(
+        default=100 << 30, ge=1, description="Bytes that a project's open uploads may have together."
+    )
     max_body_bytes: int = Field(default=32 << 20, ge=1, description="Largest JSON body in bytes.")
     max_predict_inputs: int = Field(default=10_000, ge=1, description="Most inputs of one prediction request.")
     predictor_memory_bytes: int = Field(default=2 << 30, ge=1, description="Memory for loaded models, in bytes.")

@@ -16,6 +16,7 @@ from service.predictors import Predictors
 from service.settings import ServiceSettings
 from store.artifacts import ArtifactStore
 from store.database import Database
+from store.parts import PartStore
 from store.upkeep import Sweeper
 
 
@@ -26,6 +27,7 @@ class State:
     settings: ServiceSettings
     database: Database
     artifacts: ArtifactStore
+    parts: PartStore
     celery: Celery
     sweeper: Sweeper
     deliverer: Deliverer

@@ -7,11 +7,9 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import IO
 from uuid import uuid4
 
 from sqlalchemy import update
@@ -19,7 +17,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from store.database import database_now
-from store.errors import CorruptArtifact, NotFound, TooLarge
+from store.errors import CorruptArtifact, NotFound
+from store.incoming import Incoming, receiving
 from store.records import ArtifactRecord
 
 CHUNK_BYTES = 1 << 20
@@ -48,20 +47,23 @@ class ArtifactStore:
             raise NotFound(f"Artifact {sha256} is missing from the artifact store.")
         return path
 
+    def receive(self, *, max_bytes: int | None = None) -> AbstractContextManager[Incoming]:
+        """Open a file for bytes to come; it is stored by `keep`, or gone when the block ends."""
+        hint = "Send a smaller file, or raise ANNEAL_MAX_UPLOAD_BYTES on the server."
+        return receiving(self._incoming, max_bytes=max_bytes, hint=hint)
+
+    def keep(self, incoming: Incoming) -> Artifact:
+        """Store what was received under its digest."""
+        artifact = Artifact(incoming.sha256, incoming.bytes)
+        incoming.keep(self._path(artifact.sha256))
+        return artifact
+
     def write(self, chunks: Iterable[bytes], *, max_bytes: int | None = None) -> Artifact:
         """Store a stream in constant memory; TooLarge as soon as it passes `max_bytes`, and then nothing stays."""
-        with self._temporary() as file:
-            digest, size = hashlib.sha256(), 0
+        with self.receive(max_bytes=max_bytes) as file:
             for chunk in chunks:
-                size += len(chunk)
-                if max_bytes is not None and size > max_bytes:
-                    raise TooLarge(
-                        f"The body is larger than {max_bytes} bytes.",
-                        hint="Send a smaller file, or raise ANNEAL_MAX_UPLOAD_BYTES on the server.",
-                    )
-                digest.update(chunk)
                 file.write(chunk)
-            return self._keep(file, digest.hexdigest(), size)
+            return self.keep(file)
 
     def add(self, path: Path) -> Artifact:
         """Store a copy of a file."""
@@ -111,7 +113,7 @@ class ArtifactStore:
             path.rename(aside)
         except FileNotFoundError:
             return True
-        if _age_s(aside) < grace_s:
+        if age_s(aside) < grace_s:
             aside.rename(path)  # the same content, whatever is there by now
             return False
         aside.unlink()
@@ -126,7 +128,7 @@ class ArtifactStore:
         """Delete half-written files that nobody has written to for a while."""
         for path in self._incoming.glob("*"):
             with suppress(FileNotFoundError):
-                if _age_s(path) <= grace_s:
+                if age_s(path) <= grace_s:
                     continue
                 if path.suffix == _UNWANTED:  # its remover was killed before it had decided
                     path.rename(self._path(path.name.partition(".")[0]))
@@ -138,36 +140,10 @@ class ArtifactStore:
             raise NotFound(f"{sha256!r} is no artifact's digest.")
         return self._directory / sha256[:2] / sha256
 
-    @contextmanager
-    def _temporary(self) -> Iterator[IO[bytes]]:
-        self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=self._incoming, delete=False) as file:
-            try:
-                yield file
-            finally:
-                Path(file.name).unlink(missing_ok=True)
 
-    def _keep(self, file: IO[bytes], sha256: str, size: int) -> Artifact:
-        target = self._path(sha256)
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file.flush()
-        os.fsync(file.fileno())
-        # A rename over the same content is harmless: readers keep the file they opened.
-        Path(file.name).rename(target)
-        _sync_directory(target.parent)
-        return Artifact(sha256, size)
-
-
-def _age_s(path: Path) -> float:
+def age_s(path: Path) -> float:
+    """Return the seconds since a file was last written."""
     return time.time() - path.stat().st_mtime
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_row(session: Session, artifact: Artifact) -> None:

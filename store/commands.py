@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from store import checkpoints, jobs
 from store.database import database_now
-from store.errors import IllegalTransition
+from store.errors import Conflict, IllegalTransition
 from store.records import JobDatasetRecord, JobRecord
 from store.states import TERMINAL, CancelMode, State
 from store.transition import transition
@@ -117,7 +117,13 @@ def retry(session: Session, project: str, job_id: str, *, from_checkpoint: bool)
         )
     if job.kind == jobs.INGEST:
         raise IllegalTransition(f"Job {job_id} reads an upload.", hint="Upload the file again.")
-    datasets = select(JobDatasetRecord.role, JobDatasetRecord.dataset_id).where(JobDatasetRecord.job_id == job_id)
+    query = select(JobDatasetRecord.role, JobDatasetRecord.dataset_id).where(JobDatasetRecord.job_id == job_id)
+    datasets = {role: dataset_id for role, dataset_id in session.execute(query)}
+    asked = job.spec.get("dataset") or {}
+    gone = {role for role, asked_id in asked.items() if asked_id} if isinstance(asked, dict) else {"train"}
+    if gone := gone - datasets.keys():
+        what = " and ".join(sorted(gone))
+        raise Conflict(f"What job {job_id} read as {what} was deleted.", hint="Upload it again, and submit a new job.")
     return jobs.submit(
         session,
         jobs.NewJob(
@@ -127,7 +133,7 @@ def retry(session: Session, project: str, job_id: str, *, from_checkpoint: bool)
             task=job.task,
             name=job.name,
             resolved=job.resolved,
-            datasets=dict(session.execute(datasets).all()),
+            datasets=datasets,
             base_version_id=job.base_version_id,
             start_checkpoint_id=job.start_checkpoint_id,
             depends_on=tuple(jobs.dependencies(session, job_id)),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Float, create_engine, event, text
+from sqlalchemy import Connection, Engine, Float, create_engine, event, func, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
@@ -48,6 +48,15 @@ def _postgresql_now(_element: Any, _compiler: Any, **_options: Any) -> str:
     # now() stands still within a transaction; a lease must not. As a subquery it is asked once for a statement:
     # compared with a volatile function itself, an index is no use.
     return "(SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION))"
+
+
+def alone(session: Session, purpose: str) -> None:
+    """Keep other transactions with the same purpose waiting here until this one ends, in every process.
+
+    What was read before may be old. On SQLite nothing is needed: a transaction that writes is the only one.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(purpose, 0))))
 
 
 class Database:

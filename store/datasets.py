@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import Text, cast, delete, func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from store import commands, ids, jobs, webhooks
 from store.artifacts import Artifact
 from store.errors import Conflict, NotFound
-from store.records import ArtifactRecord, DatasetRecord, JobDatasetRecord, JobRecord
+from store.records import ArtifactRecord, DatasetNameRecord, DatasetRecord, JobDatasetRecord, JobRecord
 from store.states import TERMINAL
 
 PROCESSING, READY, INVALID = "processing", "ready", "invalid"
@@ -43,8 +44,9 @@ def create(
     source: Artifact,
     options: Mapping[str, Any],
     user_metadata: Mapping[str, Any],
+    tags: Sequence[str] = (),
 ) -> Dataset:
-    """Write the dataset and the queued job that will ingest it."""
+    """Write the dataset, the next version of its name, and the queued job that will ingest it."""
     dataset_id = ids.new_id(ids.DATASET)
     job = jobs.submit(
         session,
@@ -58,16 +60,64 @@ def create(
     record = DatasetRecord(
         id=dataset_id,
         project=project,
-        name=name,
         filename=filename,
         job_id=job.id,
         source_sha256=source.sha256,
         options=dict(options),
         user_metadata=dict(user_metadata),
+        tags=list(tags),
+        **_next_version(session, project, name),
     )
     session.add(record)
     session.flush()
     return Dataset(record, job, source.bytes)
+
+
+def _next_version(session: Session, project: str, name: str) -> dict[str, Any]:
+    """Return what makes a dataset the next version of a name; concurrent writers of one name wait here."""
+    named = (DatasetNameRecord.project == project, DatasetNameRecord.name == name)
+    count = (
+        update(DatasetNameRecord)
+        .where(*named)
+        .values(last_version=DatasetNameRecord.last_version + 1)
+        .returning(DatasetNameRecord.last_version)
+        .execution_options(synchronize_session=False)
+    )
+    version = session.scalar(count)
+    if version is None:
+        try:
+            with session.begin_nested():
+                session.add(DatasetNameRecord(project=project, name=name, last_version=1))
+                session.flush()
+            version = 1
+        except IntegrityError:  # somebody else was the first meanwhile
+            version = session.scalar(count)
+    same = select(DatasetRecord.id).where(DatasetRecord.project == project, DatasetRecord.name == name)
+    previous = session.scalar(same.order_by(DatasetRecord.version.desc()).limit(1))
+    return {"name": name, "version": version, "previous_id": previous}
+
+
+def change(
+    session: Session,
+    project: str,
+    dataset_id: str,
+    *,
+    name: str | None = None,
+    tags: Sequence[str] | None = None,
+    user_metadata: Mapping[str, Any] | None = None,
+) -> Dataset:
+    """Change what a dataset is called and filed under; under another name it is that name's next version."""
+    dataset = get(session, project, dataset_id)
+    record = dataset.record
+    if name is not None and name != record.name:
+        for field, value in _next_version(session, project, name).items():
+            setattr(record, field, value)
+    if tags is not None:
+        record.tags = list(tags)
+    if user_metadata is not None:
+        record.user_metadata = dict(user_metadata)
+    session.flush()
+    return dataset
 
 
 def _select() -> Any:
@@ -93,11 +143,25 @@ def of_job(session: Session, job_id: str) -> Dataset:
     return Dataset(*session.execute(_select().where(DatasetRecord.job_id == job_id)).one())
 
 
-def listing(session: Session, project: str, *, name: str | None = None, status: str | None = None) -> Any:
+def listing(
+    session: Session,
+    project: str,
+    *,
+    name: str | None = None,
+    status: str | None = None,
+    format: str | None = None,
+    tag: str | None = None,
+) -> Any:
     """Return the query for a project's datasets, to be paged by the caller."""
     query = _select().where(DatasetRecord.project == project)
     if name is not None:
         query = query.where(DatasetRecord.name == name)
+    if format is not None:
+        query = query.where(DatasetRecord.description["format"].as_string() == format)
+    if tag is not None:
+        # Tags hold nothing that JSON escapes, so a tag is there exactly when its quoted form is in the text.
+        text = cast(DatasetRecord.tags, Text)
+        query = query.where(func.length(func.replace(text, f'"{tag}"', "")) < func.length(text))
     if status == READY:
         query = query.where(DatasetRecord.table_sha256.is_not(None))
     elif status == INVALID:

@@ -45,6 +45,12 @@ class UnknownReference(StoreError):
     code = "unknown_name"
 
 
+class QuotaExceeded(Conflict):
+    """The project has as much of something as it may have."""
+
+    code = "quota_exceeded"
+
+
 class IdempotencyMismatch(StoreError):
     """An Idempotency-Key came again with another request."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ulid import ULID
 
-DATASET, JOB, CHECKPOINT, MODEL, VERSION, EVENT, KEY, PREDICTION, WEBHOOK, DELIVERY = (
-    "ds", "job", "ck", "mdl", "ver", "evt", "key", "pred", "whk", "msg",
+DATASET, JOB, CHECKPOINT, MODEL, VERSION, EVENT, KEY, PREDICTION, WEBHOOK, DELIVERY, UPLOAD = (
+    "ds", "job", "ck", "mdl", "ver", "evt", "key", "pred", "whk", "msg", "up",
 )  # fmt: skip
 
 

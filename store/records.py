@@ -2,53 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Text,
-    UniqueConstraint,
-    text,
-)
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import Double
+from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
 
 from store.database import database_now
-
-Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
-# SQLite numbers rows by itself only in an INTEGER primary key.
-Serial = BigInteger().with_variant(Integer(), "sqlite")
-
-
-class Record(DeclarativeBase):
-    """The base of all tables, with names for constraints so that migrations can name them too."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        dict[str, Any]: Json,
-        list[Any]: Json,
-        float: Double,
-        str: Text,
-    }
-
-
-def _created() -> Mapped[float]:
-    return mapped_column(default=database_now())
+from store.record import Record as Record  # noqa: PLC0414 - for whoever needs all tables
+from store.record import Serial, created
+from store.upload_records import UploadRecord as UploadRecord  # noqa: PLC0414 - a table is known once imported
 
 
 class ApiKeyRecord(Record):
@@ -61,7 +23,7 @@ class ApiKeyRecord(Record):
     name: Mapped[str]
     secret_sha256: Mapped[str] = mapped_column(String(64))
     scopes: Mapped[list[Any]]
-    created_at: Mapped[float] = _created()
+    created_at: Mapped[float] = created()
     expires_at: Mapped[float | None]
     revoked_at: Mapped[float | None]
 
@@ -73,13 +35,13 @@ class ArtifactRecord(Record):
 
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
     bytes: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[float] = _created()
+    created_at: Mapped[float] = created()
     # When the same content was last stored: nothing that was stored a moment ago is collected.
     touched_at: Mapped[float] = mapped_column(default=database_now(), index=True)
 
 
 class DatasetRecord(Record):
-    """An uploaded file and, once ready, its canonical Arrow table.
+    """An uploaded file and, once ready, its canonical Arrow table; a version of its name.
 
     Its status is not stored: it follows from the ingestion job, so the two cannot disagree.
     """
@@ -89,17 +51,31 @@ class DatasetRecord(Record):
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project: Mapped[str] = mapped_column(String(64))
     name: Mapped[str]
+    version: Mapped[int] = mapped_column(default=1)
+    # The version before, as it was then; kept when that one is deleted, so no key.
+    previous_id: Mapped[str | None] = mapped_column(String(40))
     filename: Mapped[str]
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
-    source_sha256: Mapped[str] = mapped_column(ForeignKey("artifacts.sha256"))
+    source_sha256: Mapped[str] = mapped_column(ForeignKey("artifacts.sha256"), index=True)
     table_sha256: Mapped[str | None] = mapped_column(ForeignKey("artifacts.sha256"))
     quarantine_sha256: Mapped[str | None] = mapped_column(ForeignKey("artifacts.sha256"))
     options: Mapped[dict[str, Any]]
     description: Mapped[dict[str, Any] | None]
+    tags: Mapped[list[Any]] = mapped_column(default=list)
     user_metadata: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    created_at: Mapped[float] = _created()
+    created_at: Mapped[float] = created()
 
-    __table_args__ = (Index(None, "project", "id"),)
+    __table_args__ = (Index(None, "project", "id"), Index(None, "project", "name", "version", unique=True))
+
+
+class DatasetNameRecord(Record):
+    """How many versions a dataset's name has had; a number is not given twice, even when its dataset is deleted."""
+
+    __tablename__ = "dataset_names"
+
+    project: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    last_version: Mapped[int]
 
 
 class JobRecord(Record):
@@ -141,11 +117,11 @@ class JobRecord(Record):
     result: Mapped[dict[str, Any] | None]
     warnings: Mapped[list[Any]] = mapped_column(default=list)
     user_metadata: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    created_at: Mapped[float] = _created()
-    queued_at: Mapped[float] = _created()
+    created_at: Mapped[float] = created()
+    queued_at: Mapped[float] = created()
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]
-    updated_at: Mapped[float] = _created()
+    updated_at: Mapped[float] = created()
 
     __table_args__ = (
         Index(None, "project", "id"),
@@ -191,7 +167,7 @@ class WorkerRecord(Record):
     pid: Mapped[int]
     queues: Mapped[list[Any]]
     device: Mapped[dict[str, Any]]
-    started_at: Mapped[float] = _created()
+    started_at: Mapped[float] = created()
     seen_at: Mapped[float] = mapped_column(default=database_now(), index=True)
 
 
@@ -213,7 +189,7 @@ class AttemptRecord(Record):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     worker: Mapped[str]
-    started_at: Mapped[float] = _created()
+    started_at: Mapped[float] = created()
     ended_at: Mapped[float | None]
     exit_reason: Mapped[str | None]
     environment: Mapped[dict[str, Any] | None]
@@ -230,7 +206,7 @@ class EventRecord(Record):
     type: Mapped[str] = mapped_column(String(32))
     message: Mapped[str]
     data: Mapped[dict[str, Any]]
-    created_at: Mapped[float] = _created()
+    created_at: Mapped[float] = created()
 
     __table_args__ = (UniqueConstraint("job_id", "sequence"),)
 
@@ -249,7 +225,7 @@ class MetricRecord(Record):
     epoch: Mapped[float]
     # Not `values`: SQLAlchemy's rows have a method of that name.
     measured: Mapped[dict[str, Any]]
-    created_at: Mapped[float] = _created()
+    created_at: Mapped[float] = created()
 
     __table_args__ = (Index(None, "job_id", "id"),)
 
@@ -268,7 +244,7 @@ class CheckpointRecord(Record):
     # What the task's monitored metric was at the last evaluation, in the direction in which more is better.
     score: Mapped[float | None]
     metrics: Mapped[dict[str, Any]]
-    created_at: Mapped[float] = _created()
+    created_at: Mapped[float] = created()
 
     __table_args__ = (Index(None, "job_id", "id"),)
 
@@ -292,7 +268,7 @@ class ModelRecord(Record):
     project: Mapped[str] = mapped_column(String(64))
     name: Mapped[str] = mapped_column(String(64))
     last_version: Mapped[int] = mapped_column(default=0)
-    created_at: Mapped[float] = _created()
+    created_at: Mapped[float] = created()
 
     __table_args__ = (UniqueConstraint("project", "name"),)
 
@@ -312,7 +288,7 @@ class VersionRecord(Record):
     metrics: Mapped[dict[str, Any]]
     lineage: Mapped[dict[str, Any]]
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
-    created_at: Mapped[float] = _created()
+    created_at: Mapped[float] = created()
 
     __table_args__ = (UniqueConstraint("model_id", "number"),)
 
@@ -335,7 +311,7 @@ class AliasRecord(Record):
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), primary_key=True)
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     version_id: Mapped[str] = mapped_column(ForeignKey("versions.id"), index=True)
-    updated_at: Mapped[float] = _created()
+    updated_at: Mapped[float] = created()
 
 
 class WebhookRecord(Record):
@@ -352,7 +328,7 @@ class WebhookRecord(Record):
     previous_secret: Mapped[str | None]
     previous_until: Mapped[float | None]
     enabled: Mapped[bool] = mapped_column(default=True)
-    created_at: Mapped[float] = _created()
+    created_at: Mapped[float] = created()
 
 
 class DeliveryRecord(Record):
@@ -369,7 +345,7 @@ class DeliveryRecord(Record):
     delivered_at: Mapped[float | None]
     last_status: Mapped[int | None]
     last_error: Mapped[str | None]
-    created_at: Mapped[float] = _created()
+    created_at: Mapped[float] = created()
 
     __table_args__ = (
         Index(None, "webhook_id", "id"),

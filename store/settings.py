@@ -63,6 +63,11 @@ class StoreSettings(BaseSettings):
         return self.data_dir / "artifacts"
 
     @property
+    def uploads_dir(self) -> Path:
+        """Directory of the parts of open uploads."""
+        return self.data_dir / "uploads"
+
+    @property
     def work_dir(self) -> Path:
         """Directory under which every attempt has its own scratch directory."""
         return self.data_dir / "work"

@@ -15,11 +15,12 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from store import attempts, idempotency, queue, webhooks, workers
+from store import attempts, idempotency, queue, uploads, webhooks, workers
 from store.artifacts import ArtifactStore
 from store.attempts import CrashBudget
 from store.collection import Collector
 from store.database import Database, database_now
+from store.parts import PartStore
 from store.records import JobRecord
 from store.settings import StoreSettings
 from store.states import HELD, State
@@ -90,6 +91,7 @@ class Sweeper:
         self._settings = settings
         self._budget = CrashBudget(settings.max_failures, settings.back_off_s)
         self._collector = Collector(database, ArtifactStore(settings.artifacts_dir), settings.artifact_grace_s)
+        self._parts = PartStore(settings.uploads_dir)
         self._collect_at = monotonic() + COLLECT_S
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -115,6 +117,7 @@ class Sweeper:
                 self.sweep()
                 if monotonic() >= self._collect_at:
                     self._collect_at = monotonic() + COLLECT_S
+                    uploads.sweep(self._database, self._parts, self._settings.artifact_grace_s)
                     self._collector.collect()
             except (SQLAlchemyError, OSError) as error:
                 log.warning("sweep failed; will try again", error=str(error))

@@ -1,4 +1,4 @@
-"""`anneal datasets`: upload, list, show, errors, delete."""
+"""`anneal datasets`: upload, list, show, update, versions, diff, errors, delete."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ from anneal.commands.output import (
     size,
     tell,
 )
+from anneal.commands.specification import assignment
 
 app = typer.Typer(help="Upload and inspect datasets.", no_args_is_help=True)
 
@@ -25,14 +26,23 @@ DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's
 
 @app.command()
 def upload(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="csv, jsonl or parquet.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="csv, jsonl, parquet, text or conll.")],
     *,
     name: Annotated[str | None, typer.Option(help="A name; else the file's.")] = None,
     format: Annotated[str | None, typer.Option(help="The format, where it cannot be recognised.")] = None,
-    on_bad_rows: Annotated[str | None, typer.Option(help="fail (the default) or skip.", metavar="WHAT")] = None,
+    on_bad_rows: Annotated[
+        str | None, typer.Option(help="fail (the default), skip or quarantine.", metavar="WHAT")
+    ] = None,
     column_type: Annotated[
         list[str] | None, typer.Option(help="A column's type, as column=type; again for more.")
     ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="The split of its jobs, as test=0.2 or column=part; again for more.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag; again for more.")] = None,
+    parts_above: Annotated[
+        int, typer.Option(help="A larger file goes in parts, and the same command again goes on.", metavar="BYTES")
+    ] = 64 << 20,
     wait: Annotated[bool, typer.Option(help="Wait until the dataset is validated.")] = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -46,7 +56,10 @@ def upload(
             format=format,
             on_bad_rows=on_bad_rows,
             column_types=dict(_pair(text) for text in column_type) if column_type else None,
+            split=dict(assignment(text, "--split") for text in split) if split else None,
+            tags=tag,
             progress=not as_json,
+            parts_above=parts_above,
         )
         try:
             if wait:
@@ -63,20 +76,28 @@ def upload(
 
 @app.command("list")
 def list_datasets(
+    *,
     status: Annotated[str | None, typer.Option(help="processing, ready or invalid.")] = None,
     name: Annotated[str | None, typer.Option(help="Only those with this name.")] = None,
+    format: Annotated[str | None, typer.Option(help="Only those in this format.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only those with this tag.")] = None,
     limit: LimitOption = 20,
     as_json: JsonOption = False,
 ) -> None:
     """List datasets, newest first."""
     with client() as service:
-        page = service.datasets.list(status=status, name=name, limit=limit).to_dict()
+        page = service.datasets.list(status=status, name=name, format=format, tag=tag, limit=limit).to_dict()
+    return _print_page(page, as_json)
+
+
+def _print_page(page: dict[str, Any], as_json: bool) -> None:
     if as_json:
         return print_json(page)
     rows = [
         (
             d["id"],
             d.get("name"),
+            d.get("version"),
             d["status"],
             d.get("num_rows"),
             size(d.get("bytes")),
@@ -85,7 +106,7 @@ def list_datasets(
         for d in page["data"]
     ]
     print_table(
-        ["id", "name", "status", "rows", "size", "made"],
+        ["id", "name", "version", "status", "rows", "size", "made"],
         rows,
         empty="No datasets. Send one: anneal datasets upload FILE",
     )
@@ -112,6 +133,62 @@ def show(
             print_table(names[:8], lines, empty="No rows.")
             if len(names) > 8:
                 print(f"... and {len(names) - 8} more columns")
+    return None
+
+
+@app.command()
+def update(
+    dataset_id: DatasetId,
+    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="The tags from now on; again for more.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Change a dataset's name or tags."""
+    with client() as service:
+        dataset = service.datasets.get(dataset_id).update(name=name, tags=tag).to_dict()
+    if as_json:
+        print_json(dataset)
+    else:
+        _print_dataset(dataset)
+
+
+@app.command()
+def versions(dataset_id: DatasetId, as_json: JsonOption = False) -> None:
+    """List the datasets of the same name, newest first."""
+    with client() as service:
+        _print_page(service.datasets.get(dataset_id).versions().to_dict(), as_json)
+
+
+@app.command()
+def diff(
+    dataset_id: DatasetId,
+    against: Annotated[str, typer.Argument(metavar="AGAINST", help="The dataset to compare with.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what changed from another dataset to this one."""
+    with client() as service:
+        found = service.datasets.get(dataset_id).diff(against).to_dict()
+    if as_json:
+        return print_json(found)
+    rows, columns = found["rows"], found["columns"]
+    print_fields(
+        {
+            "rows": f"{rows['before']} before, {rows['after']} after",
+            "rows added": rows["added"],
+            "rows removed": rows["removed"],
+            "columns added": columns["added"],
+            "columns removed": columns["removed"],
+            "other type": [f"{name}: {before}, now {after}" for name, (before, after) in columns["retyped"].items()],
+        }
+    )
+    lines = [
+        (name, what, before, after)
+        for name, changes in columns["changed"].items()
+        for what, (before, after) in changes.items()
+    ]
+    if lines:
+        print()
+        print_table(["column", "", "before", "after"], lines, empty="")
     return None
 
 
@@ -149,6 +226,8 @@ def _print_dataset(dataset: dict[str, Any]) -> None:
         {
             "id": dataset["id"],
             "name": dataset.get("name"),
+            "version": dataset.get("version"),
+            "tags": dataset.get("tags"),
             "status": dataset["status"],
             "format": dataset.get("format"),
             "rows": dataset.get("num_rows"),

@@ -67,11 +67,11 @@ def dataset_field(datasets: Sequence[str]) -> str | dict[str, str]:
     return roles
 
 
-def assignment(text: str) -> tuple[str, Any]:
+def assignment(text: str, option: str = "--set") -> tuple[str, Any]:
     """Turn `learning_rate=0.01` into its name and JSON value; what is not JSON is text."""
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise typer.BadParameter(f'"{text}" is not of the form name=value.', param_hint="--set")
+        raise typer.BadParameter(f'"{text}" is not of the form name=value.', param_hint=option)
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:

@@ -130,13 +130,39 @@ def test_an_invalid_dataset_exits_1_and_a_ready_one_0(server, answer, anneal, tm
     server.on("GET /datasets/ds_1", answer(200, invalid), answer(200, {**dataset, "status": "ready"}))
 
     bad = anneal("datasets", "upload", "rows.csv", "--json")
-    good = anneal("datasets", "upload", "rows.csv")
+    good = anneal("datasets", "upload", "rows.csv", "--split", "test=0.2", "--split", "column=part")
 
     assert bad.returncode == 1
     assert json.loads(bad.stdout) == invalid
     assert 'Row 2, column "a": "x" is not a number.' in bad.stderr
     assert good.returncode == 0
     assert "ds_1" in good.stdout
+    assert b'{"test": 0.2, "column": "part"}' in server.asked("POST /datasets")[1].body
+
+
+def test_datasets_are_compared_listed_and_changed(server, answer, anneal):
+    dataset = {"id": "ds_1", "name": "rows", "version": 2, "status": "ready", "tags": ["clean"]}
+    columns = {
+        "added": ["new"],
+        "removed": [],
+        "retyped": {"a": ["integer", "string"]},
+        "changed": {"b": {"mean": [1, 2.5]}},
+    }
+    rows = {"before": 4, "after": 5, "compared_columns": ["b"], "added": 2, "removed": 1}
+    server.on("GET /datasets/ds_1", answer(200, dataset))
+    server.on("PATCH /datasets/ds_1", answer(200, dataset))
+    server.on("GET /datasets/ds_1/diff", answer(200, {"columns": columns, "rows": rows}))
+    server.on("GET /datasets/ds_1/versions", answer(200, {"object": "list", "data": [dataset], "has_more": False}))
+    server.on("GET /datasets", answer(200, {"object": "list", "data": [dataset], "has_more": False}))
+
+    shown = anneal("datasets", "diff", "ds_1", "ds_0").stdout
+    for said in ("4 before, 5 after", "new", "a: integer, now string", "2.5"):
+        assert said in shown
+    assert "rows" in anneal("datasets", "versions", "ds_1").stdout
+    assert "clean" in anneal("datasets", "update", "ds_1", "--tag", "clean").stdout
+    assert server.asked("PATCH /datasets/ds_1")[0].json() == {"tags": ["clean"]}
+    assert anneal("datasets", "list", "--tag", "clean", "--format", "csv").returncode == 0
+    assert server.asked("GET /datasets")[0].query == {"tag": "clean", "format": "csv", "limit": "20"}
 
 
 @pytest.mark.parametrize(

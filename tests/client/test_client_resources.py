@@ -20,6 +20,7 @@ def test_an_upload_streams_the_file_and_reports_its_progress(server, client, ans
         file,
         name="few",
         column_types={"a": "integer"},
+        split={"test": 0.25},
         progress=lambda sent, total: seen.append((sent, total)),
     )
 
@@ -28,6 +29,7 @@ def test_an_upload_streams_the_file_and_reports_its_progress(server, client, ans
     assert content in first.body
     assert content in second.body
     assert b'name="column_types"\r\n\r\n{"a": "integer"}' in second.body
+    assert b'name="split"\r\n\r\n{"test": 0.25}' in second.body
     assert b'filename="rows.csv"' in second.body
     assert int(first.headers["content-length"]) == len(first.body)
     assert seen[0][0] < len(content)
@@ -41,6 +43,28 @@ def test_a_missing_file_and_a_folder_are_told_before_anything_is_sent(server, cl
         client.datasets.upload(tmp_path)
 
     assert server.requests == []
+
+
+def test_a_dataset_is_changed_compared_and_sampled(server, client, answer):
+    listing = {"object": "list", "data": [DATASET, {**DATASET, "id": "ds_0"}], "has_more": False}
+    server.on("GET /datasets/ds_1", answer(200, DATASET))
+    server.on("PATCH /datasets/ds_1", answer(200, {**DATASET, "tags": ["a"]}))
+    server.on("GET /datasets/ds_1/versions", answer(200, listing))
+    server.on("GET /datasets/ds_1/diff", answer(200, {"rows": {"added": 3}}))
+    server.on("GET /datasets/ds_1/preview", answer(200, {"columns": [], "rows": []}))
+    server.on("GET /datasets/ds_1/schema", answer(200, {"json_schema": {"type": "object"}}))
+
+    dataset = client.datasets.get("ds_1")
+
+    assert dataset.update(tags=("a",)) is dataset
+    assert dataset.tags == ["a"]
+    assert server.asked("PATCH /datasets/ds_1")[0].json() == {"tags": ["a"]}
+    older = [version.id for version in dataset.versions()][1]
+    assert dataset.diff(older).rows.added == 3
+    assert server.asked("GET /datasets/ds_1/diff")[0].query == {"against": "ds_0"}
+    dataset.preview(3, sample="random", seed=5)
+    assert server.asked("GET /datasets/ds_1/preview")[0].query == {"rows": "3", "sample": "random", "seed": "5"}
+    assert dataset.schema().json_schema.type == "object"
 
 
 def test_waiting_for_a_dataset_long_polls_until_it_is_ready(server, client, answer):

@@ -22,6 +22,10 @@ HOOK: dict[str, Any] = {"url": "https://example.com/hook", "events": ["job.succe
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/api/v1/jobs"): {"json": {"kind": "pretrain", "dataset": "ds_0"}},
     ("post", "/api/v1/datasets"): {"files": {"file": ("t.csv", b"a\n1\n")}},
+    ("post", "/api/v1/uploads"): {"json": {"filename": "t.csv", "bytes": 1}},
+    ("put", "/api/v1/uploads/{upload_id}/parts/{number}"): {"content": b"x"},
+    ("patch", "/api/v1/datasets/{dataset_id}"): {"json": {"tags": []}},
+    ("get", "/api/v1/datasets/{dataset_id}/diff"): {"params": {"against": "ds_0"}},
     ("patch", "/api/v1/jobs/{job_id}"): {"json": {"priority": 1}},
     ("post", "/api/v1/models/{ref}/predict"): {"json": {"inputs": [{}]}},
     ("put", "/api/v1/models/{name}/aliases/{alias}"): {"json": {"version": 1}},
@@ -40,7 +44,7 @@ class Route:
     def scope(self) -> str:
         if self.path == "/metrics" or "/keys" in self.path:
             return "admin"
-        if "/datasets" in self.path:
+        if "/datasets" in self.path or "/uploads" in self.path:
             return "datasets"
         if self.path.endswith(("/predict", "/schema")) and "/models/" in self.path:
             return "predict"
@@ -104,6 +108,7 @@ def ids(
     return {
         **webhook,
         "dataset_id": rows,
+        "upload_id": running.post("/uploads", json={"filename": "t.csv", "bytes": 1}).json()["id"],
         "job_id": trained["id"],
         "name": "shared",
         "number": "1",

@@ -60,6 +60,7 @@ def test_datasets(running: httpx.Client) -> None:
     assert running.get(path + "/preview", params={"rows": 2}).json() == {
         "columns": ["a", "b"],
         "rows": [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}],
+        "indices": [0, 1],
     }
     assert running.get(path + "/content").content == b"a,b\n1,x\n2,y\n3,z\n"
     part = running.get(path + "/content", headers={"Range": "bytes=4-6"})

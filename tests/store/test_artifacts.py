@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from store.artifacts import Artifact, ArtifactStore
 from store.database import Database
 from store.errors import CorruptArtifact, NotFound, TooLarge
+from store.incoming import Incoming
 from store.records import ArtifactRecord
 
 CONTENT = b"some content" * 1000
@@ -93,3 +96,26 @@ def test_the_same_content_at_the_same_time(store: ArtifactStore, database: Datab
     assert len(files(tmp_path)) == 1
     with database.read() as session:
         assert session.get_one(ArtifactRecord, DIGEST).bytes == len(CONTENT)
+
+
+class Unsyncable(io.BytesIO):
+    """A file that takes everything, and that the system refuses to sync."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+
+def test_a_sync_that_fails_while_more_is_coming_is_told() -> None:
+    ends = os.pipe()
+    try:
+        incoming = Incoming(Unsyncable(ends[1]), None, None)
+        incoming.write(bytes(64 << 20))
+        with pytest.raises(OSError, match="Invalid argument"):
+            incoming.write(bytes(64 << 20))
+    finally:
+        for end in ends:
+            os.close(end)

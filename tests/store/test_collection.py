@@ -56,7 +56,7 @@ class Machine(RuleBasedStateMachine):
                     DatasetRecord(
                         id=ids.new_id(ids.DATASET),
                         project=PROJECT,
-                        name="n",
+                        name=ids.new_id("n"),
                         filename="f",
                         job_id=self.job_id,
                         source_sha256=artifact.sha256,
@@ -146,6 +146,7 @@ def test_every_pointer_is_known() -> None:
         "datasets.quarantine_sha256",
         "checkpoint_files.sha256",
         "version_files.sha256",
+        "uploads.source_sha256",
     }
 
 

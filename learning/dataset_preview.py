@@ -1,0 +1,57 @@
+"""A look at a dataset's rows, and the schema that they fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+_JSON_TYPES: dict[str, dict[str, Any]] = {
+    "integer": {"type": "integer"},
+    "number": {"type": "number"},
+    "boolean": {"type": "boolean"},
+    "timestamp": {"type": "string", "format": "date-time"},
+    "string": {"type": "string"},
+    "strings": {"type": "array", "items": {"type": "string"}},
+}
+
+
+def preview_rows(path: Path, count: int, seed: int | None) -> dict[str, Any]:
+    """Return `columns`, `rows` and their `indices` in an Arrow file: the first, or some drawn with a seed, ascending.
+
+    Only the pages of the rows that are shown are read.
+    """
+    with pa.memory_map(str(path)) as mapped:
+        table = pa.ipc.open_file(mapped).read_all()
+        count = min(count, table.num_rows)
+        indices = list(range(count))
+        if seed is not None:
+            indices = sorted(np.random.default_rng(seed).choice(table.num_rows, count, replace=False).tolist())
+        rows = [table.slice(index, 1).to_pylist()[0] for index in indices]
+        return {
+            "columns": table.column_names,
+            "rows": json.loads(json.dumps(rows, default=str)),
+            "indices": indices,
+        }
+
+
+def row_schema(columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the JSON Schema of a row with such columns (name, type, nullable)."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {column["name"]: _value_schema(column) for column in columns},
+        "required": [column["name"] for column in columns],
+        "additionalProperties": False,
+    }
+
+
+def _value_schema(column: Mapping[str, Any]) -> dict[str, Any]:
+    schema = _JSON_TYPES.get(column["type"], {})
+    if not column["nullable"] or not schema:
+        return schema
+    return {**schema, "type": [schema["type"], "null"]}
