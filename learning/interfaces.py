@@ -19,7 +19,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from learning.config import Columns
+from learning.config import Columns, Config
 
 Batch = dict[str, Tensor]
 """Tensors whose first dimension is B, by name; inputs and targets together."""
@@ -79,6 +79,14 @@ class InputWarning:
     index: int
     code: str
     message: str
+
+
+class PredictionOptions(Config):
+    """What a caller may ask of the answers: nothing, unless a task says more in a class of its own."""
+
+    def apply(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return one answer as it was asked for."""
+        return answer
 
 
 class Examples(Protocol):
@@ -164,6 +172,11 @@ class Task(Protocol):
     @property
     def State(self) -> type[BaseModel]:  # noqa: N802 - a class
         """Return the State class."""
+        ...
+
+    @property
+    def Options(self) -> type[PredictionOptions]:  # noqa: N802 - a class
+        """Return the class of what a caller may ask of the answers."""
         ...
 
     stratified: ClassVar[bool]  # whether a split keeps the shares of the target's values

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from learning.config import TrainingSpec
 from learning.errors import LearningError
 from service import job_requests
-from service.dependencies import authorize
+from service.authorization import authorize
 from service.errors import ApiError, field_errors
 from service.job_requests import JobCreate
 from service.state import State

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from learning.config import Columns, Config
-from learning.interfaces import Batch, Features, Network
+from learning.interfaces import Batch, Features, Network, PredictionOptions
 from learning.modalities.tabular import TabularState
 from learning.tasks.corruption import ColumnLayout, corrupt, layout_of
 from learning.tasks.table_pretraining import TablePretraining
@@ -57,6 +57,7 @@ class ContrastiveFeatures(TablePretraining):
     name: ClassVar[str] = "contrastive-features"
     Config: ClassVar[type[ContrastiveFeaturesConfig]] = ContrastiveFeaturesConfig
     State: ClassVar[type[ContrastiveFeaturesState]] = ContrastiveFeaturesState
+    Options: ClassVar[type[PredictionOptions]] = PredictionOptions
 
     def fit(
         self, table: pa.Table, columns: Columns, config: ContrastiveFeaturesConfig, inputs: TabularState

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from learning.config import Columns, Config
-from learning.interfaces import Batch, Features, Network
+from learning.interfaces import Batch, Features, Network, PredictionOptions
 from learning.modalities.tabular import TabularState
 from learning.tasks.corruption import ColumnLayout, corrupt, layout_of
 from learning.tasks.table_pretraining import TablePretraining
@@ -61,6 +61,7 @@ class MaskedFeatures(TablePretraining):
     name: ClassVar[str] = "masked-features"
     Config: ClassVar[type[MaskedFeaturesConfig]] = MaskedFeaturesConfig
     State: ClassVar[type[MaskedFeaturesState]] = MaskedFeaturesState
+    Options: ClassVar[type[PredictionOptions]] = PredictionOptions
 
     def fit(
         self, table: pa.Table, columns: Columns, config: MaskedFeaturesConfig, inputs: TabularState
