@@ -85,6 +85,20 @@ async def server_metadata(_: PredictKey) -> ServerMetadata:
     return ServerMetadata(name="anneal", version=installed("anneal"), extensions=EXTENSIONS)
 
 
+class Statistics(BaseModel):
+    """What the loaded versions have done; fewer executions than inferences: rows shared batches."""
+
+    model_stats: list[dict[str, Any]]
+
+
+# Before the paths with a name in this place.
+@router.get("/models/stats")
+async def all_statistics(state: Opened, caller: PredictKey) -> Statistics:
+    """Return the statistics of every version in memory."""
+    ledger = state.predictors.ledger()
+    return Statistics(model_stats=[_statistics(loaded) for loaded, _ in ledger if loaded.project == caller.project])
+
+
 @router.get("/models/{name}/ready")
 async def model_is_ready(meant: Latest) -> Response:
     """Answer when there is such a model: one that is not in memory is loaded when it is asked."""
@@ -296,19 +310,6 @@ async def unload(state: Opened, meant: ToKeep) -> Response:
     """Take a model out of memory; asked again, it is loaded again."""
     await to_thread.run_sync(state.predictors.unload, meant.version_id)
     return Response()
-
-
-class Statistics(BaseModel):
-    """What the loaded versions have done; fewer executions than inferences: rows shared batches."""
-
-    model_stats: list[dict[str, Any]]
-
-
-@router.get("/models/stats")
-async def all_statistics(state: Opened, caller: PredictKey) -> Statistics:
-    """Return the statistics of every version in memory."""
-    ledger = state.predictors.ledger()
-    return Statistics(model_stats=[_statistics(loaded) for loaded, _ in ledger if loaded.project == caller.project])
 
 
 @router.get("/models/{name}/stats")

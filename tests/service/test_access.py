@@ -15,14 +15,15 @@ from support import classify, new_key, problem, submit, wait_for_state
 from service.app import openapi
 from store import keys
 
-OPEN = {"/livez", "/readyz"}
-OTHER_PREFIXES = ("/api/v1",)  # answers with problem documents
+OPEN = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
+FOREIGN = ("/v2", "/hf")  # other protocols, with errors of their own form
 DOCUMENT = openapi()
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/api/v1/jobs"): {"json": {"kind": "pretrain", "dataset": "ds_0"}},
     ("post", "/api/v1/datasets"): {"files": {"file": ("t.csv", b"a\n1\n")}},
     ("patch", "/api/v1/jobs/{job_id}"): {"json": {"priority": 1}},
     ("post", "/api/v1/models/{ref}/predict"): {"json": {"inputs": [{}]}},
+    ("post", "/hf/models/{ref}"): {"json": {"inputs": [{}]}},
     ("put", "/api/v1/models/{name}/aliases/{alias}"): {"json": {"version": 1}},
     ("post", "/api/v1/keys"): {"json": {"name": "x"}},
 }
@@ -39,6 +40,8 @@ class Route:
             return "admin"
         if "/datasets" in self.path:
             return "datasets"
+        if self.path.startswith(FOREIGN):
+            return "models" if self.path.endswith("load") else "predict"
         if self.path.endswith(("/predict", "/schema")) and "/models/" in self.path:
             return "predict"
         return "models" if "/models" in self.path else "jobs"
@@ -53,6 +56,15 @@ ROUTES = [Route(method, path) for path, methods in DOCUMENT["paths"].items() for
 CLOSED = [route for route in ROUTES if route.path not in OPEN]
 # A task's or an architecture's name is no project's.
 WITH_ID = [route for route in CLOSED if "{" in route.path and "/architectures/" not in route.path]
+
+
+def refused(response: httpx.Response, route: Route, status: int, code: str) -> dict[str, Any]:
+    """Return the error after checking its form; another protocol's as if it had a detail alone."""
+    if not route.path.startswith(FOREIGN):
+        return problem(response, status, code)
+    assert response.status_code == status, response.text
+    assert set(response.json()) == {"error"}
+    return {"detail": response.json()["error"], "hint": None}
 
 
 def name(route: Route) -> str:
@@ -86,6 +98,7 @@ def ids(running: httpx.Client, embedded: Stack, rows: str, trained: dict[str, An
         "job_id": trained["id"],
         "name": "shared",
         "number": "1",
+        "version": "1",
         "ref": "shared",
         "alias": "production",
         "path": "config.json",
@@ -97,18 +110,20 @@ def test_the_document_has_the_routes() -> None:
     assert len(CLOSED) > 30
     assert len(WITH_ID) > 20
     assert not [
-        route for route in ROUTES if not route.path.startswith("/api/v1") and route.path not in OPEN | {"/metrics"}
+        route
+        for route in ROUTES
+        if not route.path.startswith(("/api/v1", *FOREIGN)) and route.path not in OPEN | {"/metrics"}
     ]
 
 
 @pytest.mark.parametrize("route", CLOSED, ids=name)
 def test_no_key(bare: httpx.Client, route: Route) -> None:
-    problem(route.ask(bare), 401, "missing_key")
+    refused(route.ask(bare), route, 401, "missing_key")
 
 
 @pytest.mark.parametrize("route", CLOSED, ids=name)
 def test_no_scope(bare: httpx.Client, limited: dict[str, str], ids: dict[str, str], route: Route) -> None:
-    body = problem(route.ask(bare, ids, limited[route.scope]), 403, "missing_scope")
+    body = refused(route.ask(bare, ids, limited[route.scope]), route, 403, "missing_scope")
     assert f'"{route.scope}"' in body["detail"]
 
 
@@ -116,9 +131,9 @@ def test_no_scope(bare: httpx.Client, limited: dict[str, str], ids: dict[str, st
 def test_another_project(
     bare: httpx.Client, running: httpx.Client, stranger: str, ids: dict[str, str], route: Route
 ) -> None:
-    absent = {**dict.fromkeys(ids, "absent"), "number": "1", "path": "config.json"}
-    foreign = problem(route.ask(bare, ids, stranger), 404, "not_found")
-    missing = problem(route.ask(bare, absent, stranger), 404, "not_found")
+    absent = {**dict.fromkeys(ids, "absent"), "number": "1", "version": "1", "path": "config.json"}
+    foreign = refused(route.ask(bare, ids, stranger), route, 404, "not_found")
+    missing = refused(route.ask(bare, absent, stranger), route, 404, "not_found")
     # A foreign id answers like an absent one, but for the id itself.
     for field in ("detail", "hint"):
         known, unknown = str(foreign[field]), str(missing[field])
