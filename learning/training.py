@@ -81,6 +81,7 @@ class _Run:
         self.stepper: Stepper = make_stepper(prepared.design, self.network, plan.hyperparameters)
         self.position = Position()
         self._best: dict[str, Tensor] = {}
+        self._saves = 0
         self._started_at = monotonic()
         self._first_step = 0
 
@@ -136,7 +137,10 @@ class _Run:
             random=checkpoint.random_states(),
             environment=describe(self.prepared.device),
         )
-        path = checkpoint.write(state, self.plan.checkpoints / f"step-{self.position.step:010d}")
+        # A name of its own also when a step is saved twice, as the last one is: the one before may just be read.
+        self._saves += 1
+        name = f"step-{self.position.step:010d}-{self._saves}"
+        path = checkpoint.write(state, self.plan.checkpoints / name)
         self.callback.on_checkpoint(path, self.position)
         return path
 

@@ -78,7 +78,7 @@ class Attempt:
             while (message := self._next_message()) is not None:
                 self._hear(message)
             code = self._child.wait()
-            self._beat()
+            self._report()  # only that: what has ended cannot be asked for anything
         except BaseException:
             self._child.kill()
             self._child.wait()
@@ -112,7 +112,13 @@ class Attempt:
                 continue
 
     def _beat(self) -> None:
-        """Extend the lease, hand over what was heard, and obey the state that comes back."""
+        """Beat the heart, and obey the state that comes back."""
+        orders = self._report()
+        if orders is not None:
+            self._obey(orders)
+
+    def _report(self) -> Orders | None:
+        """Extend the lease, hand over what was heard, and return what is asked; None while the database is away."""
         try:
             with self._context.database.write() as session:
                 orders = attempts.heartbeat(
@@ -128,10 +134,10 @@ class Attempt:
                 raise Fenced("The database could not be reached for almost a whole lease.") from error
             log.warning("heartbeat failed; will try again", error=str(error.orig))
             time.sleep(min(0.5, self._context.settings.heartbeat_s))
-            return
+            return None
         self._beat_at = time.monotonic()
         self._progress, self._measurements = None, []
-        self._obey(orders)
+        return orders
 
     def _obey(self, orders: Orders) -> None:
         if orders.state is State.CANCELLING and orders.cancel_mode is CancelMode.DISCARD:

@@ -50,7 +50,7 @@ def _serve(owner: socket.socket) -> None:
         ready, _, _ = select.select([owner.fileno(), *children], [], [])
         for entry in ready:
             if entry == owner.fileno():
-                message, files, _, _ = socket.recv_fds(owner, FORK_MESSAGE_BYTES, _FILES)
+                message, files = _hear(owner)
                 if not message:
                     return
                 pid = _fork(owner, json.loads(message)["directory"], files)
@@ -61,6 +61,14 @@ def _serve(owner: socket.socket) -> None:
             os.close(entry)
             _, status = os.waitpid(pid, 0)
             _tell(owner, {"pid": pid, "code": os.waitstatus_to_exitcode(status)})
+
+
+def _hear(owner: socket.socket) -> tuple[bytes, list[int]]:
+    try:
+        message, files, _, _ = socket.recv_fds(owner, FORK_MESSAGE_BYTES, _FILES)
+    except ConnectionResetError:  # the owner was killed with something of ours unread
+        return b"", []
+    return message, files
 
 
 def _tell(owner: socket.socket, message: dict[str, int]) -> None:

@@ -49,8 +49,8 @@ PATIENT = {
     "ANNEAL_BACK_OFF_S": "0.01",
 }
 # What is killed, and how often relative to the rest.
-TARGETS = {"child": 14, "fork server": 3, "worker's pool process": 3, "worker": 2, "API": 1, "launcher": 1}
-BETWEEN_KILLS_S = (0.5, 3.0)
+TARGETS = {"child": 20, "fork server": 3, "worker's pool process": 3, "worker": 2, "API": 1, "launcher": 1}
+BETWEEN_KILLS_S = (0.4, 2.4)
 ABOUT = """\
 # Chaos
 

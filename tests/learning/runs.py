@@ -25,6 +25,7 @@ class Recorder:
     stop_after: int | None = None
     evaluations: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)
     progress: list[dict[str, Any]] = field(default_factory=list)
+    checkpoints: list[Path] = field(default_factory=list)
     steps: int = 0
 
     def on_step(self, progress):
@@ -34,7 +35,7 @@ class Recorder:
         self.evaluations.append((split, step, values))
 
     def on_checkpoint(self, path, position):
-        pass
+        self.checkpoints.append(path)
 
     def should_stop(self):
         self.steps += 1
@@ -99,7 +100,7 @@ def run(
     pin(spec.seed, 1)
     prepared = prepare(spec, tables, device=choose_device("cpu"), **sources)
     recorder = recorder or Recorder()
-    plan = Plan(spec.hyperparameters, spec.early_stopping, spec.seed, directory)
+    plan = Plan(spec.hyperparameters, spec.early_stopping, spec.seed, directory, spec.checkpointing)
     return Run(prepared, train(prepared, plan, recorder, resume), recorder)
 
 

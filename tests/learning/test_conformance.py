@@ -92,6 +92,21 @@ def test_a_stopped_run_resumes_as_if_it_never_had(task, architecture, stop, tabl
 
 
 @pytest.mark.parametrize(("task", "architecture"), PAIRS)
+def test_every_checkpoint_stays_as_it_was_written(task, architecture, tables, tmp_path):
+    # The last step is saved twice, before and after the best weights are put in place: whoever still reads the first
+    # must not find the second.
+    spec = made(task, architecture, hyperparameters=SHORT, split={"validation": 0.2}, checkpointing={"every_steps": 4})
+    whole = run(spec, tables, tmp_path / "whole")
+    paths = whole.recorder.checkpoints
+    steps = [checkpoint.read(path).position.step for path in paths]
+    assert steps[-2] == steps[-1] == whole.prepared.resolved.total_steps
+    assert [checkpoint.read(path).position.finished for path in paths[-2:]] == [False, True]
+    for number, path in enumerate(paths):
+        rest = run(spec, tables, tmp_path / f"rest-{number}", resume=checkpoint.read(path))
+        assert_same(rest.outcome.weights, whole.outcome.weights)
+
+
+@pytest.mark.parametrize(("task", "architecture"), PAIRS)
 def test_saved_and_loaded_it_answers_the_same(task, architecture, tables, tmp_path):
     result = run(made(task, architecture), tables, tmp_path / "run")
     design, weights = load(saved(result, tmp_path / "model"))

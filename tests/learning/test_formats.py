@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from format_files import read, types, written
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from learning.errors import InvalidDataset, UnknownName
@@ -117,11 +117,14 @@ DECLARED = {"s": "string", "i": "integer", "x": "number", "b": "boolean", "t": "
 
 
 @SLOW
+@example(rows=[("", None, None, None, None), ("0\r", None, None, None, None)], delimiter=",", ending="\n")
 @given(rows=ROWS, delimiter=st.sampled_from(",;\t|"), ending=st.sampled_from(["\n", "\r\n"]))
 def test_what_python_writes_as_csv_is_read_back(tmp_path, rows, delimiter, ending):
     path = tmp_path / "random.csv"
+    # Before Python 3.13 a carriage return is left bare unless the lines end in it, and a bare one ends a record.
+    quoting = csv.QUOTE_ALL if any("\r" in row[0] for row in rows) else csv.QUOTE_MINIMAL
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter=delimiter, lineterminator=ending)
+        writer = csv.writer(file, delimiter=delimiter, lineterminator=ending, quoting=quoting)
         writer.writerow(DECLARED)
         writer.writerows([*row[:4], row[4] and row[4].isoformat()] for row in rows)
     table, errors = read(path, **DECLARED)

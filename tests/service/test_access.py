@@ -10,14 +10,15 @@ from typing import Any
 import httpx
 import pytest
 from servers import Stack
-from support import classify, new_key, problem, submit, wait_for_state
+from support import classify, new_key, problem, stack_database, submit, wait_for_state
 
 from service.app import openapi
-from store import keys
+from store import keys, webhooks
 
 OPEN = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
 FOREIGN = ("/v2", "/hf")  # other protocols, with errors of their own form
 DOCUMENT = openapi()
+HOOK: dict[str, Any] = {"url": "https://example.com/hook", "events": ["job.succeeded"]}
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/api/v1/jobs"): {"json": {"kind": "pretrain", "dataset": "ds_0"}},
     ("post", "/api/v1/datasets"): {"files": {"file": ("t.csv", b"a\n1\n")}},
@@ -26,6 +27,8 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/hf/models/{ref}"): {"json": {"inputs": [{}]}},
     ("put", "/api/v1/models/{name}/aliases/{alias}"): {"json": {"version": 1}},
     ("post", "/api/v1/keys"): {"json": {"name": "x"}},
+    ("post", "/api/v1/webhooks"): {"json": HOOK},
+    ("patch", "/api/v1/webhooks/{webhook_id}"): {"json": {"enabled": True}},
 }
 
 
@@ -90,10 +93,28 @@ def stranger(embedded: Stack) -> str:
 
 
 @pytest.fixture(scope="module")
-def ids(running: httpx.Client, embedded: Stack, rows: str, trained: dict[str, Any]) -> dict[str, str]:
+def webhook(embedded: Stack) -> Iterator[dict[str, str]]:
+    """A webhook of the first project with a delivery; disabled, since nothing is to leave this machine."""
+    database = stack_database(embedded)
+    with database.write() as session:
+        made = webhooks.create(session, keys.DEFAULT_PROJECT, HOOK["url"], HOOK["events"], None)
+        made.enabled = False
+        session.flush()
+        known = {"webhook_id": made.id, "delivery_id": webhooks.enqueue(session, made.id, "webhook.test", {}).id}
+    yield known
+    with database.write() as session:
+        webhooks.remove(session, webhooks.get(session, keys.DEFAULT_PROJECT, known["webhook_id"]))
+    database.close()
+
+
+@pytest.fixture(scope="module")
+def ids(
+    running: httpx.Client, embedded: Stack, rows: str, trained: dict[str, Any], webhook: dict[str, str]
+) -> dict[str, str]:
     """What there is in the first project."""
     first = running.get("/keys").json()["data"][0]["id"]
     return {
+        **webhook,
         "dataset_id": rows,
         "job_id": trained["id"],
         "name": "shared",

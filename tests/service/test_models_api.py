@@ -21,6 +21,7 @@ from service.predictors import Predictors
 from service.settings import ServiceSettings
 from store import keys, models
 from store.artifacts import ArtifactStore
+from store.records import ArtifactRecord
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +198,7 @@ def test_what_an_answer_says(running: httpx.Client, second: dict[str, Any], exam
     assert again["timing"]["load_ms"] == 0
 
 
-def stored(stack: Stack, ref: str) -> tuple[str, dict[str, str], int]:
+def stored(stack: Stack, ref: str) -> tuple[str, dict[str, ArtifactRecord], int]:
     database = stack_database(stack)
     with database.read() as session:
         version = models.resolve(session, keys.DEFAULT_PROJECT, ref)
@@ -205,7 +206,7 @@ def stored(stack: Stack, ref: str) -> tuple[str, dict[str, str], int]:
     database.close()
     return (
         version.record.id,
-        {path: file.sha256 for path, file in files.items()},
+        files,
         sum(file.bytes for file in files.values()),
     )
 
@@ -250,7 +251,7 @@ def test_a_model_whose_files_are_damaged(embedded: Stack, running: httpx.Client,
         running, submit(running, classify(rows, output={"model": "damaged"}, seed=99, hyperparameters={"epochs": 1}))
     )
     assert job["result"]["ref"] == "damaged:1"
-    digest = stored(embedded, "damaged")[1]["model.safetensors"]
+    digest = stored(embedded, "damaged")[1]["model.safetensors"].sha256
     path = ArtifactStore(embedded.data_dir / "artifacts").path(digest)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
