@@ -6,6 +6,7 @@ so that the service can describe and check a request before anything heavy is lo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -24,8 +25,7 @@ class Hyperparameters(Config):
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] | Auto = Field(
         "auto",
-        description='Passes over the training rows; "auto": at least 10, and enough for 1,000 steps; '
-        "when finetuning on under 500 rows, for 2 steps per row but at least 300.",
+        description='Passes over the training rows; "auto": by the architecture, so that there are enough steps.',
     )
     max_steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
         None, description="Optimizer steps after which training ends even if epochs remain."
@@ -33,8 +33,7 @@ class Hyperparameters(Config):
     batch_size: Annotated[int, Field(ge=1, le=65_536)] | Auto = Field("auto", description="Rows per optimizer step.")
     learning_rate: Annotated[float, Field(gt=0, le=10)] | Auto = Field(
         "auto",
-        description='Highest step size of the schedule; "auto": 0.01 for sgd and for fewer than 1,000 weights, '
-        "0.0003 when finetuning with more than 30 weights per training row, else 0.001.",
+        description='Highest step size of the schedule; "auto": by the architecture.',
     )
     backbone_learning_rate_factor: float = Field(
         1.0, ge=0, le=1, description="The backbone's learning rate as a share of the head's; 0 freezes it."
@@ -64,8 +63,7 @@ class Hyperparameters(Config):
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] | Auto = Field(
         "auto",
-        description="Share of units silenced in training after each hidden layer; "
-        '"auto": 0.5 when finetuning with more than 30 weights per training row, else 0.',
+        description='Share of units silenced in training after each hidden layer; "auto": by the architecture.',
     )
     gradient_clip: float | None = Field(None, gt=0, le=1e6, description="Largest norm of all gradients together.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the forward pass.")
@@ -117,6 +115,7 @@ class Columns(Config):
 
     target: str | None = Field(None, description="Column to predict.")
     targets: tuple[str, ...] | None = Field(None, description="Columns to predict, where a task allows several.")
+    text: str | None = Field(None, description="Column with the text, for tasks on text; default: the only one.")
     inputs: tuple[str, ...] | None = Field(None, description="Columns to learn from; default: all that are no target.")
     ignore: tuple[str, ...] = Field((), description="Columns left out of the inputs.")
 
@@ -163,29 +162,34 @@ class Resolved(Config):
     evaluate_every_epochs: int
 
 
-# A few labelled rows need many passes, since a fresh head is not trained in a handful of steps, but not too many.
-_LEAST_STEPS, _MOST_LEAST_STEPS = 300, 1_000
-_MOST_EPOCHS = {"pretrain": 400, "finetune": 200}
-# With more weights than this for each labelled row, learning has to be held back (benchmarks/label_efficiency.py).
-_CROWDED = 30
-_FEW_WEIGHTS = 1_000
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a run's defaults depend on."""
+
+    kind: Literal["pretrain", "finetune"]
+    rows: int
+    weights: int
+    optimizer: str
 
 
-def resolve(hyperparameters: Hyperparameters, rows: int, kind: str, weights: int) -> Resolved:
-    """Return the numbers in force for this many training rows and weights of the network."""
-    chosen = hyperparameters
-    batch_size = _auto_batch_size(rows) if chosen.batch_size == "auto" else chosen.batch_size
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What "auto" means: numbers, and how many steps and passes there are to be at least and passes at most."""
+
+    batch_size: int
+    learning_rate: float
+    dropout: float
+    least_steps: int
+    least_epochs: int
+    most_epochs: int
+
+
+def resolve(chosen: Hyperparameters, rows: int, defaults: Defaults) -> Resolved:
+    """Return the numbers in force for this many training rows."""
+    batch_size = defaults.batch_size if chosen.batch_size == "auto" else chosen.batch_size
     steps_per_epoch = count_batches(rows, batch_size)
-    least = _MOST_LEAST_STEPS if kind == "pretrain" else min(_MOST_LEAST_STEPS, max(_LEAST_STEPS, 2 * rows))
-    passes = min(_MOST_EPOCHS[kind], max(10, -(-least // steps_per_epoch)))
+    passes = min(defaults.most_epochs, max(defaults.least_epochs, -(-defaults.least_steps // steps_per_epoch)))
     epochs: int = passes if chosen.epochs == "auto" else chosen.epochs
-    crowded = kind == "finetune" and weights > _CROWDED * rows
-    rate = chosen.learning_rate
-    if isinstance(rate, str):
-        rate = 0.01 if chosen.optimizer == "sgd" or weights < _FEW_WEIGHTS else 3e-4 if crowded else 1e-3
-    dropout = chosen.dropout
-    if isinstance(dropout, str):
-        dropout = 0.5 if crowded else 0.0
     total = epochs * steps_per_epoch
     evaluate_every = chosen.evaluate_every_epochs
     if isinstance(evaluate_every, str):
@@ -193,8 +197,8 @@ def resolve(hyperparameters: Hyperparameters, rows: int, kind: str, weights: int
     return Resolved(
         epochs=epochs,
         batch_size=batch_size,
-        learning_rate=rate,
-        dropout=dropout,
+        learning_rate=defaults.learning_rate if chosen.learning_rate == "auto" else chosen.learning_rate,
+        dropout=defaults.dropout if chosen.dropout == "auto" else chosen.dropout,
         steps_per_epoch=steps_per_epoch,
         total_steps=min(total, chosen.max_steps or total),
         evaluate_every_epochs=evaluate_every,
@@ -205,10 +209,3 @@ def count_batches(rows: int, batch_size: int) -> int:
     """Return the batches of one pass; a last batch of one row is dropped, since nothing can be normalised in it."""
     full, rest = divmod(rows, batch_size)
     return max(1, full + (rest > 1))
-
-
-def _auto_batch_size(rows: int) -> int:
-    for size, least in ((256, 10_000), (64, 2_000), (32, 200), (16, 0)):
-        if rows >= least:
-            return size
-    raise AssertionError(rows)

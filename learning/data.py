@@ -19,10 +19,12 @@ from torch import Tensor
 from learning.config import Split, count_batches
 from learning.errors import InvalidData, UnknownName, did_you_mean
 from learning.interfaces import Batch
+from learning.packing import pieces
 
 _PARTS = ("train", "validation", "test")
 _FEW_ROWS = 100
 _LONG = 2**63 - 1
+EVALUATION_ROWS = 4096
 
 
 def open_table(path: Path) -> pa.Table:
@@ -114,8 +116,13 @@ def epoch_order(rows: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(rows, generator=generator)
 
 
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """Return a batch's tensors on a device, but `length_B`, by which kernels are chosen."""
+    return {name: tensor if name == "length_B" else tensor.to(device) for name, tensor in batch.items()}
+
+
 class TensorExamples:
-    """Rows that fit in memory: encoded once, kept on the device, reordered once an epoch."""
+    """Rows of equal length that fit in memory: encoded once, kept on the device, reordered once an epoch."""
 
     def __init__(self, tensors: Batch, device: torch.device) -> None:
         self.tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
@@ -132,6 +139,10 @@ class TensorExamples:
         names = tuple(self.tensors)
         for batch in zip(*(column[start:count] for column in columns), strict=True):
             yield dict(zip(names, batch, strict=True))
+
+    def everything(self) -> Iterator[Batch]:
+        """Yield every row once, in order."""
+        yield from self.batches(torch.arange(len(self)), evaluation_size(len(self)))
 
 
 class TableExamples:
@@ -150,5 +161,16 @@ class TableExamples:
         indices = order_N.numpy()
         for number in range(start, count_batches(len(indices), batch_size)):
             rows = np.sort(indices[number * batch_size : (number + 1) * batch_size])
-            batch = self._encode(self._table.take(rows))
-            yield {name: tensor.to(self._device) for name, tensor in batch.items()}
+            yield on_device(self._encode(self._table.take(rows)), self._device)
+
+    def everything(self) -> Iterator[Batch]:
+        """Yield every row once, in order."""
+        size = evaluation_size(len(self))
+        for start in range(0, len(self), size):
+            for batch in pieces(self._encode(self._table.slice(start, size))):
+                yield on_device(batch, self._device)
+
+
+def evaluation_size(rows: int) -> int:
+    """Return a batch size that leaves no last batch of one row, which training drops and evaluation must not."""
+    return EVALUATION_ROWS + 1 if rows % EVALUATION_ROWS == 1 else EVALUATION_ROWS

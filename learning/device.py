@@ -41,6 +41,12 @@ def pin(seed: int, threads: int | None, network: nn.Module | None = None) -> Non
     torch.manual_seed(seed)
 
 
+def is_slow(precision: str, device: torch.device) -> bool:
+    """Return whether a processor has no instructions for an arithmetic, so that it only costs."""
+    native = device.type != "cpu" or precision != "bf16" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return not native
+
+
 def describe(device: torch.device) -> dict[str, Any]:
     """Return what a later run must match to reproduce this one."""
     return {

@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from learning.config import Resolved, TrainingSpec, resolve
+from learning.config import Resolved, TrainingSpec
 from learning.data import epoch_order, open_table, take
+from learning.interfaces import rows_in
 from learning.optimization import make_stepper
-from learning.preparation import IN_MEMORY_BYTES, Prepared, prepare
+from learning.preparation import IN_MEMORY_BYTES, Prepared, prepare, resolve_for
 
 SAMPLE_ROWS = 5_000
 TRIAL_S = 0.2
@@ -63,7 +64,7 @@ def estimate(
         share = samples["train"][1]
         rows = round(len(prepared.train) / share)
         weights = sum(parameter.numel() for parameter in prepared.network.parameters())
-        resolved = resolve(spec.hyperparameters, rows, spec.kind, weights)
+        resolved = resolve_for(spec, rows, weights)
         step_s, row_bytes = _trial(prepared, spec)
     runs = 2 if spec.compare else 1
     train_s = resolved.total_steps * step_s * runs
@@ -102,7 +103,7 @@ def _trial(prepared: Prepared, spec: TrainingSpec) -> tuple[float, int]:
         for batch in prepared.train.batches(epoch_order(len(prepared.train), spec.seed, 0), size):
             if steps == 0:
                 began = perf_counter()
-            row_bytes = sum(tensor.element_size() * tensor[0].numel() for tensor in batch.values())
+            row_bytes = sum(tensor.nbytes for tensor in batch.values()) // rows_in(batch)
             stepper(batch, 1e-6)
             steps += 1
             taken = perf_counter() - began if steps > 0 else 0.0

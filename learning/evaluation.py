@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learning.interfaces import Batch, Examples
+from learning.interfaces import Batch, Examples, rows_in
 from learning.model import BackboneWithHead, Design
 
-BATCH_ROWS = 4096
 _SEED = 20_240_501
 
 
@@ -38,10 +37,10 @@ def evaluate(
     # Pretraining draws its corruption in the loss: the same draw each time makes evaluations comparable.
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(_SEED)
-        for batch in _all_rows(examples):
+        for batch in examples.everything():
             if should_stop():
                 raise Stopped
-            count = len(next(iter(batch.values())))
+            count = rows_in(batch)
             total += float(task.loss(network, batch, state)) * count
             rows += count
             predictions.append(task.predict(network, batch, state))
@@ -49,14 +48,6 @@ def evaluate(
     network.train(was_training)
     joined = {name: torch.cat([part[name] for part in targets]).cpu() for name in targets[0]}
     return {"loss": total / rows, "rows": rows, **task.metrics(torch.cat(predictions).cpu(), joined, state)}
-
-
-def _all_rows(examples: Examples) -> list[Batch]:
-    """Return every row once: training drops a last batch of one row, evaluation must not."""
-    rows = len(examples)
-    order_N = torch.arange(rows)
-    size = BATCH_ROWS + 1 if rows % BATCH_ROWS == 1 else BATCH_ROWS
-    return list(examples.batches(order_N, size))
 
 
 def is_better(task_monitor: str, value: float, best: float | None, min_delta: float = 0.0) -> bool:

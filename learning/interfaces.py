@@ -1,10 +1,11 @@
 """The seam of the library: what a modality, an architecture and a task are to everything else.
 
 Shapes, here and in every file of the package: N rows, B batch, T positions (tokens, patches, frames; 1 for a row of
-a table), D width of the features, F encoded input features, C classes, K targets.
+a table), S all positions of a batch of rows of unequal lengths, one row after the other without padding, D width of the
+features, F encoded input features, C classes, K targets, V vocabulary.
 
-Every backbone returns `features_BTD`, so heads, tasks and pretraining combine freely. Pretrain then finetune is:
-load the base model's backbone and the state its modality was fitted to, put another task's head on it.
+Every backbone returns features, so heads, tasks and pretraining combine freely. Pretrain then finetune is: load the
+base model's backbone and the state its modality was fitted to, put another task's head on it.
 What varies is a file and one line in the table of its folder.
 """
 
@@ -16,21 +17,33 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import pyarrow as pa
+import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from learning.config import Columns, Config
+from learning.config import Columns, Config, Defaults, Situation
 
 Batch = dict[str, Tensor]
-"""Tensors whose first dimension is B, by name; inputs and targets together."""
+"""Tensors by name, inputs and targets together. A name ends in its shape: the first dimension is B, or S in a batch
+whose `length_B` says how many of the S positions belong to each row; that one stays on the CPU."""
 
 Kind = Literal["pretrain", "finetune"]
 # How a task's outputs become means; the loss's gradient by the outputs is then (mean - target) / count.
 Link = Literal["identity", "sigmoid", "softmax"]
 
 
+def rows_in(batch: Batch) -> int:
+    """Return B."""
+    return len(batch["length_B"]) if "length_B" in batch else len(next(iter(batch.values())))
+
+
+def by_position(name: str) -> bool:
+    """Return whether a tensor of a batch has S as its first dimension, by its name."""
+    return name.rpartition("_")[2].startswith("S")
+
+
 class Features(NamedTuple):
-    """What a backbone makes of a batch."""
+    """What a backbone makes of a batch of rows of equal length."""
 
     features_BTD: Tensor
     mask_BT: Tensor | None = None  # true where a position counts; None: all of them do
@@ -45,13 +58,34 @@ class Features(NamedTuple):
         return (self.features_BTD * weights_BT1).sum(1) / weights_BT1.sum(1).clamp_min(1)
 
 
+class PackedFeatures(NamedTuple):
+    """What a backbone makes of a batch of rows of unequal lengths."""
+
+    features_SD: Tensor
+    length_B: Tensor
+
+    def pooled(self) -> Tensor:
+        """Return the mean over each row's positions, (B, D)."""
+        length_B = self.length_B.to(self.features_SD.device)
+        row_S = torch.repeat_interleave(length_B, output_size=len(self.features_SD))
+        features_SD = self.features_SD.float()  # sums of many are not for bf16
+        sums_BD = features_SD.new_zeros(len(length_B), features_SD.shape[1]).index_add(0, row_S, features_SD)
+        return sums_BD / length_B.unsqueeze(1)
+
+    def first(self) -> Tensor:
+        """Return the features of each row's first position, (B, D)."""
+        starts_B = self.length_B.cumsum(0) - self.length_B
+        return self.features_SD[starts_B.to(self.features_SD.device)]
+
+
 class Backbone(nn.Module):
     """Maps a batch to features; what pretraining produces."""
 
     width: int  # D
+    prefix: ClassVar[str] = "backbone"  # of its weights' names in a model's file
 
-    def forward(self, batch: Batch) -> Features:
-        """Return features_BTD of the batch's inputs."""
+    def forward(self, batch: Batch) -> Features | PackedFeatures:
+        """Return features of the batch's inputs."""
         raise NotImplementedError
 
     def set_dropout(self, share: float) -> None:
@@ -61,11 +95,25 @@ class Backbone(nn.Module):
                 module.p = share
 
 
+class TokenBackbone(Backbone):
+    """A backbone that reads token_S and embeds them by a table that tasks may use for their outputs as well."""
+
+    @property
+    def embedding_VD(self) -> Tensor:  # noqa: N802 - a shape
+        """Return the table."""
+        raise NotImplementedError
+
+
 class Network(Protocol):
     """A backbone with a head, as tasks see it."""
 
-    backbone: Backbone
     head: nn.Module
+    training: bool
+
+    @property
+    def backbone(self) -> Backbone:
+        """Return the backbone."""
+        ...
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return the head's outputs for a batch."""
@@ -97,7 +145,11 @@ class Examples(Protocol):
         ...
 
     def batches(self, order_N: Tensor, batch_size: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of one pass in the given order, from batch number `start` on."""
+        """Yield the batches of one pass of training, which follow from the given order, from number `start` on."""
+        ...
+
+    def everything(self) -> Iterator[Batch]:
+        """Yield every row once, as they come, in batches that suit an evaluation."""
         ...
 
 
@@ -120,8 +172,20 @@ class Modality(Protocol):
         """Fit scaling, vocabularies and the like on the training rows; the result is JSON."""
         ...
 
+    def reuse(self, table: pa.Table, columns: Columns, state: Any) -> BaseModel:
+        """Return a base model's state for these rows; IncompatibleModel when they lack what it reads."""
+        ...
+
     def encode(self, table: pa.Table, state: Any) -> Batch:
-        """Return the rows' input tensors; InvalidInput names the row and the column that do not fit."""
+        """Return the rows' input tensors; InvalidData names the row and the column that do not fit."""
+        ...
+
+    def remarks(self, table: pa.Table, columns: Columns, state: Any) -> list[str]:
+        """Return what to warn about training rows: what of them is not used."""
+        ...
+
+    def files(self, state: Any) -> dict[str, str]:
+        """Return the text files that other libraries want beside the weights, by name."""
         ...
 
     def column_names(self, state: Any) -> tuple[str, ...]:
@@ -154,6 +218,14 @@ class Architecture(Protocol):
 
     def build(self, config: Any, state: Any) -> Backbone:
         """Return a freshly initialised backbone for inputs encoded under the modality's state."""
+        ...
+
+    def defaults(self, situation: Situation) -> Defaults:
+        """Return what "auto" means for so many rows and weights."""
+        ...
+
+    def foreign_config(self, config: Any, state: Any) -> dict[str, Any]:
+        """Return the configuration by which Transformers opens the backbone; empty when it has no such class."""
         ...
 
 

@@ -1,6 +1,7 @@
 """A model: what it is made of, its network, and the directory it is saved in.
 
-A directory holds config.json and model.safetensors. Weights are safetensors only; nothing is ever unpickled.
+A directory holds config.json, model.safetensors and what the modality adds, such as tokenizer.json. Where Transformers
+has the network's class, it opens the directory too. Weights are safetensors only; nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -28,9 +29,14 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 class BackboneWithHead(nn.Module):
     """The network that is trained and served."""
 
+    backbone: Backbone
+    head: nn.Module
+
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
         super().__init__()
-        self.backbone = backbone
+        # Registered under the name that its weights have in files, and found under one name whatever that is.
+        self.add_module(backbone.prefix, backbone)
+        self.__dict__["backbone"] = backbone
         self.head = head
 
     def forward(self, batch: Batch) -> Tensor:
@@ -57,8 +63,9 @@ class Design:
         return BackboneWithHead(backbone, self.task.head(backbone.width, self.targets))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the design as JSON."""
+        """Return the design as JSON, with what Transformers reads beside it."""
         return {
+            **self.architecture.foreign_config(self.architecture_config, self.inputs),
             "format_version": FORMAT_VERSION,
             "task": self.task.name,
             "architecture": self.architecture.name,
@@ -119,6 +126,8 @@ def configure(schema: type[BaseModel], values: dict[str, Any], param: str) -> Ba
 def save(design: Design, weights: dict[str, Tensor], directory: Path) -> None:
     """Write a model directory."""
     directory.mkdir(parents=True, exist_ok=True)
+    for name, text in design.modality.files(design.inputs).items():
+        (directory / name).write_text(text)
     (directory / CONFIG_FILE).write_text(json.dumps(design.to_dict(), indent=1, allow_nan=False))
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
@@ -137,7 +146,7 @@ def load(directory: Path) -> tuple[Design, dict[str, Tensor]]:
 
 def load_backbone(network: BackboneWithHead, weights: dict[str, Tensor]) -> None:
     """Copy a base model's backbone into a network; IncompatibleModel names the first tensor that does not fit."""
-    prefix = "backbone."
+    prefix = f"{network.backbone.prefix}."
     own = network.backbone.state_dict()
     given = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     for name in sorted(own.keys() | given.keys()):

@@ -18,6 +18,7 @@ from learning.interfaces import InputWarning, Network, PredictionOptions
 from learning.modalities.tabular import TabularState
 from learning.modalities.tabular_rows import RowEncoder
 from learning.model import BackboneWithHead, Design, configure, load
+from learning.packing import pieces
 from learning.row_forward import RowForward
 
 Answer = dict[str, Any]
@@ -105,7 +106,8 @@ class Predictor:
                 predictions = task.predict(self._direct.on(rows), {}, self.design.targets)
             else:
                 batch = modality.encode(modality.assemble(rows, state), state)
-                predictions = task.predict(self._network, batch, self.design.targets)
+                parts = [task.predict(self._network, part, self.design.targets) for part in pieces(batch)]
+                predictions = torch.cat(parts)
             return task.answers(predictions, self.design.targets)
 
     def predict(self, inputs: Sequence[Any], options: PredictionOptions | None = None) -> Predictions:

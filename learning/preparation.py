@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,16 +12,20 @@ import torch
 
 from learning import checkpoint
 from learning.architectures import architecture_named
-from learning.config import Columns, Resolved, TrainingSpec, resolve
+from learning.config import Columns, Resolved, Situation, TrainingSpec, resolve
 from learning.data import TableExamples, TensorExamples, open_table, require_column, split_rows, take
+from learning.device import is_slow
 from learning.errors import IncompatibleModel, InvalidConfig
-from learning.interfaces import Batch, Examples, Modality, Task
+from learning.foreign import load_base
+from learning.interfaces import Batch, Examples, Modality, Task, rows_in
 from learning.modalities import MODALITIES
-from learning.model import BackboneWithHead, Design, configure, load, load_backbone
+from learning.model import BackboneWithHead, Design, configure, load_backbone
+from learning.packing import PackedExamples
 from learning.tasks import task_named
 
 # Encoded rows above this stay on disk and are encoded batch by batch.
 IN_MEMORY_BYTES = 1 << 30
+_SAMPLE_ROWS = 100
 _FEW_ROWS = 1_000
 
 
@@ -87,12 +91,14 @@ def prepare(
     *,
     base: Path | None = None,
     start: Path | None = None,
+    fitted: Design | None = None,
     device: torch.device,
 ) -> Prepared:
     """Prepare a run from Arrow files by part ("train", and optionally "validation" and "test").
 
     With a base model's directory the modality's state and the backbone come from there; with `start`, a checkpoint's
     directory, the whole design and all weights do, to go on with other settings or other rows; else all is new.
+    A run that is resumed gives the design that it `fitted` before it was stopped, and nothing is fitted again.
     """
     check(spec)
     task, modality = task_named(spec.task), MODALITIES[task_named(spec.task).modality]
@@ -102,17 +108,17 @@ def prepare(
         base_design, network = _from_checkpoint(start, spec, task, parts["train"])
         design = base_design
     elif base is not None:
-        base_design, base_weights = load(base)
-        _check_base(base_design, spec, task, parts["train"])
-        design = _design(spec, task, modality, parts["train"], base_design)
+        base_design, base_weights = load_base(base)
+        _check_base(base_design, spec, task)
+        design = fitted or _design(spec, task, modality, parts["train"], base_design)
         network = design.build()
         load_backbone(network, base_weights)
     else:
-        design = _design(spec, task, modality, parts["train"], None)
+        design = fitted or _design(spec, task, modality, parts["train"], None)
         network = design.build()
     examples = {name: encode_part(design, table, device) for name, table in parts.items() if table.num_rows}
     weights = sum(parameter.numel() for parameter in network.parameters())
-    resolved = resolve(spec.hyperparameters, len(examples["train"]), spec.kind, weights)
+    resolved = resolve_for(spec, len(examples["train"]), weights)
     network.backbone.set_dropout(resolved.dropout)
     return Prepared(
         design=design,
@@ -122,8 +128,14 @@ def prepare(
         test=examples.get("test"),
         resolved=resolved,
         device=device,
-        warnings=_warnings(spec, parts, base_design),
+        warnings=_warnings(spec, design, parts, device),
     )
+
+
+def resolve_for(spec: TrainingSpec, rows: int, weights: int) -> Resolved:
+    """Return the numbers in force for so many training rows and weights."""
+    situation = Situation(spec.kind, rows, weights, spec.hyperparameters.optimizer)
+    return resolve(spec.hyperparameters, rows, architecture_named(spec.architecture).defaults(situation))
 
 
 def _parts(spec: TrainingSpec, tables: Mapping[str, Path], task: Task) -> dict[str, pa.Table]:
@@ -133,6 +145,8 @@ def _parts(spec: TrainingSpec, tables: Mapping[str, Path], task: Task) -> dict[s
         require_column(whole, name, "columns.target")
     for name in (*(spec.columns.inputs or ()), *spec.columns.ignore):
         require_column(whole, name, "columns.inputs")
+    if spec.columns.text is not None:
+        require_column(whole, spec.columns.text, "columns.text")
     split = spec.split
     # A part that is given as a dataset of its own is not cut out of the training rows as well.
     if "validation" in opened and split.column is None:
@@ -157,13 +171,14 @@ def _from_checkpoint(start: Path, spec: TrainingSpec, task: Task, table: pa.Tabl
             hint="Continue with the checkpoint's task, or use its model as base_model.",
             param="continue_from",
         )
-    _check_base(design, spec, task, table)
+    _check_base(design, spec, task)
+    design = replace(design, inputs=design.modality.reuse(table, spec.columns, design.inputs))
     network = design.build()
     network.load_state_dict(saved.best_weights or saved.weights)
     return design, network
 
 
-def _check_base(base: Design, spec: TrainingSpec, task: Task, table: pa.Table) -> None:
+def _check_base(base: Design, spec: TrainingSpec, task: Task) -> None:
     if base.modality.name != task.modality:
         raise IncompatibleModel(
             f'The base model learned from {base.modality.name} data, but task "{task.name}" is for {task.modality}.',
@@ -176,21 +191,14 @@ def _check_base(base: Design, spec: TrainingSpec, task: Task, table: pa.Table) -
             hint="Leave architecture out: it comes with the base model.",
             param="architecture",
         )
-    for name in base.modality.column_names(base.inputs):
-        if name in spec.columns.target_names():
-            raise IncompatibleModel(
-                f'The base model learned from column "{name}", which this job is to predict.',
-                hint="Pretrain without that column (columns.ignore), then finetune.",
-                param="columns.target",
-            )
-        require_column(table, name, "base_model")
 
 
 def _design(spec: TrainingSpec, task: Task, modality: Modality, train: pa.Table, base: Design | None) -> Design:
     architecture = architecture_named(spec.architecture)
     columns = _input_columns(spec)
     if base is not None:
-        preprocessing, inputs, architecture_config = base.preprocessing, base.inputs, base.architecture_config
+        preprocessing, architecture_config = base.preprocessing, base.architecture_config
+        inputs = modality.reuse(train, columns, base.inputs)
     else:
         preprocessing = configure(modality.Config, spec.preprocessing, "preprocessing")
         inputs = modality.fit(train, columns, preprocessing)
@@ -212,20 +220,18 @@ def encode_part(design: Design, table: pa.Table, device: torch.device) -> Exampl
     def encode(rows: pa.Table) -> Batch:
         return {**design.modality.encode(rows, design.inputs), **design.task.targets(rows, design.targets)}
 
-    first = encode(table.slice(0, 1))
-    row_bytes = sum(tensor.element_size() * tensor[0].numel() for tensor in first.values())
-    if row_bytes * table.num_rows <= IN_MEMORY_BYTES:
-        return TensorExamples(encode(table), device)
-    return TableExamples(table, encode, device)
+    sample = encode(table.slice(0, _SAMPLE_ROWS))
+    row_bytes = sum(tensor.nbytes for tensor in sample.values()) / rows_in(sample)
+    if row_bytes * table.num_rows > IN_MEMORY_BYTES:
+        return TableExamples(table, encode, device)
+    encoded = encode(table)
+    return PackedExamples(encoded, device) if "length_B" in encoded else TensorExamples(encoded, device)
 
 
-def _warnings(spec: TrainingSpec, parts: Mapping[str, pa.Table], base: Design | None) -> list[str]:
-    warnings: list[str] = []
-    if base is not None:
-        known = {*base.modality.column_names(base.inputs), *spec.columns.target_names(), *spec.columns.ignore}
-        unused = [name for name in parts["train"].column_names if name not in known]
-        if unused:
-            warnings.append(f"The base model does not know these columns, which are not used: {', '.join(unused)}.")
+def _warnings(spec: TrainingSpec, design: Design, parts: Mapping[str, pa.Table], device: torch.device) -> list[str]:
+    warnings = design.modality.remarks(parts["train"], _input_columns(spec), design.inputs)
     if spec.early_stopping is not None and not parts["validation"].num_rows:
         warnings.append("early_stopping has no effect: there are no validation rows.")
+    if is_slow(spec.hyperparameters.precision, device):
+        warnings.append("This processor has no bf16 instructions, so bf16 is many times slower than fp32 here.")
     return warnings

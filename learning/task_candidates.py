@@ -9,6 +9,8 @@ from learning.statistics import Column
 
 # An integer column with more distinct values than this is a quantity rather than a code for classes.
 FEW_VALUES = 20
+# Strings at least so long on average are sentences; those of scripts without spaces say more in fewer characters.
+_SENTENCE, _DENSE_SENTENCE = 16, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,35 @@ class TaskCandidate:
 
 def task_candidates(columns: Sequence[Column], num_rows: int) -> list[TaskCandidate]:
     """Return the supervised candidates, last column first, and then pretraining."""
-    supervised = [found for column in reversed(columns) if (found := _candidate(column, num_rows))]
+    texts = [column for column in columns if _is_text(column, num_rows)]
+    found = [
+        candidate
+        for column in reversed(columns)
+        if column not in texts and (candidate := _supervised(column, num_rows, _is_all_text(columns, texts, column)))
+    ]
+    if len(texts) == 1:
+        found.append(TaskCandidate("masked-tokens", None, f'"{texts[0].name}" is a column of texts'))
+    if len(texts) == 1 and len(columns) == 1 + any(candidate.target for candidate in found):
+        return found
     reason = f"the {len(columns)} columns can be learned from without a target"
-    return [*supervised, TaskCandidate("masked-features", None, reason)]
+    return [*found, TaskCandidate("masked-features", None, reason)]
 
 
-def _candidate(column: Column, num_rows: int) -> TaskCandidate | None:
+def _is_all_text(columns: Sequence[Column], texts: Sequence[Column], target: Column) -> bool:
+    """Return whether a text is all that there is beside the target."""
+    return len(texts) == 1 and len(columns) == 2 and target not in texts
+
+
+def _is_text(column: Column, num_rows: int) -> bool:
+    """Return whether a column has sentences: values that hardly ever repeat and are long."""
+    if column.type != "string" or not column.top or 2 * column.unique <= num_rows - column.missing:
+        return False
+    shown = [str(entry.value) for entry in column.top]
+    dense = sum(not text.isascii() for text in shown) * 2 > len(shown)
+    return sum(map(len, shown)) >= (_DENSE_SENTENCE if dense else _SENTENCE) * len(shown)
+
+
+def _supervised(column: Column, num_rows: int, beside_text: bool) -> TaskCandidate | None:
     present = num_rows - column.missing
     if column.unique < 2:
         return None
@@ -36,8 +61,8 @@ def _candidate(column: Column, num_rows: int) -> TaskCandidate | None:
     few = column.unique <= FEW_VALUES if column.type == "integer" else True
     # Values that hardly ever repeat are names or sentences, not classes.
     if column.type in {"string", "boolean", "integer"} and few and 2 * column.unique <= present:
-        return TaskCandidate("tabular-classification", column.name, reason)
+        return TaskCandidate("text-classification" if beside_text else "tabular-classification", column.name, reason)
     many = column.unique > FEW_VALUES or column.type == "number"
-    if column.type in {"integer", "number"} and many and column.unique > 2:
+    if column.type in {"integer", "number"} and many and column.unique > 2 and not beside_text:
         return TaskCandidate("tabular-regression", column.name, reason)
     return None

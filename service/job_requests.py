@@ -23,8 +23,6 @@ from store.jobs import NewJob
 from store.models import NAME
 from store.records import CheckpointRecord, JobRecord
 
-DEFAULT_PRETRAINING = "masked-features"
-
 
 def _model_name(name: str) -> str:
     if NAME.fullmatch(name) is None:
@@ -80,7 +78,7 @@ class JobCreate(StoredRequest):
     """A pretrain or finetune job."""
 
     kind: Literal["pretrain", "finetune"]
-    task: str | None = Field(None, description="What to learn; see GET /tasks. Pretraining has a default.")
+    task: str | None = Field(None, description="What to learn; see GET /tasks. Pretraining has a default by the data.")
     task_config: dict[str, Any] = Field(default_factory=dict, description="Options of the task.")
     dataset: str | DatasetParts = Field(description="A dataset's id, or ids by part.")
     architecture: str | dict[str, Any] | None = Field(
@@ -133,7 +131,7 @@ def resolve(session: Session, project: str, asked: JobCreate, collect: Collect =
     with collect("depends_on"):
         jobs.check_dependencies(session, project, asked.depends_on)
     with collect("task"):
-        task = task_named(asked.task or DEFAULT_PRETRAINING)
+        task = task_named(asked.task or _default_task(parts, base))
     if "train" in parts:
         _check_columns(asked, parts["train"], collect)
     if task is None:
@@ -260,6 +258,14 @@ def _combination_errors(asked: JobCreate) -> Iterator[InvalidConfig]:
         )
 
 
+def _default_task(parts: Mapping[str, Dataset], base: Base | None) -> str:
+    from learning.tasks import default_pretraining
+
+    description = (parts["train"].record.description or {}) if "train" in parts else {}
+    candidates = [candidate["task"] for candidate in description.get("task_candidates", [])]
+    return default_pretraining(candidates, base.modality if base else None)
+
+
 def _check_base(base: Base | None, modality: str) -> None:
     if base is not None and base.modality != modality:
         raise ApiError(
@@ -274,7 +280,7 @@ def _check_base(base: Base | None, modality: str) -> None:
 def _architecture(
     session: Session, asked: JobCreate, base: Base | None, checkpoint: CheckpointRecord | None, modality: str
 ) -> tuple[str, dict[str, Any]]:
-    from learning.architectures import ARCHITECTURES
+    from learning.architectures import default_for
 
     given = asked.architecture
     if given is None:
@@ -282,7 +288,7 @@ def _architecture(
             return base.architecture, {}
         if checkpoint is not None:
             return _trained_as(session, checkpoint)
-        return next(name for name, entry in ARCHITECTURES.items() if entry.modality == modality), {}
+        return default_for(modality), {}
     if base is not None or checkpoint is not None:
         raise InvalidConfig(
             "The architecture comes with the base model or the checkpoint.",
@@ -310,6 +316,7 @@ def _check_columns(asked: JobCreate, train: Dataset, collect: Collect) -> None:
         "columns.target": asked.columns.target_names(),
         "columns.inputs": asked.columns.inputs or (),
         "columns.ignore": asked.columns.ignore,
+        "columns.text": (asked.columns.text,) if asked.columns.text else (),
         "split.group": (asked.split.group,) if asked.split.group else (),
         "split.column": (asked.split.column,) if asked.split.column else (),
     }

@@ -62,14 +62,15 @@ def _run(channel: Channel, spec: TrainingSpec, name: str, base: str | None) -> t
     target = device.choose_device(spec.device)
     device.pin(spec.seed, spec.threads)
     channel.send("progress", phase="preparing", run=name, fraction=0.0)
+    saved = checkpoint.read(Path(given.resume[name])) if name in given.resume else None
     prepared = prepare(
         spec,
         {part: Path(path) for part, path in given.files.items()},
         base=Path(base) if base else None,
         start=Path(given.start) if given.start else None,
+        fitted=model.Design.from_dict(saved.design) if saved else None,
         device=target,
     )
-    saved = checkpoint.read(Path(given.resume[name])) if name in given.resume else None
     # As many threads as before, whatever this machine has: another number gives other bits.
     threads = spec.threads or (saved.environment.get("threads") if saved else None)
     device.pin(spec.seed, threads, prepared.network)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from learning.architectures.bert import Bert
 from learning.architectures.mlp import Mlp
 from learning.errors import UnknownName, did_you_mean
 from learning.interfaces import Architecture
 
-ARCHITECTURES: dict[str, Architecture] = {architecture.name: architecture for architecture in (Mlp(),)}
+ARCHITECTURES: dict[str, Architecture] = {architecture.name: architecture for architecture in (Mlp(), Bert())}
+
+
+def default_for(modality: str) -> str:
+    """Return the architecture of a job that names none: the first of its modality."""
+    return next(name for name, architecture in ARCHITECTURES.items() if architecture.modality == modality)
 
 
 def architecture_named(name: str) -> Architecture:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from learning.config import Config
+from learning.config import Config, Defaults, Situation
 from learning.interfaces import Backbone, Batch, Features
 from learning.modalities.tabular import TabularState
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
+
+
+# A few labelled rows need many passes, since a fresh head is not trained in a handful of steps, but not too many.
+_LEAST_STEPS, _MOST_LEAST_STEPS = 300, 1_000
+_MOST_EPOCHS = {"pretrain": 400, "finetune": 200}
+# With more weights than this for each labelled row, learning has to be held back (benchmarks/label_efficiency.py).
+_CROWDED = 30
+_FEW_WEIGHTS = 1_000
 
 
 class MlpConfig(Config):
@@ -81,3 +89,30 @@ class Mlp:
     def build(self, config: MlpConfig, state: TabularState) -> Backbone:
         """Return a network for rows encoded under `state`."""
         return MlpBackbone(state.width, config)
+
+    def defaults(self, situation: Situation) -> Defaults:
+        """Return small steps and dropout where few rows have to hold many weights."""
+        kind, rows = situation.kind, situation.rows
+        crowded = kind == "finetune" and situation.weights > _CROWDED * rows
+        hasty = situation.optimizer == "sgd" or situation.weights < _FEW_WEIGHTS
+        return Defaults(
+            batch_size=_batch_size(rows),
+            learning_rate=0.01 if hasty else 3e-4 if crowded else 1e-3,
+            dropout=0.5 if crowded else 0.0,
+            least_steps=_MOST_LEAST_STEPS
+            if kind == "pretrain"
+            else min(_MOST_LEAST_STEPS, max(_LEAST_STEPS, 2 * rows)),
+            least_epochs=10,
+            most_epochs=_MOST_EPOCHS[kind],
+        )
+
+    def foreign_config(self, config: MlpConfig, state: TabularState) -> dict[str, Any]:
+        """Return nothing: Transformers has no such class."""
+        return {}
+
+
+def _batch_size(rows: int) -> int:
+    for size, least in ((256, 10_000), (64, 2_000), (32, 200)):
+        if rows >= least:
+            return size
+    return 16

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from learning.interfaces import Modality
 from learning.modalities.tabular import Tabular
+from learning.modalities.text import Text
 
-MODALITIES: dict[str, Modality] = {modality.name: modality for modality in (Tabular(),)}
+MODALITIES: dict[str, Modality] = {modality.name: modality for modality in (Tabular(), Text())}

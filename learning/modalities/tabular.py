@@ -12,7 +12,8 @@ import torch
 from pydantic import Field
 
 from learning.config import Columns, Config
-from learning.errors import InvalidData
+from learning.data import require_column
+from learning.errors import IncompatibleModel, InvalidData
 from learning.interfaces import Batch, InputWarning
 from learning.modalities.tabular_columns import (
     CategoryColumn,
@@ -78,6 +79,30 @@ class Tabular:
         if not names:
             raise InvalidData("No input columns are left.", hint="Ignore fewer columns.", param="columns")
         return TabularState(columns=tuple(_fit_column(name, table.column(name), config) for name in names))
+
+    def reuse(self, table: pa.Table, columns: Columns, state: TabularState) -> TabularState:
+        """Return the state as it is; every column must be there, and none of them to be predicted."""
+        for column in state.columns:
+            if column.name in columns.target_names():
+                raise IncompatibleModel(
+                    f'The base model learned from column "{column.name}", which this job is to predict.',
+                    hint="Pretrain without that column (columns.ignore), then finetune.",
+                    param="columns.target",
+                )
+            require_column(table, column.name, "base_model")
+        return state
+
+    def remarks(self, table: pa.Table, columns: Columns, state: TabularState) -> list[str]:
+        """Name the columns that a base model does not know."""
+        known = {*self.column_names(state), *columns.target_names(), *columns.ignore}
+        unused = [name for name in columns.inputs or table.column_names if name not in known]
+        if not unused:
+            return []
+        return [f"The base model does not know these columns, which are not used: {', '.join(unused)}."]
+
+    def files(self, state: TabularState) -> dict[str, str]:
+        """Return none."""
+        return {}
 
     def encode(self, table: pa.Table, state: TabularState) -> Batch:
         """Return inputs_BF, float32."""

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from learning.errors import UnknownName, did_you_mean
 from learning.interfaces import Task
 from learning.tasks.contrastive_features import ContrastiveFeatures
 from learning.tasks.masked_features import MaskedFeatures
+from learning.tasks.masked_tokens import MaskedTokens
 from learning.tasks.tabular_classification import TabularClassification
 from learning.tasks.tabular_regression import TabularRegression
+from learning.tasks.text_classification import TextClassification
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (MaskedFeatures(), ContrastiveFeatures(), TabularClassification(), TabularRegression())
+    task.name: task
+    for task in (
+        MaskedFeatures(),
+        ContrastiveFeatures(),
+        TabularClassification(),
+        TabularRegression(),
+        MaskedTokens(),
+        TextClassification(),
+    )
 }
+
+
+def default_pretraining(candidates: Iterable[str], modality: str | None) -> str:
+    """Return the task of a pretrain job that names none: the first that the data suggest and a base model allows."""
+    known = [*(name for name in candidates if name in TASKS), *TASKS]
+    fits = (TASKS[name] for name in known if TASKS[name].kind == "pretrain")
+    return next(task.name for task in fits if modality in (None, task.modality))
 
 
 def task_named(name: str) -> Task:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from learning.config import Columns, Config
-from learning.interfaces import Batch, Features, Network, PredictionOptions
+from learning.interfaces import Batch, Features, Network
 from learning.modalities.tabular import TabularState
 from learning.tasks.corruption import ColumnLayout, corrupt, layout_of
-from learning.tasks.table_pretraining import TablePretraining
+from learning.tasks.pretraining import Pretraining
 
 
 class ContrastiveFeaturesConfig(Config):
@@ -51,13 +51,13 @@ class ProjectionHead(nn.Module):
         return functional.normalize(self.output(self.hidden(features.pooled()).relu()), dim=1)
 
 
-class ContrastiveFeatures(TablePretraining):
+class ContrastiveFeatures(Pretraining):
     """Recognise a row in its corrupted copy; makes a base model."""
 
     name: ClassVar[str] = "contrastive-features"
+    modality: ClassVar[str] = "tabular"
     Config: ClassVar[type[ContrastiveFeaturesConfig]] = ContrastiveFeaturesConfig
     State: ClassVar[type[ContrastiveFeaturesState]] = ContrastiveFeaturesState
-    Options: ClassVar[type[PredictionOptions]] = PredictionOptions
 
     def fit(
         self, table: pa.Table, columns: Columns, config: ContrastiveFeaturesConfig, inputs: TabularState

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from learning.interfaces import Features
+from learning.interfaces import Features, PackedFeatures
 
 
 class PooledLinear(nn.Module):
@@ -14,7 +14,7 @@ class PooledLinear(nn.Module):
         super().__init__()
         self.linear = nn.Linear(width, outputs)
 
-    def forward(self, features: Features) -> Tensor:
+    def forward(self, features: Features | PackedFeatures) -> Tensor:
         """Return outputs, (B, outputs)."""
         outputs: Tensor = self.linear(features.pooled())
         return outputs

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from learning.config import Columns, Config
-from learning.interfaces import Batch, Features, Network, PredictionOptions
+from learning.interfaces import Batch, Features, Network
 from learning.modalities.tabular import TabularState
 from learning.tasks.corruption import ColumnLayout, corrupt, layout_of
-from learning.tasks.table_pretraining import TablePretraining
+from learning.tasks.pretraining import Pretraining
 
 
 class MaskedFeaturesConfig(Config):
@@ -55,13 +55,13 @@ class ReconstructionHead(nn.Module):
         return torch.cat([self.restore(pooled_BD), self.locate(pooled_BD)], 1)
 
 
-class MaskedFeatures(TablePretraining):
+class MaskedFeatures(Pretraining):
     """Restore corrupted columns of a table; makes a base model."""
 
     name: ClassVar[str] = "masked-features"
+    modality: ClassVar[str] = "tabular"
     Config: ClassVar[type[MaskedFeaturesConfig]] = MaskedFeaturesConfig
     State: ClassVar[type[MaskedFeaturesState]] = MaskedFeaturesState
-    Options: ClassVar[type[PredictionOptions]] = PredictionOptions
 
     def fit(
         self, table: pa.Table, columns: Columns, config: MaskedFeaturesConfig, inputs: TabularState

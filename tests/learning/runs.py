@@ -7,15 +7,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from learning.architectures import default_for
 from learning.config import TrainingSpec
 from learning.device import choose_device, pin
 from learning.model import save
 from learning.preparation import Prepared, prepare
+from learning.tasks import TASKS
 from learning.training import Outcome, Plan, train
 
 CLASSES = "tabular-classification"
 NUMBERS = "tabular-regression"
-TARGETS = {CLASSES: {"target": "label"}, NUMBERS: {"target": "amount"}}
+TEXTS = "text-classification"
+TARGETS = {CLASSES: {"target": "label"}, NUMBERS: {"target": "amount"}, TEXTS: {"target": "label"}}
+# Options of an architecture and a modality by which its networks are tiny, and of a task by which it can be exact.
+TINY = {"bert": {"layers": 2, "width": 32, "heads": 2}}
+SHORT_TEXTS = {"text": {"vocabulary_size": 120, "max_length": 16}}
+EXACT = {TEXTS: {"label_smoothing": 0.0, "token_masking": 0.0}}
 
 
 @dataclass
@@ -75,6 +82,28 @@ def small_table(rows: int = 40, seed: int = 0) -> pa.Table:
     )
 
 
+def small_texts(rows: int = 40, seed: int = 0) -> pa.Table:
+    """Sentences in two languages, and whether they please; and a date, which no text task reads."""
+    generator = np.random.default_rng(seed)
+    openings = ["the card", "my order", "this app", "这个餐馆", "我的订单"]
+    fillers = ["really", "again", "today", "今天", "and so on", "as ever"]
+    good, bad = ["works", "pleases me", "很好"], ["fails", "annoys me", "很差"]
+    pleased = generator.integers(0, 2, rows).astype(bool)
+    texts = [
+        " ".join(
+            [generator.choice(openings), *generator.choice(fillers, generator.integers(0, 4)), generator.choice(words)]
+        )
+        for words in (good if each else bad for each in pleased)
+    ]
+    days = pa.array(generator.integers(0, 1000, rows) * 86_400_000_000, pa.timestamp("us"))
+    return pa.table({"text": texts, "since": days, "label": np.where(pleased, "good", "bad")})
+
+
+def table_for(task: str, rows: int = 40, seed: int = 0) -> pa.Table:
+    """A small table of the task's modality."""
+    return {"tabular": small_table, "text": small_texts}[TASKS[task].modality](rows, seed)
+
+
 def write(table: pa.Table, path: Path) -> Path:
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -82,10 +111,17 @@ def write(table: pa.Table, path: Path) -> Path:
 
 
 def spec_of(task: str, kind: str = "finetune", **fields: Any) -> TrainingSpec:
-    """A specification that leaves the other target out of the inputs."""
-    columns = TARGETS.get(task, {})
-    ignore = [name for name in ("amount", "label") if name != columns.get("target")]
-    fields = {"architecture": "mlp", "columns": {**columns, "ignore": ignore}, **fields}
+    """A specification of a tiny network that leaves the other targets out of the inputs."""
+    columns, modality = TARGETS.get(task, {}), TASKS[task].modality
+    targets = ("amount", "label") if modality == "tabular" else ("label",)
+    fields = {
+        "architecture": default_for(modality),
+        "columns": {**columns, "ignore": [name for name in targets if name != columns.get("target")]},
+        "preprocessing": SHORT_TEXTS.get(modality, {}),
+        **fields,
+    }
+    if fields["architecture"] in TINY:
+        fields["architecture_config"] = {**TINY[fields["architecture"]], **fields.get("architecture_config", {})}
     return TrainingSpec(kind=kind, task=task, **fields)
 
 

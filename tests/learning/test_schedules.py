@@ -4,7 +4,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from learning.config import EarlyStopping, Hyperparameters, Resolved, resolve
+from learning.architectures.mlp import Mlp
+from learning.config import EarlyStopping, Hyperparameters, Resolved, Situation, resolve
 from learning.evaluation import is_better
 from learning.optimization import learning_rate
 
@@ -71,12 +72,16 @@ def test_warm_up_rises_evenly_to_the_top(schedule):
     assert all(0 < rate <= 0.1 + 1e-12 for rate in found)
 
 
+def resolved(chosen, rows, kind="finetune", weights=1):
+    return resolve(chosen, rows, Mlp().defaults(Situation(kind, rows, weights, chosen.optimizer)))
+
+
 def test_auto_follows_from_rows_and_weights():
     auto = Hyperparameters()
-    few = resolve(auto, rows=20, kind="finetune", weights=70_000)
-    many = resolve(auto, rows=20_000, kind="finetune", weights=70_000)
-    tiny = resolve(auto, rows=800, kind="finetune", weights=121)
-    pretraining = resolve(auto, rows=20, kind="pretrain", weights=70_000)
+    few = resolved(auto, rows=20, kind="finetune", weights=70_000)
+    many = resolved(auto, rows=20_000, kind="finetune", weights=70_000)
+    tiny = resolved(auto, rows=800, kind="finetune", weights=121)
+    pretraining = resolved(auto, rows=20, kind="pretrain", weights=70_000)
     assert (few.learning_rate, few.dropout, few.batch_size, few.total_steps) == (3e-4, 0.5, 16, 300)
     assert (many.learning_rate, many.dropout, many.batch_size) == (1e-3, 0.0, 256)
     assert (tiny.learning_rate, tiny.dropout) == (0.01, 0.0)
@@ -85,7 +90,7 @@ def test_auto_follows_from_rows_and_weights():
 
 def test_what_is_given_is_kept():
     given = Hyperparameters(epochs=7, batch_size=10, learning_rate=0.5, dropout=0.1, evaluate_every_epochs=2)
-    found = resolve(given, rows=95, kind="finetune", weights=70_000)
+    found = resolved(given, rows=95, kind="finetune", weights=70_000)
     assert found.model_dump() == {
         "epochs": 7,
         "batch_size": 10,
@@ -95,13 +100,13 @@ def test_what_is_given_is_kept():
         "total_steps": 70,
         "evaluate_every_epochs": 2,
     }
-    assert resolve(given.model_copy(update={"max_steps": 12}), 95, "finetune", 1).total_steps == 12
+    assert resolved(given.model_copy(update={"max_steps": 12}), 95, "finetune", 1).total_steps == 12
 
 
 def test_a_last_batch_of_one_row_is_dropped():
-    assert resolve(Hyperparameters(batch_size=10), 21, "finetune", 1).steps_per_epoch == 2
-    assert resolve(Hyperparameters(batch_size=10), 22, "finetune", 1).steps_per_epoch == 3
-    assert resolve(Hyperparameters(batch_size=10), 1, "finetune", 1).steps_per_epoch == 1
+    assert resolved(Hyperparameters(batch_size=10), 21, "finetune", 1).steps_per_epoch == 2
+    assert resolved(Hyperparameters(batch_size=10), 22, "finetune", 1).steps_per_epoch == 3
+    assert resolved(Hyperparameters(batch_size=10), 1, "finetune", 1).steps_per_epoch == 1
 
 
 def test_losses_are_to_fall_and_all_else_is_to_rise():

@@ -1,4 +1,4 @@
-"""What the pretraining tasks of tables share: no labels, the features as the answer, the loss as the only metric."""
+"""What pretraining tasks share: no labels, the features as the answer, the loss as the only metric."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from torch import Tensor
 
-from learning.interfaces import Batch, Features, Kind, Link, Network
+from learning.interfaces import Batch, Features, Kind, Link, Network, PackedFeatures, PredictionOptions
 
 
-class TablePretraining:
+class Pretraining:
     """The base of tasks that make a base model from rows without labels."""
 
-    modality: ClassVar[str] = "tabular"
     kind: ClassVar[Kind] = "pretrain"
     stratified: ClassVar[bool] = False
     score: ClassVar[str] = "loss"
     monitor: ClassVar[str] = "loss"
+    Options: ClassVar[type[PredictionOptions]] = PredictionOptions
 
     def targets(self, table: pa.Table, state: Any) -> Batch:
         """Return nothing: the inputs are their own targets."""
@@ -29,8 +29,8 @@ class TablePretraining:
 
     def predict(self, network: Network, batch: Batch, state: Any) -> Tensor:
         """Return the pooled features, (B, D): what a base model knows of a row."""
-        features: Features = network.backbone(batch)
-        return features.pooled()
+        features: Features | PackedFeatures = network.backbone(batch)
+        return features.pooled().float()
 
     def answers(self, predictions: Tensor, state: Any) -> list[dict[str, Any]]:
         """Return one vector per input."""

@@ -1,0 +1,212 @@
+"""What pretraining gives on texts with few labels: from scratch and a classical baseline beside it.
+
+    python benchmarks/text_labels.py [--data DIRECTORY] [--datasets banking77 ...] [--seeds 3] [--work DIRECTORY]
+
+Networks have the default settings. The base model learns from the unlabelled file, once; few labelled rows are the
+given file; everything is measured on the test file. With --choose nothing is tested: settings are compared on rows of
+the training file that are not in the few.
+Prints the table and writes benchmarks/results/text_labels.json and .md. With --work the base model stays there, is
+used again, and its training goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from label_efficiency import ROOT, Silent, as_tensor, spread, write
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from learning import checkpoint
+from learning.config import Columns, TrainingSpec
+from learning.data import open_table
+from learning.device import choose_device, describe, pin
+from learning.ingestion import IngestOptions, ingest
+from learning.model import Design, save
+from learning.preparation import prepare
+from learning.tasks import TASKS
+from learning.training import Plan, train
+
+RESULTS = Path(__file__).parent / "results" / "text_labels.json"
+TASK = "text-classification"
+CHOOSING_ROWS = 1_500
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A dataset's files, and how its texts become tokens and features."""
+
+    name: str
+    suffix: str
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    tfidf: dict[str, Any] = field(default_factory=dict)
+
+
+BENCHMARKS = (
+    Benchmark("banking77", "csv", tfidf={"ngram_range": (1, 2), "sublinear_tf": True}),
+    Benchmark("crosswoz_domain", "jsonl", {"tokenizer": "characters"}, {"analyzer": "char", "ngram_range": (1, 3)}),
+)
+
+
+def read(data: Path, name: str, suffix: str, directory: Path) -> Path:
+    """Ingest a file of the data folder as an upload would be."""
+    path = directory / f"{name}.arrow"
+    if not path.exists():
+        ingest(data / f"{name}.{suffix}", f"{name}.{suffix}", path, IngestOptions())
+    return path
+
+
+def run(spec: TrainingSpec, tables: dict[str, Path], base: Path | None, directory: Path) -> dict[str, Any]:
+    """Train, or go on; return the test metrics and processor seconds, and leave the model in `directory`."""
+    started = process_time()
+    checkpoints = directory / "checkpoints"
+    steps = sorted(checkpoints.glob("step-*"))
+    saved = checkpoint.read(steps[-1]) if steps else None
+    fitted = Design.from_dict(saved.design) if saved else None
+    pin(spec.seed, 1)
+    prepared = prepare(spec, tables, base=base, fitted=fitted, device=choose_device("cpu"))
+    pin(spec.seed, 1)
+    outcome = train(
+        prepared, Plan(spec.hyperparameters, None, spec.seed, checkpoints, spec.checkpointing), Silent(), saved
+    )
+    save(prepared.design, outcome.weights, directory)
+    return {**outcome.position.metrics, "seconds": process_time() - started}
+
+
+def pretrained(benchmark: Benchmark, data: Path, work: Path, settings: dict[str, Any]) -> Path:
+    """Return the directory of the base model, made if it is not there."""
+    directory = work / f"{benchmark.name}-base"
+    if not (directory / "model.safetensors").exists():
+        spec = TrainingSpec(
+            kind="pretrain",
+            task="masked-tokens",
+            architecture="bert",
+            preprocessing=benchmark.preprocessing,
+            **settings,
+        )
+        rows = read(data, f"{benchmark.name}_unlabeled", benchmark.suffix, work)
+        found = run(spec, {"train": rows}, None, directory)
+        print(f"{benchmark.name}: pretrained in {found['seconds']:.0f} processor seconds", flush=True)
+    return directory
+
+
+def finetuned(few: Path, test: Path, base: Path | None, seed: int, preprocessing: Any, **more: Any) -> dict[str, Any]:
+    """Return the metrics of one finetuning."""
+    spec = TrainingSpec(
+        kind="finetune", task=TASK, architecture="bert", columns=Columns(target="label"), seed=seed,
+        preprocessing={} if base else preprocessing, split={"validation": 0.0}, **more,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as directory:
+        found = run(spec, {"train": few, "test": test}, base, Path(directory))
+    return {**found["test"], "seconds": found["seconds"]}
+
+
+def classical(benchmark: Benchmark, few: pa.Table, test: pa.Table) -> dict[str, Any]:
+    """Fit a logistic regression on TF-IDF; measured with the same metrics."""
+    started = process_time()
+    texts, others = (table.column("text").to_pylist() for table in (few, test))
+    vectors = TfidfVectorizer(**benchmark.tfidf).fit(texts)
+    labels = few.column("label").to_pylist()
+    model = LogisticRegression(C=10, max_iter=2000).fit(vectors.transform(texts), labels)
+    right = np.array(model.predict(vectors.transform(others))) == np.array(test.column("label").to_pylist())
+    return {"accuracy": float(as_tensor(right).double().mean()), "seconds": process_time() - started}
+
+
+def apart(benchmark: Benchmark, data: Path, work: Path, few: Path) -> Path:
+    """Return training rows that are not among the few, to choose settings by."""
+    whole = open_table(read(data, f"{benchmark.name}_train", benchmark.suffix, work))
+    known = set(open_table(few).column("text").to_pylist())
+    rows = [row for row, text in enumerate(whole.column("text").to_pylist()) if text not in known]
+    chosen = np.sort(np.random.default_rng(0).permutation(rows)[:CHOOSING_ROWS])
+    return write(whole.take(chosen), work / f"{benchmark.name}-apart.arrow")
+
+
+def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> Iterator[dict[str, Any]]:
+    """Yield one result per model and seed."""
+    few = read(options.data, f"{benchmark.name}_few10", benchmark.suffix, work)
+    if options.choose:
+        test = apart(benchmark, options.data, work, few)
+    else:
+        test = read(options.data, f"{benchmark.name}_test", benchmark.suffix, work)
+    place = {"dataset": benchmark.name, "rows": len(open_table(few))}
+    yield {
+        **place,
+        "model": "TF-IDF, logistic regression",
+        "seed": 0,
+        **kept(classical(benchmark, open_table(few), open_table(test))),
+    }
+    base = pretrained(benchmark, options.data, work, json.loads(options.pretrain))
+    for seed in range(options.seeds):
+        for model, start in (("masked-tokens", base), ("from scratch", None)):
+            more = json.loads(options.finetune if start else options.scratch)
+            found = finetuned(few, test, start, seed, benchmark.preprocessing, **more)
+            print(benchmark.name, model, seed, f"{found['accuracy']:.4f}", flush=True)
+            yield {**place, "model": model, "seed": seed, **kept(found)}
+
+
+def kept(found: dict[str, Any]) -> dict[str, float]:
+    """Return the figures of the table."""
+    return {name: round(found[name], 5) for name in ("accuracy", "f1", "seconds") if found.get(name) is not None}
+
+
+def summarise(results: list[dict[str, Any]]) -> str:
+    """Return the table: mean and deviation over seeds."""
+    lines = ["| dataset | labelled rows | model | runs | accuracy | seconds |", "|---|---|---|---|---|---|"]
+    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for result in results:
+        groups.setdefault((result["dataset"], result["rows"], result["model"]), []).append(result)
+    for (dataset, rows, model), group in groups.items():
+        accuracy = spread([result["accuracy"] for result in group])
+        seconds = np.mean([result["seconds"] for result in group])
+        lines.append(f"| {dataset} | {rows} | {model} | {len(group)} | {accuracy} | {seconds:.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT / ".." / "shared" / "data", help="folder of the data files")
+    parser.add_argument("--datasets", nargs="*", default=[benchmark.name for benchmark in BENCHMARKS])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--work", type=Path, default=None, help="where the base model is kept")
+    parser.add_argument("--choose", action="store_true", help="measure on training rows that are not among the few")
+    for run_, what in (("pretrain", "pretraining"), ("finetune", "finetuning"), ("scratch", "training from scratch")):
+        parser.add_argument(f"--{run_}", default="{}", help=f"other settings of {what}, as JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as directory:
+        work = options.work or Path(directory)
+        work.mkdir(parents=True, exist_ok=True)
+        for benchmark in (benchmark for benchmark in BENCHMARKS if benchmark.name in options.datasets):
+            results += measure(benchmark, options, work)
+            print(summarise(results), flush=True)
+    if not options.choose:
+        store(results)
+
+
+def store(results: list[dict[str, Any]]) -> None:
+    """Write the results beside those of the datasets that were not run this time."""
+    run_now = {result["dataset"] for result in results}
+    earlier = json.loads(RESULTS.read_text())["results"] if RESULTS.exists() else []
+    results = [result for result in earlier if result["dataset"] not in run_now] + results
+    about = {"machine": describe(choose_device("cpu")), "task": TASKS[TASK].name}
+    RESULTS.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+    what, _, how = (__doc__ or "").split("\n\n")
+    RESULTS.with_suffix(".md").write_text(
+        f"# Label efficiency of texts\n\n{what}\n{how.partition('With --choose')[0]}\nMean and standard deviation over "
+        f"seeds; one thread; processor seconds of one run.\n\n{summarise(results)}\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

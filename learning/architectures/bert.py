@@ -1,0 +1,244 @@
+"""BERT (Devlin et al. 2019, arXiv 1810.04805) on packed rows: nothing is computed for padding, since there is none.
+
+Weights are named and laid out as in Transformers' BertModel, which opens what is saved here. S positions of all rows
+together, G rows of one length, T that length, H heads, K width of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from learning.architectures.packed_attention import Groups, attend
+from learning.architectures.quick_dropout import QuickDropout
+from learning.config import Config, Defaults, Situation
+from learning.interfaces import Batch, PackedFeatures, TokenBackbone
+from learning.modalities.text import TextState
+
+_HEAD_WIDTH = 64
+# Layers and width by size; the sizes of Turc et al. 2019 (arXiv 1908.08962).
+_SIZES = {"tiny": (2, 128), "small": (4, 256), "medium": (8, 512), "base": (12, 768)}
+_DEVIATION, _EPSILON = 0.02, 1e-12
+
+
+class BertConfig(Config):
+    """Size and order of the layers."""
+
+    size: Literal["tiny", "small", "medium", "base"] = Field(
+        "small", description="2 layers of width 128, 4 of 256, 8 of 512, or 12 of 768."
+    )
+    layers: int | None = Field(None, ge=1, le=96, description="Layers, if not as many as the size has.")
+    width: int | None = Field(
+        None, ge=16, le=8_192, multiple_of=16, description="Features of a token, if not as many as the size has."
+    )
+    heads: int | None = Field(
+        None, ge=1, le=128, description="Attention heads, which divide the width; default: one for each 64 features."
+    )
+    norm: Literal["post", "pre"] = Field(
+        "post",
+        description="Normalise after each block, as BERT does, or before it; Transformers opens the former only.",
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Compute each layer twice in training instead of remembering it: less memory, a third slower.",
+    )
+
+    def shape(self) -> tuple[int, int, int]:
+        """Return layers, width and heads."""
+        layers, width = _SIZES[self.size]
+        width = self.width or width
+        return self.layers or layers, width, self.heads or max(1, width // _HEAD_WIDTH)
+
+
+class Embeddings(nn.Module):
+    """Token, position and (always the first) segment embeddings, summed and normalised."""
+
+    def __init__(self, vocabulary: int, positions: int, width: int) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(vocabulary, width)
+        self.position_embeddings = nn.Embedding(positions, width)
+        self.token_type_embeddings = nn.Embedding(2, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=_EPSILON)
+        self.dropout = QuickDropout(0.0)
+
+    def forward(self, token_S: Tensor, position_S: Tensor) -> Tensor:
+        """Return the embedded tokens, (S, D)."""
+        words_SD = self.word_embeddings(token_S)
+        places_SD = functional.embedding(
+            position_S, self.position_embeddings.weight + self.token_type_embeddings.weight[0]
+        )
+        embedded_SD: Tensor = self.dropout(self.LayerNorm(words_SD + places_SD))
+        return embedded_SD
+
+
+class SelfAttention(nn.Module):
+    """Queries, keys and values of each position; attention within each row."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.heads = heads
+
+    def forward(self, hidden_SD: Tensor, groups: Groups) -> Tensor:
+        """Return what each position gathers, (S, D)."""
+        return attend(self.query(hidden_SD), self.key(hidden_SD), self.value(hidden_SD), groups, self.heads)
+
+
+class Output(nn.Module):
+    """The linear layer that ends a block, its dropout and its norm."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inputs, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=_EPSILON)
+        self.dropout = QuickDropout(0.0)
+
+
+class Attention(nn.Module):
+    """A block of attention."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.self = SelfAttention(width, heads)
+        self.output = Output(width, width)
+
+
+class Intermediate(nn.Module):
+    """The wide layer of a block."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, 4 * width)
+
+
+class Layer(nn.Module):
+    """Attention between positions, then a network on each."""
+
+    def __init__(self, width: int, heads: int, norm_first: bool) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads)
+        self.intermediate = Intermediate(width)
+        self.output = Output(4 * width, width)
+        self.norm_first = norm_first
+
+    def forward(self, hidden_SD: Tensor, groups: Groups) -> Tensor:
+        """Return the layer's output, (S, D)."""
+        first, second = self.attention.output, self.output
+        if self.norm_first:
+            hidden_SD = hidden_SD + self._gather(first.LayerNorm(hidden_SD), groups)
+            return hidden_SD + self._think(second.LayerNorm(hidden_SD))
+        hidden_SD = first.LayerNorm(hidden_SD + self._gather(hidden_SD, groups))
+        thought_SD: Tensor = second.LayerNorm(hidden_SD + self._think(hidden_SD))
+        return thought_SD
+
+    def _gather(self, hidden_SD: Tensor, groups: Groups) -> Tensor:
+        block = self.attention.output
+        gathered_SD: Tensor = block.dropout(block.dense(self.attention.self(hidden_SD, groups)))
+        return gathered_SD
+
+    def _think(self, hidden_SD: Tensor) -> Tensor:
+        wide_SW = functional.gelu(self.intermediate.dense(hidden_SD))
+        thought_SD: Tensor = self.output.dropout(self.output.dense(wide_SW))
+        return thought_SD
+
+
+class Encoder(nn.Module):
+    """The layers, one after the other."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        layers, width, heads = config.shape()
+        before = config.norm == "pre"
+        self.layer = nn.ModuleList(Layer(width, heads, before) for _ in range(layers))
+        self.norm = nn.LayerNorm(width, eps=_EPSILON) if before else nn.Identity()
+        self.recompute = config.activation_checkpointing
+
+    def forward(self, hidden_SD: Tensor, groups: Groups) -> Tensor:
+        """Return the last layer's output, (S, D)."""
+        for layer in self.layer:
+            if self.recompute and self.training:
+                hidden_SD = checkpoint(layer, hidden_SD, groups, use_reentrant=False)
+            else:
+                hidden_SD = layer(hidden_SD, groups)
+        normed_SD: Tensor = self.norm(hidden_SD)
+        return normed_SD
+
+
+class BertBackbone(TokenBackbone):
+    """Embeddings and encoder; features of every token."""
+
+    prefix: ClassVar[str] = "bert"
+
+    def __init__(self, vocabulary: int, positions: int, config: BertConfig) -> None:
+        super().__init__()
+        _, self.width, _ = config.shape()
+        self.embeddings = Embeddings(vocabulary, positions, self.width)
+        self.encoder = Encoder(config)
+        self.apply(_initialise)
+
+    @property
+    def embedding_VD(self) -> Tensor:  # noqa: N802 - a shape
+        """Return the token embeddings."""
+        return self.embeddings.word_embeddings.weight
+
+    def forward(self, batch: Batch) -> PackedFeatures:
+        """Return features_SD of token_S in the order of the rows."""
+        token_S, length_B = batch["token_S"], batch["length_B"]
+        groups = Groups.of(length_B)
+        position_S = groups.positions().to(token_S.device)
+        if groups.order_S is None:
+            return PackedFeatures(self.encoder(self.embeddings(token_S, position_S), groups), length_B)
+        order_S = groups.order_S.to(token_S.device)
+        features_SD = self.encoder(self.embeddings(token_S[order_S], position_S), groups)
+        return PackedFeatures(features_SD[order_S.argsort()], length_B)
+
+
+class Bert:
+    """Transformer encoder that reads whole texts at once, in the layout of Hugging Face's BertModel."""
+
+    name: ClassVar[str] = "bert"
+    modality: ClassVar[str] = "text"
+    Config: ClassVar[type[BertConfig]] = BertConfig
+
+    def build(self, config: BertConfig, state: TextState) -> BertBackbone:
+        """Return a network for texts encoded under `state`."""
+        return BertBackbone(state.vocabulary, state.max_length, config)
+
+    def defaults(self, situation: Situation) -> Defaults:
+        """Return many steps for pretraining, and enough for a fresh head when finetuning."""
+        if situation.kind == "pretrain":
+            return Defaults(128 if situation.rows >= 2_000 else 32, 1e-3, 0.1, 2_000, 3, 400)
+        return Defaults(32 if situation.rows >= 200 else 16, 5e-4, 0.1, 500, 5, 100)
+
+    def foreign_config(self, config: BertConfig, state: TextState) -> dict[str, Any]:
+        """Return the config.json of a BertModel; with the norm before each block there is no such class."""
+        if config.norm == "pre":
+            return {}
+        layers, width, heads = config.shape()
+        return {
+            "model_type": "bert",
+            "architectures": ["BertModel"],
+            "vocab_size": state.vocabulary,
+            "max_position_embeddings": state.max_length,
+            "type_vocab_size": 2,
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "intermediate_size": 4 * width,
+            "hidden_act": "gelu",
+            "layer_norm_eps": _EPSILON,
+            "initializer_range": _DEVIATION,
+            "pad_token_id": 0,
+        }
+
+
+def _initialise(module: nn.Module) -> None:
+    """Draw weights from N(0, 0.02), as BERT does; torch's own are too large for embeddings that are outputs too."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=_DEVIATION)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)

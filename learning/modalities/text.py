@@ -1,0 +1,227 @@
+"""Texts as tokens, by a tokenizer fitted on the training rows; it is part of the model and never fitted again.
+
+Rows are as long as their texts: token_S, with length_B tokens to each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from pydantic import Field
+
+from learning.config import Columns, Config
+from learning.data import require_column
+from learning.errors import InvalidData, InvalidInput, did_you_mean
+from learning.interfaces import Batch, InputWarning
+from learning.modalities import tokenization
+from learning.modalities.tokenization import Kind
+
+_EXAMPLE = "How long does it take?"
+
+
+class TextConfig(Config):
+    """How texts become tokens."""
+
+    tokenizer: Kind = Field(
+        "wordpiece",
+        description="Frequent pieces of words, each Chinese character by itself; frequent sequences of bytes, where "
+        "nothing is unknown; or characters.",
+    )
+    vocabulary_size: int = Field(4_000, ge=64, le=250_000, description="Most tokens that are told apart.")
+    lower_case: bool = Field(True, description="Read capital letters as small ones.")
+    max_length: int = Field(
+        256,
+        ge=4,
+        le=8_192,
+        description="Tokens of a row, the first and the last one included; what is longer is cut, with a warning.",
+    )
+
+
+class TextState(Config):
+    """What was fitted: the column, and the tokenizer as a tokenizer.json."""
+
+    column: str
+    tokenizer: str
+    max_length: int
+
+    @property
+    def vocabulary(self) -> int:
+        """V, the number of tokens."""
+        return tokenization.opened(self.tokenizer).get_vocab_size()
+
+    def token(self, name: str) -> int:
+        """Return a token's number."""
+        return tokenization.number_of(tokenization.opened(self.tokenizer), name)
+
+    def special_tokens(self) -> tuple[int, ...]:
+        """Return the numbers of the tokens that stand for no text."""
+        added = tokenization.opened(self.tokenizer).get_added_tokens_decoder()
+        return tuple(sorted(number for number, token in added.items() if token.special))
+
+
+class Text:
+    """One column of texts, whatever the language."""
+
+    name: ClassVar[str] = "text"
+    Config: ClassVar[type[TextConfig]] = TextConfig
+    State: ClassVar[type[TextState]] = TextState
+
+    def fit(self, table: pa.Table, columns: Columns, config: TextConfig) -> TextState:
+        """Fit the tokenizer on the texts; InvalidData for a missing one, or when it is not clear which column."""
+        column = text_column(table, columns)
+        texts = _texts(table, column)
+        tokenizer = tokenization.fit_tokenizer(texts, config.tokenizer, config.vocabulary_size, config.lower_case)
+        return TextState(column=column, tokenizer=tokenizer, max_length=config.max_length)
+
+    def reuse(self, table: pa.Table, columns: Columns, state: TextState) -> TextState:
+        """Return the state for this table's text column, whatever it is called."""
+        known = state.column in _candidates(table, columns) and columns.text is None and columns.inputs is None
+        return state if known else state.model_copy(update={"column": text_column(table, columns)})
+
+    def remarks(self, table: pa.Table, columns: Columns, state: TextState) -> list[str]:
+        """Say how many texts are cut, and name the columns that are not read."""
+        found = []
+        texts = [text for text in _texts(table, state.column) if _may_be_cut(text, state)]
+        cut = sum(length > state.max_length for length in tokenization.lengths(state.tokenizer, texts))
+        if cut:
+            found.append(
+                f"{cut} of {table.num_rows} training rows have more than {state.max_length} tokens; the rest of them "
+                "is not read. Raise preprocessing.max_length, or divide the texts."
+            )
+        read = {state.column, *columns.target_names(), *columns.ignore}
+        unused = [name for name in table.column_names if name not in read]
+        if unused:
+            found.append(f"Only text is read; these columns are not used: {', '.join(unused)}.")
+        return found
+
+    def files(self, state: TextState) -> dict[str, str]:
+        """Return the tokenizer as Transformers expects it."""
+        return {
+            "tokenizer.json": state.tokenizer,
+            "tokenizer_config.json": tokenization.transformers_config(state.max_length),
+        }
+
+    def encode(self, table: pa.Table, state: TextState) -> Batch:
+        """Return token_S, int32, and length_B."""
+        rows = list(tokenization.encode(state.tokenizer, _texts(table, state.column), state.max_length))
+        length_B = torch.tensor([len(row) for row in rows])
+        token_S = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(length_B.sum()))
+        return {"token_S": torch.from_numpy(token_S), "length_B": length_B}
+
+    def column_names(self, state: TextState) -> tuple[str, ...]:
+        """Return the text column."""
+        return (state.column,)
+
+    def parse(self, value: Any, index: int, state: TextState) -> tuple[dict[str, Any], list[InputWarning]]:
+        """Return a text, given as a string or as an object; warns when it is too long to be read whole."""
+        text = value
+        if isinstance(value, dict):
+            key = state.column if state.column in value else "text"
+            if key not in value:
+                raise InvalidInput(
+                    f'Input {index}: "{state.column}" is missing.{did_you_mean(state.column, value)}',
+                    index=index,
+                    hint=f'Send a string, or {{"{state.column}": "..."}}.',
+                    param=state.column,
+                )
+            text = value[key]
+        if not isinstance(text, str):
+            raise InvalidInput(
+                f'Input {index}, "{state.column}": {str(text)[:80]} is not a text.',
+                index=index,
+                hint='Send {"inputs": ["a text", ...]}.',
+                param=state.column,
+            )
+        if not text.strip():
+            raise InvalidInput(
+                f'Input {index}, "{state.column}": the text is empty.',
+                index=index,
+                hint="Leave the input out.",
+                param=state.column,
+            )
+        text = text.encode("utf-8", "replace").decode()  # half of a surrogate pair is no character
+        return {state.column: text}, _cut_warning(text, index, state)
+
+    def assemble(self, rows: Sequence[dict[str, Any]], state: TextState) -> pa.Table:
+        """Return parsed rows as a table."""
+        return pa.table({state.column: pa.array([row[state.column] for row in rows], type=pa.string())})
+
+    def schema(self, state: TextState) -> dict[str, Any]:
+        """Return the JSON Schema of an input."""
+        text = {"type": "string", "minLength": 1}
+        row = {"type": "object", "required": [state.column], "properties": {state.column: text}}
+        return {"anyOf": [text, row], "example": _EXAMPLE}
+
+
+def text_column(table: pa.Table, columns: Columns) -> str:
+    """Return the column to read: the one named, or the only one with strings that is neither target nor ignored."""
+    if columns.text is not None:
+        require_column(table, columns.text, "columns.text")
+        return columns.text
+    candidates = _candidates(table, columns)
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        raise InvalidData(
+            "There is no column with text to learn from.",
+            hint=f"Columns: {', '.join(f'{field.name} ({field.type})' for field in table.schema)}.",
+            param="columns.text",
+        )
+    raise InvalidData(
+        f"There are {len(candidates)} columns with text: {', '.join(candidates)}.",
+        hint=f'Say which one to read: columns.text="{candidates[0]}".',
+        param="columns.text",
+    )
+
+
+def _candidates(table: pa.Table, columns: Columns) -> list[str]:
+    names = columns.inputs if columns.inputs is not None else table.column_names
+    left_out = {*columns.target_names(), *columns.ignore}
+    return [name for name in names if name not in left_out and _holds_text(table.schema.field(name).type)]
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _texts(table: pa.Table, column: str) -> list[str]:
+    """Return a column's texts; InvalidData names the first row that has none."""
+    require_column(table, column, "columns.text")
+    values = table.column(column)
+    if not _holds_text(values.type):
+        raise InvalidData(
+            f'Column "{column}" holds {values.type} values, which are no text.',
+            hint="Choose another column with columns.text.",
+            param="columns.text",
+        )
+    empty = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0), True)
+    row = pc.index(empty, True).as_py()
+    if row >= 0:
+        raise InvalidData(
+            f'Row {row + 1}, column "{column}": the text is empty.',
+            hint="Fill in or remove the row.",
+            param="columns.text",
+        )
+    texts: list[str] = values.to_pylist()
+    return texts
+
+
+def _may_be_cut(text: str, state: TextState) -> bool:
+    """Return false for a text too short to have too many tokens, since a token is at least one byte."""
+    return len(text) * 4 + 2 > state.max_length
+
+
+def _cut_warning(text: str, index: int, state: TextState) -> list[InputWarning]:
+    if not _may_be_cut(text, state):
+        return []
+    (length,) = tokenization.lengths(state.tokenizer, [text])
+    if length <= state.max_length:
+        return []
+    message = f'Input {index}, "{state.column}": only the first {state.max_length} of {length} tokens are read.'
+    return [InputWarning(index, "truncated", message)]

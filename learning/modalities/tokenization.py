@@ -1,0 +1,164 @@
+"""Tokenizers, fitted on the training rows: the same rows give the same vocabulary in every process. No torch here.
+
+The file format is that of the library `tokenizers`, Transformers' tokenizer.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Literal
+
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+
+from learning.errors import IncompatibleModel
+
+Kind = Literal["wordpiece", "bytes", "characters"]
+PADDING, UNKNOWN, FIRST, LAST, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# What occurs once teaches nothing, and a vocabulary in which everything occurred would not know the unknown.
+_LEAST_COUNT = 2
+_CONTINUED = "##"
+_ANY = Regex(r"[\s\S]")
+
+
+def fit_tokenizer(texts: Sequence[str], kind: Kind, size: int, lower_case: bool) -> str:
+    """Return a tokenizer.json with at most `size` tokens, or as many as there are characters if that is more."""
+    tokenizer = _FITTERS[kind](texts, size, lower_case)
+    tokenizer.add_special_tokens([token for token in SPECIAL])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{FIRST} $A {LAST}",
+        pair=f"{FIRST} $A {LAST} $B:1 {LAST}:1",
+        special_tokens=[(token, number_of(tokenizer, token)) for token in (FIRST, LAST)],
+    )
+    return tokenizer.to_str()
+
+
+def _wordpiece(texts: Sequence[str], size: int, lower_case: bool) -> Tokenizer:
+    """Words taken apart into frequent pieces (Schuster and Nakajima 2012); each Chinese character is a word."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    # The trainer numbers characters within words in the order of a hash table that differs from process to process,
+    # and breaks ties by these numbers. Given as special tokens they have theirs beforehand.
+    within = [f"{_CONTINUED}{character}" for character in sorted(_within_words(tokenizer, texts))]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        min_frequency=_LEAST_COUNT,
+        special_tokens=[*SPECIAL, *within],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    # Made anew, since those characters are no special tokens.
+    plain = Tokenizer(models.WordPiece(tokenizer.get_vocab(), unk_token=UNKNOWN))
+    plain.normalizer, plain.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    plain.decoder = decoders.WordPiece(prefix=_CONTINUED)
+    return plain
+
+
+def _within_words(tokenizer: Tokenizer, texts: Iterable[str]) -> set[str]:
+    chunks = {chunk for text in texts for chunk in tokenizer.normalizer.normalize_str(text).split()}
+    return {
+        character
+        for chunk in chunks
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(chunk)
+        for character in word[1:]
+    }
+
+
+def _bytes(texts: Sequence[str], size: int, lower_case: bool) -> Tokenizer:
+    """Frequent pairs of bytes merged (Radford et al. 2019): nothing is unknown."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = _normalizer(lower_case)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        min_frequency=_LEAST_COUNT,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _characters(texts: Sequence[str], size: int, lower_case: bool) -> Tokenizer:
+    """Each character by itself, spaces too."""
+    normalizer = _normalizer(lower_case)
+    counts = Counter(character for text in texts for character in normalizer.normalize_str(text))
+    ranked = sorted(counts, key=lambda character: (-counts[character], character))
+    known = [character for character in ranked if counts[character] >= _LEAST_COUNT][: max(1, size - len(SPECIAL))]
+    vocabulary = {token: number for number, token in enumerate((*SPECIAL, *known))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(_ANY, "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return tokenizer
+
+
+def _normalizer(lower_case: bool) -> normalizers.Normalizer:
+    steps: list[normalizers.Normalizer] = [normalizers.NFC()]
+    return normalizers.Sequence([*steps, normalizers.Lowercase()] if lower_case else steps)
+
+
+_FITTERS = {"wordpiece": _wordpiece, "bytes": _bytes, "characters": _characters}
+
+
+def number_of(tokenizer: Tokenizer, token: str) -> int:
+    """Return a token's number; IncompatibleModel when the tokenizer has none of that name."""
+    number = tokenizer.token_to_id(token)
+    if number is None:
+        raise IncompatibleModel(f"The tokenizer has no token {token}.", param="base_model")
+    return number
+
+
+@lru_cache(maxsize=16)
+def opened(text: str) -> Tokenizer:
+    """Return the tokenizer of a tokenizer.json, ready to encode whole texts of any length."""
+    tokenizer = Tokenizer.from_str(text)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def encode(tokenizer: str, texts: Sequence[str], most: int) -> Iterator[list[int]]:
+    """Iterate over the ids of each text, first and last token included, cut to `most` tokens."""
+    end = number_of(opened(tokenizer), LAST)
+    for encoding in opened(tokenizer).encode_batch_fast(list(texts)):
+        ids = encoding.ids
+        yield ids if len(ids) <= most else [*ids[: most - 1], end]
+
+
+def lengths(tokenizer: str, texts: Sequence[str]) -> list[int]:
+    """Return how many tokens each text has, uncut."""
+    return [len(encoding.ids) for encoding in opened(tokenizer).encode_batch_fast(list(texts))]
+
+
+def word_starts(tokenizer: str) -> list[bool]:
+    """Return for each token whether it begins a word; a character is a word."""
+    vocabulary = opened(tokenizer).get_vocab()
+    by_number = sorted(vocabulary, key=lambda token: vocabulary[token])
+    kind = json.loads(tokenizer)["model"]["type"]
+    if kind == "WordPiece":
+        return [not token.startswith(_CONTINUED) for token in by_number]
+    if kind == "BPE":
+        return [token.startswith("\u0120") or token in SPECIAL for token in by_number]
+    return [True] * len(by_number)
+
+
+def transformers_config(most: int) -> str:
+    """Return the tokenizer_config.json by which Transformers' AutoTokenizer opens what is beside it."""
+    names = {"pad": PADDING, "unk": UNKNOWN, "cls": FIRST, "sep": LAST, "mask": MASK}
+    config = {f"{name}_token": token for name, token in names.items()}
+    return json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": most, **config}, indent=1)

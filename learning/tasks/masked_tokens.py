@@ -1,0 +1,82 @@
+"""Pretrain on texts without labels: some tokens are hidden, the network says what stood there.
+
+Masked language modelling (Devlin et al. 2019, arXiv 1810.04805), by default of more tokens than BERT hid (Wettig et
+al. 2023, arXiv 2202.08005).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, cast
+
+import pyarrow as pa
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from learning.config import Columns, Config
+from learning.interfaces import Batch, Network, PackedFeatures, TokenBackbone
+from learning.modalities.text import TextState
+from learning.tasks.masking import Maskable, Masker
+from learning.tasks.pretraining import Pretraining
+
+
+class MaskedTokensConfig(Config):
+    """How much is hidden, and in what units."""
+
+    mask_share: float = Field(0.3, gt=0, lt=1, description="Share of tokens hidden in each step, drawn anew each time.")
+    whole_words: bool = Field(False, description="Hide all tokens of a word together.")
+
+
+class MaskedTokensState(Config):
+    """What can be hidden, and the configuration."""
+
+    maskable: Maskable
+    config: MaskedTokensConfig
+
+
+class VocabularyHead(nn.Module):
+    """A hidden layer, then scores of all tokens by their embeddings."""
+
+    def __init__(self, width: int, state: MaskedTokensState) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.bias = nn.Parameter(torch.zeros(state.maskable.vocabulary))
+        self.masker = Masker(state.maskable)
+        nn.init.normal_(self.dense.weight, std=0.02)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, features_SD: Tensor, embedding_VD: Tensor) -> Tensor:
+        """Return logits of the tokens, (S, V)."""
+        return functional.linear(self.norm(functional.gelu(self.dense(features_SD))), embedding_VD, self.bias)
+
+
+class MaskedTokens(Pretraining):
+    """Restore hidden tokens of a text; makes a base model."""
+
+    name: ClassVar[str] = "masked-tokens"
+    modality: ClassVar[str] = "text"
+    Config: ClassVar[type[MaskedTokensConfig]] = MaskedTokensConfig
+    State: ClassVar[type[MaskedTokensState]] = MaskedTokensState
+
+    def fit(
+        self, table: pa.Table, columns: Columns, config: MaskedTokensConfig, inputs: TextState
+    ) -> MaskedTokensState:
+        """Look up what can be hidden."""
+        return MaskedTokensState(maskable=Maskable.of(inputs, config.whole_words), config=config)
+
+    def head(self, width: int, state: MaskedTokensState) -> nn.Module:
+        """Return the head that scores tokens."""
+        return VocabularyHead(width, state)
+
+    def loss(self, network: Network, batch: Batch, state: MaskedTokensState) -> Tensor:
+        """Return the mean cross-entropy of the hidden tokens."""
+        head, backbone = cast("VocabularyHead", network.head), cast("TokenBackbone", network.backbone)
+        token_S = batch["token_S"]
+        hidden_S = head.masker.draw(token_S, state.config.mask_share)
+        features: PackedFeatures = backbone({**batch, "token_S": head.masker.disguise(token_S, hidden_S)})
+        place_H = hidden_S.nonzero().squeeze(1)
+        logits_HV = head(features.features_SD[place_H], backbone.embedding_VD)
+        total = functional.cross_entropy(logits_HV.float(), token_S[place_H].long(), reduction="sum")
+        return total / max(1, len(place_H))
