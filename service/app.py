@@ -22,6 +22,7 @@ from service import (
     job_commands,
     jobs,
     keys,
+    library,
     loaded_models,
     models,
     oip,
@@ -79,7 +80,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         state.sweeper.start()
         state.deliverer.start()
         # torch takes longer to import than everything else together: ready first, then warm.
-        threading.Thread(target=_import_learning, name="warm-up", daemon=True).start()
+        threading.Thread(target=library.warm, name="warm-up", daemon=True).start()
         yield
         state.sweeper.stop()
         state.deliverer.stop()
@@ -131,10 +132,6 @@ def _open(settings: ServiceSettings) -> State:
         streams=EventStreams(database, changes, pollers),
         pollers=pollers,
     )
-
-
-def _import_learning() -> None:
-    import learning.prediction  # noqa: F401
 
 
 def openapi() -> dict[str, Any]:

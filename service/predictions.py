@@ -20,6 +20,7 @@ from service.dependencies import Authorization, Scheme
 from service.errors import ApiError, ClientGone
 from service.job_requests import Request
 from service.known import Meaning
+from service.library import importing
 from service.predictors import Loaded
 from service.state import Opened, State
 from store import ids
@@ -271,6 +272,7 @@ async def schema(ref: str, request: HttpRequest, state: Opened, meant: Meant) ->
 
 
 def _described(loaded: Loaded) -> dict[str, Any]:
-    from learning.prediction import describe
+    with importing:
+        from learning.prediction import describe
 
     return describe(loaded.predictor.design)

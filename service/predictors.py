@@ -18,6 +18,7 @@ from anyio import CapacityLimiter, to_thread
 
 from service.batching import Batcher
 from service.errors import ApiError
+from service.library import importing
 from store.artifacts import ArtifactStore
 from store.models import Version
 from store.records import ArtifactRecord
@@ -121,7 +122,8 @@ class Predictors:
         return loaded
 
     def _read(self, version: Version, project: str, files: Files) -> Loaded:
-        from learning.prediction import Predictor
+        with importing:
+            from learning.prediction import Predictor
 
         with tempfile.TemporaryDirectory(prefix="anneal-model-") as directory:
             self._artifacts.copy_to(files, Path(directory))

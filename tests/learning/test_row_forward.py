@@ -16,7 +16,8 @@ from learning.modalities.tabular import Tabular, TabularConfig
 from learning.modalities.tabular_rows import RowEncoder
 from learning.model import Design, save
 from learning.prediction import Predictor
-from learning.tasks.tabular_classification import ClassificationConfig, TabularClassification
+from learning.tasks.classification import ClassificationConfig
+from learning.tasks.tabular_classification import TabularClassification
 from learning.tasks.tabular_regression import RegressionConfig, TabularRegression
 
 ROWS = 60

@@ -14,7 +14,8 @@ from learning.architectures.mlp import Mlp, MlpConfig
 from learning.config import Columns
 from learning.modalities.tabular import Tabular, TabularConfig
 from learning.model import Design, save
-from learning.tasks.tabular_classification import ClassificationConfig, TabularClassification
+from learning.tasks.classification import ClassificationConfig
+from learning.tasks.tabular_classification import TabularClassification
 from store import models
 from store.artifacts import ArtifactStore
 
