@@ -192,12 +192,16 @@ class Modality(Protocol):
         """Return the columns that `encode` reads."""
         ...
 
-    def parse(self, value: Any, index: int, state: Any) -> tuple[dict[str, Any], list[InputWarning]]:
+    def parse(self, value: Any, index: int, state: Any) -> tuple[Any, list[InputWarning]]:
         """Return one prediction input as a row, and what to warn about; InvalidInput says what does not fit."""
         ...
 
-    def assemble(self, rows: Sequence[dict[str, Any]], state: Any) -> pa.Table:
-        """Return parsed rows as a table to encode."""
+    def assemble(self, rows: Sequence[Any], state: Any) -> Batch:
+        """Return parsed rows' input tensors: what `encode` makes of the same values in a table."""
+        ...
+
+    def positions(self, row: Any) -> int:
+        """Return T of a parsed row: what it costs beside others."""
         ...
 
     def schema(self, state: Any) -> dict[str, Any]:

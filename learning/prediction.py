@@ -87,10 +87,19 @@ class Predictor:
             parsed.positions.append(index)
         return parsed
 
+    @property
+    def parses_at_once(self) -> bool:
+        """Whether parsing an input takes microseconds."""
+        return self._direct is not None
+
     def _look_closer(self, value: Any, index: int, warnings: list[InputWarning]) -> Any:
         values, found = self.design.modality.parse(value, index, self.design.inputs)
         warnings.extend(found)
         return values if self._direct is None else self._direct.encoder.of_values(values)
+
+    def positions(self, row: Any) -> int:
+        """Return T of a parsed row: what it costs beside others."""
+        return 1 if self._direct is not None else self.design.modality.positions(row)
 
     def example(self) -> Any | None:
         """Return a row to warm up with, if the modality has an example that parses."""
@@ -105,7 +114,7 @@ class Predictor:
             if self._direct is not None:
                 predictions = task.predict(self._direct.on(rows), {}, self.design.targets)
             else:
-                batch = modality.encode(modality.assemble(rows, state), state)
+                batch = modality.assemble(rows, state)
                 parts = [task.predict(self._network, part, self.design.targets) for part in pieces(batch)]
                 predictions = torch.cat(parts)
             return task.answers(predictions, self.design.targets)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/models", tags=["predictions"])
 
 LONGEST_WAIT_S = 3600.0
+MOST_PARSED_ON_LOOP = 100
 
 
 def _writable(text: str) -> str:
@@ -172,7 +173,7 @@ async def answer(
 ) -> bytes:
     """Return the body of a PredictResponse."""
     options = loaded.predictor.options(parameters) if parameters else None
-    parsed = loaded.predictor.parse(inputs)
+    parsed = await parse(loaded, inputs)
     waiting = await compute(loaded, parsed, receive)
     answers = waiting.answers if waiting is not None else []
     if options is not None:
@@ -192,6 +193,13 @@ async def answer(
         },
     }
     return orjson.dumps(body)
+
+
+async def parse(loaded: Loaded, inputs: Sequence[Any]) -> Parsed:
+    """Return the inputs as rows; what takes a while, such as tokenising, leaves the loop to others."""
+    if loaded.predictor.parses_at_once and len(inputs) <= MOST_PARSED_ON_LOOP:
+        return loaded.predictor.parse(inputs)
+    return await to_thread.run_sync(loaded.predictor.parse, inputs, abandon_on_cancel=True)
 
 
 async def compute(loaded: Loaded, parsed: Parsed, receive: Receive) -> Waiting | None:

@@ -73,7 +73,7 @@ def by_table(loaded: Predictor, inputs: list[Any]) -> list[dict[str, Any]]:
     modality, state, task = loaded.design.modality, loaded.design.inputs, loaded.design.task
     rows = [modality.parse(value, index, state)[0] for index, value in enumerate(inputs)]
     with torch.inference_mode():
-        batch = modality.encode(modality.assemble(rows, state), state)
+        batch = modality.assemble(rows, state)
         return task.answers(task.predict(loaded._network, batch, loaded.design.targets), loaded.design.targets)
 
 
@@ -82,7 +82,7 @@ def test_encoding_equals_the_table_s(tmp_path: Path, scaling: str) -> None:
     loaded = predictor(tmp_path, scaling)
     modality, state = loaded.design.modality, loaded.design.inputs
     rows = [modality.parse(value, index, state)[0] for index, value in enumerate(INPUTS)]
-    expected = modality.encode(modality.assemble(rows, state), state)["inputs_BF"]
+    expected = modality.assemble(rows, state)["inputs_BF"]
     encoded = RowEncoder(state).encode(loaded.parse(INPUTS).rows)
     assert np.array_equal(encoded, expected.numpy())
 
