@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from anyio import to_thread
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
@@ -103,7 +102,7 @@ class UnloadResponse(BaseModel):
 @router.post("/models/{ref}/unload")
 async def unload_model(state: Opened, meant: Meant) -> UnloadResponse:
     """Take a version out of memory, pinned or not; requests that it is answering are answered."""
-    was_loaded = await to_thread.run_sync(state.predictors.unload, meant.version_id)
+    was_loaded = state.predictors.unload(meant.version_id)
     return UnloadResponse(model=PredictedBy.model_validate(meant.about), was_loaded=was_loaded)
 
 
@@ -117,11 +116,11 @@ class Ledger(BaseModel):
 
 
 @router.get("/models:loaded")
-def list_loaded_models(state: Opened, caller: ModelsKey) -> Ledger:
+async def list_loaded_models(state: Opened, caller: ModelsKey) -> Ledger:
     """Return the project's versions that this process has in memory, the most recently used first."""
     ledger = state.predictors.ledger()
     return Ledger(
         data=[LoadedView.of(loaded, loads) for loaded, loads in ledger if loaded.project == caller.project],
         budget_bytes=state.predictors.budget_bytes,
-        used_bytes=sum(loaded.bytes for loaded, _ in ledger),
+        used_bytes=state.predictors.used_bytes,
     )

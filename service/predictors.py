@@ -7,9 +7,9 @@ import ctypes
 import tempfile
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from anyio import CapacityLimiter, to_thread
 
 from service.batching import Batcher
+from service.device import Device
 from service.errors import ApiError
 from service.library import importing
 from store.artifacts import ArtifactStore
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from learning.prediction import Predictor
 
 LOADERS = 2  # models read from the disk at a time
+# How long a model that is to be loaded waits for others to end what they are answering, since they leave then.
+LONGEST_WAIT_FOR_ROOM_S = 10.0
 Files = Mapping[str, ArtifactRecord]
 
 
@@ -44,7 +47,6 @@ class Loaded:
     last_used: float
     pinned: bool = False
     users: int = 0  # requests that are being answered
-    is_dropped: bool = False
 
     @property
     def bytes(self) -> int:
@@ -53,73 +55,90 @@ class Loaded:
         return size
 
 
+@dataclass(eq=False, slots=True)
+class _Loading:
+    """A version on its way into memory, and how many requests wait for it."""
+
+    task: asyncio.Task[Loaded]
+    users: int = 0
+
+    @property
+    def is_done(self) -> bool:
+        return self.task.done() and not self.task.cancelled() and self.task.exception() is None
+
+
 class Predictors:
-    """The predictors of one process under a memory budget."""
+    """The predictors of one process under a memory budget; belongs to its event loop."""
 
     def __init__(self, artifacts: ArtifactStore, budget_bytes: int, most_waiting: int) -> None:
         self.budget_bytes = budget_bytes
         self._artifacts = artifacts
         self._most_waiting = most_waiting
         self._loaded: dict[str, Loaded] = {}
-        self._loading: dict[str, asyncio.Task[Loaded]] = {}
+        self._leaving: set[Loaded] = set()  # not to be had any more, but still answering
+        self._loading: dict[str, _Loading] = {}
         self._bytes_loading: dict[str, int] = {}
         self._loads: Counter[str] = Counter()
         self._loaders = CapacityLimiter(LOADERS)
-        self._lock = threading.Lock()
-        # One for the process, not one for each model: two at once on the same cores answer fewer in all.
-        self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._changed = asyncio.Event()  # something has left, or may
+        self._device = Device()
 
     def take(self, version_id: str) -> Loaded | None:
         """Return a version that is in memory, in use until it is given back, or None."""
-        with self._lock:
-            loaded = self._loaded.get(version_id)
-            if loaded is not None:
-                loaded.users += 1
-                loaded.last_used = time.time()
-            return loaded
+        loaded = self._loaded.get(version_id)
+        if loaded is not None:
+            loaded.users += 1
+            loaded.last_used = time.time()
+        return loaded
 
     def give_back(self, loaded: Loaded) -> None:
         """End a use."""
-        with self._lock:
-            loaded.users -= 1
-            is_last = loaded.is_dropped and not loaded.users
-        if is_last:
-            self._device.submit(return_memory)
+        loaded.users -= 1
+        if not loaded.users and loaded in self._leaving:
+            self._leaving.remove(loaded)
+            self._changed.set()
 
     async def use(self, version: Version, project: str, files: Files) -> tuple[Loaded, float]:
         """Return a version in use and the milliseconds that loading it took, 0 when it was there already.
 
-        Whoever comes first loads, and the others wait for that. 503 when there is no room, since what is pinned or
-        answering stays. Who is cancelled leaves the others, and the loading, alone.
+        Whoever comes first loads, and the others wait for that. 503 when there is no room beside what is pinned. Who is
+        cancelled leaves the others, and the loading, alone.
         """
-        version_id, load_ms = version.record.id, 0.0
-        while (loaded := self.take(version_id)) is None:
-            if version_id not in self._loading:
-                self._loading[version_id] = asyncio.create_task(self._load(version, project, files))
-            load_ms = (await asyncio.shield(self._loading[version_id])).load_ms
-        return loaded, load_ms
+        if (loaded := self.take(version.record.id)) is not None:
+            return loaded, 0.0
+        loading = self._loading.get(version.record.id) or self._begin(version, project, files)
+        loading.users += 1
+        try:
+            loaded = await asyncio.shield(loading.task)
+        except asyncio.CancelledError:
+            if loading.is_done:
+                self.give_back(loading.task.result())
+            loading.users -= 1
+            raise
+        return loaded, loaded.load_ms
+
+    def _begin(self, version: Version, project: str, files: Files) -> _Loading:
+        loading = _Loading(asyncio.create_task(self._load(version, project, files)))
+        loading.task.add_done_callback(_hear)
+        self._loading[version.record.id] = loading
+        return loading
 
     async def _load(self, version: Version, project: str, files: Files) -> Loaded:
+        started = time.perf_counter()
         version_id, size = version.record.id, sum(file.bytes for file in files.values())
         try:
-            with self._lock:
-                self._bytes_loading[version_id] = size
-            loaded = await to_thread.run_sync(self._load_now, version, project, files, size, limiter=self._loaders)
-            with self._lock:
-                self._loaded[version_id] = loaded
-                self._loads[version_id] += 1
+            await self._reserve(version, size)
+            loaded = await to_thread.run_sync(self._read, version, project, files, limiter=self._loaders)
+            loaded.load_ms = (time.perf_counter() - started) * 1000
+            # Theirs from now on: else somebody who wants room could take it away before they have had their turn.
+            loaded.users = self._loading[version_id].users
+            self._loaded[version_id] = loaded
+            self._loads[version_id] += 1
             return loaded
         finally:
-            with self._lock:
-                self._bytes_loading.pop(version_id, None)
+            self._bytes_loading.pop(version_id, None)
             del self._loading[version_id]
-
-    def _load_now(self, version: Version, project: str, files: Files, size: int) -> Loaded:
-        started = time.perf_counter()
-        self._make_room(version, size)
-        loaded = self._read(version, project, files)
-        loaded.load_ms = (time.perf_counter() - started) * 1000
-        return loaded
+            self._changed.set()
 
     def _read(self, version: Version, project: str, files: Files) -> Loaded:
         with importing:
@@ -128,31 +147,38 @@ class Predictors:
         with tempfile.TemporaryDirectory(prefix="anneal-model-") as directory:
             self._artifacts.copy_to(files, Path(directory))
             predictor = Predictor(Path(directory))
-        batcher = Batcher(predictor.answer, self._device, self._most_waiting)
+        weakref.finalize(predictor, _return_memory_soon).atexit = False
+        batcher = Batcher(predictor.answer, self._device, self._most_waiting, predictor.positions)
         if (row := predictor.example()) is not None:
             batcher.warm(row)
         now = time.time()
         return Loaded(version.record.id, project, version.ref, predictor, batcher, 0.0, now, now)
 
-    def _make_room(self, version: Version, size: int) -> None:
-        """Drop what was used least recently until there is room; 503 when what may not leave fills the budget."""
-        with self._lock:
-            loading = sum(other for key, other in self._bytes_loading.items() if key != version.record.id)
-            needed = size + loading + sum(loaded.bytes for loaded in self._loaded.values()) - self.budget_bytes
-            leaving: list[Loaded] = []
-            for loaded in sorted(self._loaded.values(), key=lambda one: one.last_used):
-                if needed <= 0:
-                    break
-                if not loaded.pinned and not loaded.users:
-                    leaving.append(loaded)
-                    needed -= loaded.bytes
-            if needed > 0:
-                raise self._no_room(version, size)
-            for loaded in leaving:
+    async def _reserve(self, version: Version, size: int) -> None:
+        """Keep memory for a version that is to be loaded, once what leaves for it has left."""
+        try:
+            async with asyncio.timeout(LONGEST_WAIT_FOR_ROOM_S):
+                while not self._make_room(version, size):
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise self._no_room(version, size) from None
+        self._bytes_loading[version.record.id] = size
+
+    def _make_room(self, version: Version, size: int) -> bool:
+        """Drop what was used least recently, and return whether there is room now; 503 when there never will be."""
+        pinned = sum(loaded.bytes for loaded in self._loaded.values() if loaded.pinned)
+        if pinned + size > self.budget_bytes:
+            raise self._no_room(version, size)
+        needed = size + sum(self._bytes_loading.values()) + self._bytes_loaded() - self.budget_bytes
+        for loaded in sorted(self._loaded.values(), key=lambda one: one.last_used):
+            if needed > 0 and not loaded.pinned:
+                needed -= loaded.bytes
                 self._drop(loaded)
-        if leaving:
-            leaving.clear()
-            return_memory()
+        return needed + sum(loaded.bytes for loaded in self._leaving) <= 0
+
+    def _bytes_loaded(self) -> int:
+        return sum(loaded.bytes for loaded in self._loaded.values())
 
     def _no_room(self, version: Version, size: int) -> ApiError:
         pinned = sum(loaded.bytes for loaded in self._loaded.values() if loaded.pinned)
@@ -160,42 +186,56 @@ class Predictors:
             503,
             "no_memory_for_model",
             f"{version.ref} needs {size} bytes of memory; the budget is {self.budget_bytes}, of which pinned models "
-            f"hold {pinned}, and models that are answering stay.",
+            f"hold {pinned}, and models that are answering stay until they have.",
             hint="Try again later, unload a pinned model, or raise ANNEAL_PREDICTOR_MEMORY_BYTES on the server.",
             retry_after_s=2,
         )
 
     def _drop(self, loaded: Loaded) -> None:
-        loaded.is_dropped = True
-        self._loaded.pop(loaded.version_id, None)
+        del self._loaded[loaded.version_id]
+        if loaded.users:
+            self._leaving.add(loaded)
 
     def pin(self, loaded: Loaded, pinned: bool) -> None:
         """Keep a version in memory whatever else is wanted, or let it go again."""
         loaded.pinned = pinned
+        self._changed.set()
 
     def unload(self, version_id: str) -> bool:
         """Forget a version, pinned or not, and return whether it was loaded; what it is answering it answers."""
-        with self._lock:
-            loaded = self._loaded.get(version_id)
-            if loaded is None:
-                return False
+        loaded = self._loaded.get(version_id)
+        if loaded is not None:
             self._drop(loaded)
-        del loaded
-        return_memory()
-        return True
+            self._changed.set()
+        return loaded is not None
 
     def ledger(self) -> list[tuple[Loaded, int]]:
         """Return what is loaded, the most recently used first, and how often each was loaded."""
-        with self._lock:
-            found = sorted(self._loaded.values(), key=lambda loaded: -loaded.last_used)
-            return [(loaded, self._loads[loaded.version_id]) for loaded in found]
+        found = sorted(self._loaded.values(), key=lambda loaded: -loaded.last_used)
+        return [(loaded, self._loads[loaded.version_id]) for loaded in found]
+
+    @property
+    def used_bytes(self) -> int:
+        """Memory of all that is loaded, what leaves included."""
+        return self._bytes_loaded() + sum(loaded.bytes for loaded in self._leaving)
 
     def close(self) -> None:
         """End the device's thread."""
-        self._device.shutdown(wait=False, cancel_futures=True)
+        self._device.close()
 
 
-def return_memory() -> None:
+def _hear(loading: asyncio.Task[Loaded]) -> None:
+    """Take note of a failure that everybody who waited for it may have left behind."""
+    if not loading.cancelled():
+        loading.exception()
+
+
+def _return_memory_soon() -> None:
+    # Called when the last reference goes, just before the memory is free.
+    threading.Thread(target=_return_memory, name="return-memory", daemon=True).start()
+
+
+def _return_memory() -> None:
     """Give freed memory back to the system.
 
     glibc keeps what was freed below its threshold for mapping, which grows up to 32 MiB with what was mapped before:

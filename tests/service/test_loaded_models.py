@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from processes import resident
 from registered import INPUT, register
 from servers import Stack
 from support import new_key, problem, stack_database, wait_until
@@ -90,7 +89,8 @@ def test_first_calls_together_load_once(alone: Stack, calls: httpx.Client) -> No
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, range(8)))
     assert {answer.status_code for answer in answers} == {200}
-    assert len({str(answer.json()["outputs"]) for answer in answers}) == 1
+    scores = [answer.json()["outputs"][0]["score"] for answer in answers]
+    assert scores == pytest.approx([scores[0]] * 8, rel=1e-5)  # in a batch the last digits may be others
     assert ledger(calls)["other:1"]["loads"] == loads + 1
 
 
@@ -155,6 +155,17 @@ def test_room_is_made_by_who_was_used_least_recently(calls: httpx.Client) -> Non
     assert {"small:1", "large:2"} <= set(ledger(calls))
 
 
+def test_two_that_do_not_fit_together_are_both_answered(alone: Stack) -> None:
+    def ask(n: int) -> httpx.Response:
+        with alone.client() as client:
+            return predict(client, f"large:{1 + n % 2}")
+
+    # Each waits until the other has answered, and nobody's is taken away before it has had its turn.
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(ask, range(24)))
+    assert [(answer.status_code, answer.json()["model"]["version"]) for answer in answers] == [(200, 1), (200, 2)] * 12
+
+
 def test_a_pinned_model_stays_and_there_is_no_room(calls: httpx.Client) -> None:
     assert calls.post("/models/large:2/load", json={"pin": True}).json()["pinned"]
     refused = predict(calls, "large:1")
@@ -165,10 +176,6 @@ def test_a_pinned_model_stays_and_there_is_no_room(calls: httpx.Client) -> None:
     calls.post("/models/large:2/load", json={"pin": False})
     assert predict(calls, "large:1").status_code == 200
     problem(predict(calls, "huge"), 503, "no_memory_for_model")
-
-
-def resident(process: int) -> int:
-    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_memory_comes_back(alone: Stack, calls: httpx.Client) -> None:
