@@ -22,7 +22,7 @@ from service.dependencies import Authorization, PredictKey, Scheme
 from service.errors import ApiError
 from service.known import Meaning
 from service.oip_tensors import TensorSpec
-from service.predictions import RequestTimeout, check_count, compute, deadline, in_use
+from service.predictions import RequestTimeout, check_count, compute, deadline, in_use, parse
 from service.predictors import Loaded
 from service.state import Opened, State
 from store.records import ModelRecord, VersionRecord
@@ -186,16 +186,19 @@ async def infer_by_version(
 async def _infer(name: str, request: Request, state: State, meant: Meaning, timeout_s: float | None) -> Response:
     body = _inflated(await request.body(), request.headers.get("content-encoding", ""), state.settings.max_body_bytes)
     asked, raw = oip_tensors.parse(body, _header_length(request))
-    async with deadline(timeout_s), in_use(state, meant) as (loaded, load_ms):
+    waits_s = min((one for one in (timeout_s, asked.timeout_s) if one is not None), default=None)
+    async with deadline(waits_s), in_use(state, meant) as (loaded, load_ms):
+        options = loaded.predictor.options(asked.options)
         inputs, outputs = _specs(loaded)
         values = oip_tensors.to_inputs(asked, raw, inputs)
         check_count(values, state)
-        parsed = loaded.predictor.parse(values)
+        parsed = await parse(loaded, values)
         if parsed.errors:
             first = parsed.errors[0]
             raise ApiError(400, first.code, first.message, hint=first.hint, param=first.param)
         waiting = await compute(loaded, parsed, request.receive)
-    tensors, blobs = oip_tensors.to_outputs(asked, waiting.answers if waiting else [], outputs)
+    answers = [options.apply(one) for one in waiting.answers] if waiting is not None else []
+    tensors, blobs = oip_tensors.to_outputs(asked, answers, outputs)
     answer = {"model_name": name, "model_version": str(meant.version.record.number), "outputs": tensors}
     if asked.id is not None:
         answer["id"] = asked.id
@@ -308,7 +311,7 @@ async def load(state: Opened, meant: ToKeep) -> Response:
 @router.post("/repository/models/{name}/unload")
 async def unload(state: Opened, meant: ToKeep) -> Response:
     """Take a model out of memory; asked again, it is loaded again."""
-    await to_thread.run_sync(state.predictors.unload, meant.version_id)
+    state.predictors.unload(meant.version_id)
     return Response()
 
 

@@ -1,8 +1,9 @@
 """Tensors of the Open Inference Protocol: a request's become rows, answers become a response's.
 
-An input that is an object has one tensor for each of its fields, of shape [n] or [n, 1]; any other input is one tensor
-"input". A tensor is JSON or, behind the JSON, raw bytes in the order of the tensors: numbers little-endian, texts each
-behind its length in four bytes. Missing values are null, NaN, or a text of no length.
+An input that may be an object has one tensor for each of its fields, of shape [n] or [n, 1]; any other input is one
+tensor "input". A tensor is JSON or, behind the JSON, raw bytes in the order of the tensors: numbers little-endian,
+texts each behind its length in four bytes. Missing values are null, NaN or, where a value may be missing, a text of no
+length; so are those that the request's parameters leave out of an answer.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ DTYPES = {
 }  # fmt: skip
 _LENGTH_BYTES = 4
 WHOLE = "input"  # the tensor of an input that is no object
+PROTOCOL_PARAMETERS = frozenset(
+    {"binary_data_output", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout"}
+)
 REST = "json"  # the tensor of answers that are no numbers and texts: each as a JSON text
 
 
@@ -52,18 +56,35 @@ class InferRequest(BaseModel):
     outputs: list[OutputWanted] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is asked of the answers: the parameters that are not the protocol's own."""
+        return {name: value for name, value in self.parameters.items() if name not in PROTOCOL_PARAMETERS}
+
+    @property
+    def timeout_s(self) -> float | None:
+        """The protocol's timeout, given in microseconds; 400 when it is none."""
+        given = self.parameters.get("timeout")
+        if given is None:
+            return None
+        if isinstance(given, bool) or not isinstance(given, int) or given <= 0:
+            raise _bad(f"The parameter timeout is {str(given)[:80]}, which is no number of microseconds above 0.")
+        return given / 1e6
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A tensor that a model takes or gives: `columns` are the names along its second axis, if it has one."""
+    """A tensor that a model takes or gives: `columns` are the names along its second axis, if it has one with names."""
 
     name: str
     datatype: str
     columns: tuple[str, ...] = ()
+    is_vector: bool = False  # a second axis of numbers without names
+    nullable: bool = False
 
     def metadata(self) -> dict[str, Any]:
         """Return the tensor as a model's metadata lists it."""
-        shape = [-1, len(self.columns)] if self.columns else [-1]
+        shape = [-1, len(self.columns)] if self.columns else [-1, -1] if self.is_vector else [-1]
         about: dict[str, Any] = {"name": self.name, "datatype": self.datatype, "shape": shape}
         if self.columns:
             about["parameters"] = {"columns": json.dumps(self.columns)}
@@ -72,13 +93,15 @@ class TensorSpec:
 
 def input_specs(schema: dict[str, Any]) -> list[TensorSpec]:
     """Return the tensors of inputs with this JSON Schema."""
-    if schema.get("type") != "object":
+    forms = [schema, *schema.get("anyOf", ())]
+    row = next((form for form in forms if form.get("type") == "object"), None)
+    if row is None:
         return [TensorSpec(WHOLE, "BYTES")]
     datatypes = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
     specs = []
-    for name, field in schema["properties"].items():
+    for name, field in row["properties"].items():
         kinds = field["type"] if isinstance(field["type"], list) else [field["type"]]
-        specs.append(TensorSpec(name, datatypes.get(kinds[0], "BYTES")))
+        specs.append(TensorSpec(name, datatypes.get(kinds[0], "BYTES"), nullable="null" in kinds))
     return specs
 
 
@@ -95,6 +118,8 @@ def output_specs(schema: dict[str, Any]) -> list[TensorSpec]:
             specs.append(TensorSpec(name, "FP64", tuple(field["properties"])))
         elif field.get("type") == "object" and labels:
             specs.append(TensorSpec(name, "FP32", labels))
+        elif field.get("type") == "array" and field.get("items", {}).get("type") == "number":
+            specs.append(TensorSpec(name, "FP32", is_vector=True))
     return specs or [TensorSpec(REST, "BYTES")]
 
 
@@ -113,19 +138,19 @@ def parse(body: bytes, header_length: int | None) -> tuple[InferRequest, memoryv
 
 def to_inputs(asked: InferRequest, raw: memoryview, specs: Sequence[TensorSpec]) -> list[Any]:
     """Return the tensors as a model's inputs, one for each row; 400 names the tensor that does not fit."""
-    known = [spec.name for spec in specs]
+    known = {spec.name: spec for spec in specs}
     columns: dict[str, list[Any]] = {}
     for tensor in asked.inputs:
         if tensor.name not in known:
             raise _bad(f'Input "{tensor.name}" is none of this model\'s. Inputs: {", ".join(known)}.')
         values, raw = _values(tensor, raw)
-        columns[tensor.name] = [_present(value) for value in values]
+        columns[tensor.name] = list(map(_present, values)) if known[tensor.name].nullable else values
     if len(raw):
         raise _bad(f"{len(raw)} bytes follow the last tensor.")
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise _bad(f"The tensors have different numbers of rows: {lengths}.")
-    if known == [WHOLE]:
+    if list(known) == [WHOLE]:
         return columns[WHOLE]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
@@ -189,17 +214,19 @@ def to_outputs(
     """Return the tensors that are wanted, and the raw bytes of those that are wanted so."""
     by_name = {spec.name: spec for spec in specs}
     as_bytes = bool(asked.parameters.get("binary_data_output", False))
-    wanted = asked.outputs or [OutputWanted(name=spec.name) for spec in specs]
+    wanted = asked.outputs or [OutputWanted(name=spec.name) for spec in specs if _is_there(answers, spec)]
     tensors, blobs = [], []
     for one in wanted:
         spec = by_name.get(one.name)
         if spec is None:
             raise _bad(f'Output "{one.name}" is none of this model\'s. Outputs: {", ".join(by_name)}.')
+        if not _is_there(answers, spec):
+            raise _bad(f'Output "{one.name}" is left out by the parameters of this request.')
         if one.parameters.get("classification"):
             raise _bad("The classification extension is not served; the output probabilities has every class.")
-        shape = [len(answers), *([len(spec.columns)] if spec.columns else [])]
-        tensor: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": shape}
-        values = [value for answer in answers for value in _of_answer(answer, spec)]
+        rows = [_of_answer(answer, spec) for answer in answers]
+        tensor: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": _shape(rows, spec)}
+        values = [value for row in rows for value in row]
         if one.parameters.get("binary_data", as_bytes):
             blob = _to_bytes(values, spec.datatype)
             tensor["parameters"] = {"binary_data_size": len(blob)}
@@ -210,12 +237,24 @@ def to_outputs(
     return tensors, blobs
 
 
+def _is_there(answers: Sequence[dict[str, Any]], spec: TensorSpec) -> bool:
+    """Return whether the answers have this part, which options may have taken from all of them."""
+    return spec.name == REST or not answers or spec.name in answers[0]
+
+
+def _shape(rows: Sequence[Sequence[Any]], spec: TensorSpec) -> list[int]:
+    if spec.columns or spec.is_vector:
+        return [len(rows), len(rows[0]) if rows else len(spec.columns)]
+    return [len(rows)]
+
+
 def _of_answer(answer: dict[str, Any], spec: TensorSpec) -> list[Any]:
     if spec.name == REST and REST not in answer:
         return [json.dumps(answer)]
     if spec.columns:
-        return [answer[spec.name][column] for column in spec.columns]
-    return [answer[spec.name]]
+        return [answer[spec.name].get(column, math.nan) for column in spec.columns]
+    value = answer[spec.name]
+    return value if spec.is_vector else [value]
 
 
 def _to_bytes(values: Sequence[Any], datatype: str) -> bytes:
