@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
+from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from service.dependencies import Authorization, Scheme
 from service.errors import ApiError
+from service.job_requests import Request
 from service.known import Meaning
-from service.predictions import RequestTimeout, check_count, compute, deadline, in_use
+from service.predictions import RequestTimeout, check_count, compute, deadline, in_use, parse
 from service.state import Opened
 
 router = APIRouter(prefix="/hf", tags=["hugging face"])
@@ -24,11 +26,11 @@ async def _meaning(ref: str, state: Opened, _: Scheme, authorization: Authorizat
     return await state.known.of(authorization, ref)
 
 
-class InferenceRequest(BaseModel):
-    """A table by column, or inputs as the native endpoint takes them."""
+class InferenceRequest(Request):
+    """A table by column, or an input as the native endpoint takes it, or several."""
 
     table: dict[str, list[Any]] | None = Field(None, description="Values of each column; numbers may be texts.")
-    inputs: list[Any] | None = Field(None, description="One entry for each prediction; see the model's schema.")
+    inputs: Any = Field(None, description="A text, an object, or a list of them; see the model's schema.")
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="What is asked of the answers; see the model's schema."
     )
@@ -37,25 +39,30 @@ class InferenceRequest(BaseModel):
 @router.post("/models/{ref}", response_model=list[Any])
 async def infer_hugging_face(
     asked: InferenceRequest,
-    request: Request,
+    request: HttpRequest,
     state: Opened,
     meant: Annotated[Meaning, Depends(_meaning)],
     timeout_s: RequestTimeout = None,
 ) -> JSONResponse:
-    """Return a label or number for each row of a table, or an answer for each input; a wrong row fails the request."""
+    """Return a label or number for each row of a table, or what fits each input; a wrong one fails the request.
+
+    For an input that is classified that is its labels and their scores, the highest first; for one of a base model its
+    embedding; else the native answer.
+    """
     async with deadline(timeout_s), in_use(state, meant) as (loaded, load_ms):
         predictor = loaded.predictor
         options = predictor.options(asked.parameters)
         inputs = _inputs(asked, predictor.design.modality.schema(predictor.design.inputs))
         check_count(inputs, state)
-        parsed = predictor.parse(inputs)
+        parsed = await parse(loaded, inputs)
         if parsed.errors:
             first = parsed.errors[0]
             raise ApiError(400, first.code, first.message, hint=first.hint, param=first.param)
         waiting = await compute(loaded, parsed, request.receive)
     answers = [options.apply(answer) for answer in waiting.answers] if waiting is not None else []
+    form = _ranked if asked.table is None else _short
     headers = {"Model-State": "cold" if load_ms else "loaded"}
-    return JSONResponse([_short(one) for one in answers] if asked.table is not None else answers, headers=headers)
+    return JSONResponse([form(one) for one in answers], headers=headers)
 
 
 def _inputs(asked: InferenceRequest, schema: dict[str, Any]) -> list[Any]:
@@ -64,7 +71,7 @@ def _inputs(asked: InferenceRequest, schema: dict[str, Any]) -> list[Any]:
             400, "invalid_request", "The body has neither or both of table and inputs.", hint='Send {"table": {...}}.'
         )
     if asked.table is None:
-        return asked.inputs or []
+        return asked.inputs if isinstance(asked.inputs, list) else [asked.inputs]
     lengths = {name: len(values) for name, values in asked.table.items()}
     if len(set(lengths.values())) > 1:
         raise ApiError(400, "invalid_request", f"The table's columns have different lengths: {lengths}.")
@@ -87,6 +94,14 @@ def _number(value: Any) -> Any:
         if _NUMBER.fullmatch(value):
             return float(value)
     return value
+
+
+def _ranked(answer: dict[str, Any]) -> Any:
+    """Return what the client expects of an input: labels with their scores, highest first, or an embedding."""
+    if "label" in answer:
+        scores = answer.get("probabilities", {answer["label"]: answer["score"]})  # the likeliest come first
+        return [{"label": label, "score": score} for label, score in scores.items()]
+    return answer.get("embedding", answer)
 
 
 def _short(answer: dict[str, Any]) -> Any:
