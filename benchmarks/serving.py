@@ -180,14 +180,10 @@ def agree(stack: Stack, plain_port: int, asked: dict[str, list[Any]]) -> None:
     for name, values in asked.items():
         with stack.client() as api:
             ours = api.post(f"/models/{name}/predict", json={"inputs": values[:20]}).json()["outputs"]
-        theirs = [
-            httpx.post(f"http://127.0.0.1:{plain_port}/{name}", json={"inputs": [value]}, timeout=60).json()["outputs"][
-                0
-            ]
-            for value in values[:20]
-        ]
-        for one, (other,) in zip(ours, theirs, strict=True):
-            assert abs(one["score"] - other["score"]) < 1e-5, (one, other)
+        url = f"http://127.0.0.1:{plain_port}/{name}"
+        theirs = [httpx.post(url, json={"inputs": [value]}, timeout=60).json() for value in values[:20]]
+        for one, other in zip(ours, theirs, strict=True):
+            assert abs(one["score"] - other["outputs"][0]["score"]) < 1e-5, (one, other)
 
 
 def measure(directory: Path, seconds: float) -> dict[str, dict[str, list[Load]]]:
