@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -208,3 +209,30 @@ def test_many_at_once_get_what_each_gets_alone(alone: Stack, calls: httpx.Client
         assert answer["outputs"][0]["score"] == pytest.approx(alone_answer["score"], rel=1e-4)
     assert max(answer["timing"]["batch_size"] for answer in answers) > 1
     assert all(answer["errors"] == [] for answer in answers)
+
+
+def test_many_models_share_little_memory(tmp_path_factory: pytest.TempPathFactory) -> None:
+    versions, fitting, draw = 30, 6, random.Random(0)
+    stack = Stack(tmp_path_factory.mktemp("many"))
+    try:
+        assert stack.run("migrations", "upgrade").returncode == 0
+        size = max(register(stack, "many", (200, 200)) for _ in range(versions))
+        budget = fitting * size
+        stack.environment["ANNEAL_PREDICTOR_MEMORY_BYTES"] = str(budget)
+        stack.up(workers=False)
+        asked = draw.choices(range(1, versions + 1), [1 / n for n in range(1, versions + 1)], k=300)  # Zipf's law
+        used: list[int] = []
+
+        def ask(version: int) -> tuple[int, int]:
+            with stack.client() as client:
+                answer = predict(client, f"many:{version}")
+                used.append(client.get("/models:loaded").json()["used_bytes"])
+                return answer.status_code, answer.json()["model"]["version"]
+
+        with ThreadPoolExecutor(12) as pool:
+            assert list(pool.map(ask, asked)) == [(200, version) for version in asked]
+        assert max(used) <= budget
+        with stack.client() as client:
+            assert len(ledger(client)) >= fitting
+    finally:
+        stack.down()
