@@ -9,7 +9,7 @@ from typing import Any, Self
 from anneal.datasets import Datasets
 from anneal.jobs import Jobs
 from anneal.keys import Keys
-from anneal.models import Models
+from anneal.models import Input, Models
 from anneal.retry import RetryPolicy
 from anneal.transport import Transport, is_loopback
 from anneal.view import View
@@ -47,7 +47,7 @@ class Client:
     def predict(
         self,
         ref: str,
-        inputs: Sequence[Mapping[str, Any]] | Mapping[str, Any],
+        inputs: Sequence[Input] | Input,
         parameters: Mapping[str, Any] | None = None,
     ) -> View:
         """Predict with a model (`name`, `name:3`, `name@alias`); see `Models.predict`."""

@@ -11,6 +11,8 @@ from anneal.page import Page, fetch_page
 from anneal.transport import Transport
 from anneal.view import View
 
+Input = Mapping[str, Any] | str
+
 
 class Model(View):
     """A name in the registry: task, latest_version, aliases."""
@@ -68,12 +70,15 @@ class Models:
     def predict(
         self,
         ref: str,
-        inputs: Sequence[Mapping[str, Any]] | Mapping[str, Any],
+        inputs: Sequence[Input] | Input,
         parameters: Mapping[str, Any] | None = None,
     ) -> View:
-        """Predict one input or several: `outputs` in their order, None where `errors` has an entry."""
-        rows = [inputs] if isinstance(inputs, Mapping) else list(inputs)
-        body: dict[str, Any] = {"inputs": [dict(row) for row in rows]}
+        """Predict one input or several: `outputs` in their order, None where `errors` has an entry.
+
+        An input is a row by column; for a model of texts also a string.
+        """
+        rows = [inputs] if isinstance(inputs, str | Mapping) else inputs
+        body: dict[str, Any] = {"inputs": [row if isinstance(row, str) else dict(row) for row in rows]}
         if parameters:
             body["parameters"] = dict(parameters)
         return View(self._transport.json("POST", f"/models/{_quoted(ref)}/predict", json=body))

@@ -1,6 +1,7 @@
 """Inputs for predictions, read from a file."""
 
 import csv
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from anneal.errors import AnnealError
 NUMERIC = frozenset({"number", "integer"})
 
 
-def read_rows(path: Path, schema: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+def read_rows(path: Path, schema: Mapping[str, Any] | None = None) -> list[Any]:
     """Read the rows of a .csv, .jsonl or .json file; raise AnnealError naming the line at fault.
 
     A CSV holds text only, so the model's input schema says which columns are numbers; without one, what
@@ -25,30 +26,32 @@ def read_rows(path: Path, schema: Mapping[str, Any] | None = None) -> list[dict[
         types = column_types(schema)
         return [
             {name: cell(value, types.get(name)) for name, value in row.items() if name}
-            for row in csv.DictReader(text.splitlines(keepends=True))
+            for row in csv.DictReader(io.StringIO(text, newline=""))
         ]
     if path.suffix.lower() == ".json":
         return as_rows(text, str(path))
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    # Not splitlines: it also ends a line at characters that texts have within.
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     return [row for number, line in lines for row in as_rows(line, f"{path}, line {number}")]
 
 
-def as_rows(text: str, where: str) -> list[dict[str, Any]]:
+def as_rows(text: str, where: str) -> list[Any]:
     """Parse JSON that is one input or a list of inputs; raise AnnealError that says where it is not."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise AnnealError(f"{where}: not JSON ({error}).") from error
     rows = value if isinstance(value, list) else [value]
-    if not all(isinstance(row, dict) for row in rows):
-        raise AnnealError(f'{where}: an input is an object like {{"column": value}}.')
+    if not all(isinstance(row, dict | str) for row in rows):
+        raise AnnealError(f'{where}: an input is an object like {{"column": value}}, or a string for a model of texts.')
     return rows
 
 
 def column_types(schema: Mapping[str, Any] | None) -> dict[str, set[str]]:
     """Return each column's JSON types from the schema of one input or of a list of them."""
     schema = schema or {}
-    properties = schema.get("properties") or (schema.get("items") or {}).get("properties") or {}
+    forms = [schema, schema.get("items") or {}, *schema.get("anyOf", [])]
+    properties: Mapping[str, Any] = next((form["properties"] for form in forms if form.get("properties")), {})
     types: dict[str, set[str]] = {}
     for name, about in properties.items():
         options = [about, *about.get("anyOf", [])]

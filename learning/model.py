@@ -76,6 +76,10 @@ class Design:
             "targets": self.targets.model_dump(mode="json"),
         }
 
+    def files(self) -> dict[str, str]:
+        """Return the text files that a model's directory has beside its configuration and weights, by name."""
+        return self.modality.files(self.inputs)
+
     def recipe(self) -> dict[str, Any]:
         """Return the fields of a training specification that make the same network anew."""
         return {
@@ -126,7 +130,7 @@ def configure(schema: type[BaseModel], values: dict[str, Any], param: str) -> Ba
 def save(design: Design, weights: dict[str, Tensor], directory: Path) -> None:
     """Write a model directory."""
     directory.mkdir(parents=True, exist_ok=True)
-    for name, text in design.modality.files(design.inputs).items():
+    for name, text in design.files().items():
         (directory / name).write_text(text)
     (directory / CONFIG_FILE).write_text(json.dumps(design.to_dict(), indent=1, allow_nan=False))
     save_file(

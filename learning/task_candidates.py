@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from learning.statistics import Column
@@ -30,12 +30,15 @@ def task_candidates(columns: Sequence[Column], num_rows: int) -> list[TaskCandid
         for column in reversed(columns)
         if column not in texts and (candidate := _supervised(column, num_rows, _is_all_text(columns, texts, column)))
     ]
-    if len(texts) == 1:
-        found.append(TaskCandidate("masked-tokens", None, f'"{texts[0].name}" is a column of texts'))
-    if len(texts) == 1 and len(columns) == 1 + any(candidate.target for candidate in found):
-        return found
-    reason = f"the {len(columns)} columns can be learned from without a target"
-    return [*found, TaskCandidate("masked-features", None, reason)]
+    features = TaskCandidate(
+        "masked-features", None, f"the {len(columns)} columns can be learned from without a target"
+    )
+    if len(texts) != 1:
+        return [*found, features]
+    tokens = TaskCandidate("masked-tokens", None, f'"{texts[0].name}" is a column of texts')
+    # Beside other columns a text is one of many; the first that pretrains is what a job gets that names no task.
+    is_all = len(columns) == 1 + any(candidate.target for candidate in found)
+    return [*found, tokens] if is_all else [*found, features, tokens]
 
 
 def _is_all_text(columns: Sequence[Column], texts: Sequence[Column], target: Column) -> bool:
@@ -44,12 +47,19 @@ def _is_all_text(columns: Sequence[Column], texts: Sequence[Column], target: Col
 
 
 def _is_text(column: Column, num_rows: int) -> bool:
-    """Return whether a column has sentences: values that hardly ever repeat and are long."""
+    """Return whether a column has sentences: values that hardly ever repeat, are long, and have spaces unless dense."""
     if column.type != "string" or not column.top or 2 * column.unique <= num_rows - column.missing:
         return False
     shown = [str(entry.value) for entry in column.top]
-    dense = sum(not text.isascii() for text in shown) * 2 > len(shown)
-    return sum(map(len, shown)) >= (_DENSE_SENTENCE if dense else _SENTENCE) * len(shown)
+    length = sum(map(len, shown)) / len(shown)
+    if _most(shown, lambda text: not text.isascii()):
+        return length >= _DENSE_SENTENCE
+    # A long value without a space is an identifier, an address or a date.
+    return length >= _SENTENCE and _most(shown, lambda text: " " in text.strip())
+
+
+def _most(values: Sequence[str], holds: Callable[[str], bool]) -> bool:
+    return 2 * sum(map(holds, values)) > len(values)
 
 
 def _supervised(column: Column, num_rows: int, beside_text: bool) -> TaskCandidate | None:

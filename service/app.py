@@ -46,9 +46,9 @@ from store.upkeep import Sweeper
 
 VERSION = "0.1.0"
 POLLER_THREADS = 2
-# The native API, a resource each.
+# The native API, a resource each. Routes are tried in this order: jobs are polled more than all else is asked for.
 PARTS = (
-    *(datasets, jobs, job_commands, checkpoints, loaded_models, models, predictions),
+    *(jobs, predictions, datasets, job_commands, checkpoints, loaded_models, models),
     *(catalogue, keys, queue_view, webhooks),
 )
 # A multipart body is the file and some lines around it.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from service.errors import ApiError
 from store import keys
 from store.keys import Principal
 
 
-def authorize(session: Session, authorization: str, scope: str) -> Principal:
+def authorize(connection: Connection, authorization: str, scope: str) -> Principal:
     """Return who asks; 401 for a wrong key, 403 for one that lacks the scope."""
     kind, _, key = authorization.partition(" ")
     if kind.lower() != "bearer" or not key:
@@ -19,7 +19,7 @@ def authorize(session: Session, authorization: str, scope: str) -> Principal:
             "This request carries no API key.",
             hint='Send "Authorization: Bearer <key>"; the first key is in the file api_key of the data directory.',
         )
-    principal = keys.authenticate(session, key.strip())
+    principal = keys.authenticate(connection, key.strip())
     if principal is None:
         raise ApiError(
             401, "wrong_key", "This API key is wrong, expired or revoked.", hint="Ask an admin for a new key."

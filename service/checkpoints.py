@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
@@ -23,6 +23,9 @@ from store.artifacts import Artifact, ArtifactStore
 from store.errors import CorruptArtifact
 from store.models import NewVersion
 from store.records import CheckpointRecord, JobRecord
+
+if TYPE_CHECKING:
+    from learning.model import Design
 
 router = APIRouter(prefix="/jobs/{job_id}/checkpoints", tags=["jobs"])
 
@@ -105,8 +108,8 @@ def promote_checkpoint(
         job = jobs.get(session, caller.project, job_id)
         checkpoints.get(session, job_id, checkpoint_id)
         files = checkpoints.files(session, checkpoint_id)
-    config, weights = _stored(state.artifacts, checkpoint_id, files, asked.weights)
-    design = json.loads(state.artifacts.path(config.sha256).read_bytes())
+    design = _design(state.artifacts, files)
+    made = _stored(state.artifacts, checkpoint_id, files, asked.weights, design)
     fingerprint = idempotency.fingerprint("promote", job_id, checkpoint_id, asked.model_dump_json())
     with state.database.write() as session:
         earlier = idempotency.begin(session, caller.project, key, fingerprint) if key else None
@@ -115,11 +118,11 @@ def promote_checkpoint(
         else:
             # Once more: the retention may have forgotten it meanwhile.
             checkpoint = checkpoints.get(session, job_id, checkpoint_id)
-            for artifact in (config, weights):
+            for artifact in made.values():
                 state.artifacts.register(session, artifact)
             new = _new_version(session, job, checkpoint, asked, design)
-            files_of_version = {CONFIG_FILE: config.sha256, WEIGHTS_FILE: weights.sha256}
-            version = models.register(session, caller.project, job_id, replace(new, files=files_of_version))
+            digests = {name: artifact.sha256 for name, artifact in made.items()}
+            version = models.register(session, caller.project, job_id, replace(new, files=digests))
             if key:
                 idempotency.finish(session, caller.project, key, version.record.id)
         session.flush()
@@ -129,14 +132,14 @@ def promote_checkpoint(
 
 
 def _new_version(
-    session: Session, job: JobRecord, checkpoint: CheckpointRecord, asked: Promotion, design: Mapping[str, Any]
+    session: Session, job: JobRecord, checkpoint: CheckpointRecord, asked: Promotion, design: Design
 ) -> NewVersion:
     return NewVersion(
         model=asked.model or job.spec["output"]["model"],
         kind="base" if job.kind == "pretrain" else "task",
-        task=design["task"],
-        architecture=design["architecture"],
-        modality=design["modality"],
+        task=design.task.name,
+        architecture=design.architecture.name,
+        modality=design.modality.name,
         metrics=checkpoint.metrics,
         lineage={
             **lineage.of_job(session, job),
@@ -150,10 +153,17 @@ def _new_version(
     )
 
 
+def _design(store: ArtifactStore, files: Mapping[str, Artifact]) -> Design:
+    """Read what the checkpoint's model is made of; IncompatibleModel when another release wrote it."""
+    from learning.model import Design  # torch comes with it
+
+    return Design.from_dict(json.loads(store.path(files[CONFIG_FILE].sha256).read_bytes()))
+
+
 def _stored(
-    store: ArtifactStore, checkpoint_id: str, files: dict[str, Artifact], wanted: str
-) -> tuple[Artifact, Artifact]:
-    """Return the design and the weights as stored files."""
+    store: ArtifactStore, checkpoint_id: str, files: Mapping[str, Artifact], wanted: str, design: Design
+) -> dict[str, Artifact]:
+    """Return the files of the model as stored ones: all those that a job's own result has."""
     try:
         source = store.verify(files[STATE_FILE].sha256)
     except CorruptArtifact as error:
@@ -165,4 +175,8 @@ def _stored(
         ) from None
     # Until something was measured, the weights of the step are the best there are.
     best = wanted == "best" and has_group(source, "best_weights")
-    return files[CONFIG_FILE], store.write(extract(source, "best_weights" if best else "weights"))
+    return {
+        CONFIG_FILE: files[CONFIG_FILE],
+        WEIGHTS_FILE: store.write(extract(source, "best_weights" if best else "weights")),
+        **{name: store.write([text.encode()]) for name, text in design.files().items()},
+    }

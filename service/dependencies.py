@@ -29,8 +29,8 @@ class Requires:
 
     def __call__(self, state: Opened, _: Scheme, authorization: Authorization = "") -> Principal:
         """Return who asks."""
-        with state.database.read() as session:
-            return authorize(session, authorization, self.scope)
+        with state.database.look() as connection:
+            return authorize(connection, authorization, self.scope)
 
 
 DatasetsKey = Annotated[Principal, Depends(Requires("datasets"))]

@@ -122,7 +122,7 @@ class Known:
     def _read(self, authorization: str, ref: str, scope: str) -> Meaning:
         now = time.monotonic()
         with self._database.read() as session:
-            caller = authorize(session, authorization, scope)
+            caller = authorize(session.connection(), authorization, scope)
             version = models.resolve(session, caller.project, ref)
             files = models.files(session, version.record.id)
         return Meaning.of(caller, version, files, now)

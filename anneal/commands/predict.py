@@ -41,7 +41,7 @@ def predict(
         raise typer.Exit(1)
 
 
-def _rows(service: "Client", ref: str, text: str | None, file: Path | None) -> list[dict[str, Any]]:
+def _rows(service: "Client", ref: str, text: str | None, file: Path | None) -> list[Any]:
     from anneal.rows import as_rows, read_rows
 
     if file is None:

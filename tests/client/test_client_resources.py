@@ -190,3 +190,6 @@ def test_a_prediction_takes_one_input_or_many(server, client, answer):
 
     assert output.label == "x"
     assert json.loads(server.requests[0].body) == {"inputs": [{"a": 1}], "parameters": {"top_k": 2}}
+    for inputs in ("a text", ["a text"], ("a text",)):
+        client.predict("m@best", inputs)
+        assert json.loads(server.requests[-1].body) == {"inputs": ["a text"]}

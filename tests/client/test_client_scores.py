@@ -1,8 +1,10 @@
+import json
 import random
 
 import pytest
 from sklearn import metrics
 
+from anneal.errors import AnnealError
 from anneal.rows import read_rows
 from anneal.scores import area_under_curve, binary_scores, mean_and_deviation
 
@@ -45,3 +47,18 @@ def test_a_csvs_cells_become_what_the_models_schema_says(tmp_path):
 
     assert rows == [{"code": "007", "age": 41, "note": "two\nlines", "on": True}, empty]
     assert read_rows(file)[0]["code"] == 7
+
+
+def test_texts_are_read_as_they_stand(tmp_path):
+    # The first has a character that some take for the end of a line; the second looks like a number.
+    texts = ["one\u2028two", "0123"]
+    schema = {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"said": {"type": "string"}}}]}
+    table, lines = tmp_path / "texts.csv", tmp_path / "texts.jsonl"
+    table.write_text("said\n" + "\n".join(texts) + "\n")
+    lines.write_text("\n".join(json.dumps(text, ensure_ascii=False) for text in texts))
+
+    assert read_rows(table, schema) == [{"said": text} for text in texts]
+    assert read_rows(lines) == texts
+    lines.write_text("7")
+    with pytest.raises(AnnealError, match="line 1: an input is an object"):
+        read_rows(lines)

@@ -165,6 +165,31 @@ def test_task_candidates_put_the_last_column_first(tmp_path):
     assert description.task_candidates[0].reason == ('"label" is a string column with 2 distinct values in 200 rows')
 
 
+@pytest.mark.parametrize(
+    ("header", "rows", "tasks"),
+    [
+        ("said", [f"this is sentence number {n}" for n in range(20)], ["masked-tokens"]),
+        ("said", [f"今天这个餐馆很好吃{n}" for n in range(20)], ["masked-tokens"]),
+        ("said,x", [f"this is sentence {n},{n % 2}" for n in range(20)], ["text-classification", "masked-tokens"]),
+        # A remark beside other columns, and identifiers, leave a table what it was.
+        (
+            "remark,x,y",
+            [f"remark number so and so {n},{n / 7},{n % 2}" for n in range(20)],
+            ["tabular-classification", "tabular-regression", "masked-features", "masked-tokens"],
+        ),
+        (
+            "id,y",
+            [f"5f0c9d6e-0000-4000-8000-{n:012},{n % 2}" for n in range(20)],
+            ["tabular-classification", "masked-features"],
+        ),
+        ("day", [f"2024-01-02T10:00:00.{n:06}+02:00x" for n in range(20)], ["masked-features"]),
+    ],
+)
+def test_task_candidates_tell_texts_from_identifiers(tmp_path, header, rows, tasks):
+    description, _ = ingested(tmp_path, "\n".join([header, *rows]))
+    assert [one.task for one in description.task_candidates] == tasks
+
+
 def test_constant_empty_and_headerless_columns_are_warned_of(tmp_path):
     description, _ = ingested(tmp_path, "a,b,c\n1,,x\n1,,y\n")
     assert [(one.code, one.column) for one in description.warnings] == [

@@ -6,15 +6,19 @@ import csv
 import io
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from support import problem, submit, succeeded, upload
+import transformers
+from support import problem, submit, succeeded, upload, wait_for_step, wait_until
+from tokenizers import Tokenizer
 
 TINY = {"name": "bert", "layers": 1, "width": 32, "heads": 2}
 OPENINGS = ("where is", "I lost", "please block", "I want", "tell me about")
 WORDS = {"card": ("card", "debit card", "银行卡"), "rate": ("exchange rate", "rate today", "汇率")}
+FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 CURL = {"Content-Type": "application/json"}
 
 
@@ -73,11 +77,36 @@ def test_pretrain_finetune_predict(api: httpx.Client) -> None:
     body = card["curl"].split("-d '")[1].removesuffix("'")
     assert api.post("/models/said/predict", content=body, headers=CURL).json()["errors"] == []
     files = api.get("/models/said/versions/1/files").json()["data"]
-    assert {file["path"] for file in files} == {
-        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-    }  # fmt: skip
+    assert {file["path"] for file in files} == FILES
     config = api.get("/models/said/versions/1/files/config.json").json()
     assert (config["model_type"], config["num_hidden_layers"], config["task"]) == ("bert", 1, "text-classification")
+
+
+def test_a_checkpoint_promoted_while_the_job_runs_is_a_whole_model(api: httpx.Client, tmp_path: Path) -> None:
+    labelled = upload(api, as_csv(sentences(60, 1)), "labelled.csv")
+    job_id = submit(api, {
+        "kind": "finetune", "task": "text-classification", "dataset": labelled["id"], "columns": {"target": "label"},
+        "architecture": TINY, "hyperparameters": {"epochs": 20_000, "learning_rate": 3e-3, "batch_size": 16},
+        "checkpointing": {"every_steps": 200}, "output": {"model": "early"},
+    })  # fmt: skip
+    try:
+        wait_for_step(api, job_id, 200)
+        found = wait_until(lambda: api.get(f"/jobs/{job_id}/checkpoints").json()["data"], 60)
+        promoted = api.post(f"/jobs/{job_id}/checkpoints/{found[-1]['id']}/promote", json={"weights": "last"})
+        assert (promoted.status_code, promoted.json()["ref"]) == (201, "early:1"), promoted.text
+        assert api.get(f"/jobs/{job_id}").json()["status"] == "running"
+        answer = api.post("/models/early/predict", json={"inputs": ["where is my card", "please block my 汇率"]}).json()
+        assert [output["label"] for output in answer["outputs"]] == ["card", "rate"]
+        for file in api.get("/models/early/versions/1/files").json()["data"]:
+            (tmp_path / file["path"]).write_bytes(api.get(f"/models/early/versions/1/files/{file['path']}").content)
+    finally:
+        api.post(f"/jobs/{job_id}/cancel", json={"mode": "discard"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    design = json.loads((tmp_path / "config.json").read_text())
+    ours = Tokenizer.from_str(design["inputs"]["tokenizer"])
+    assert theirs("where is my 银行卡").input_ids == ours.encode("where is my 银行卡").ids
+    assert transformers.AutoModel.from_pretrained(tmp_path).config.hidden_size == TINY["width"]
 
 
 @pytest.fixture(scope="module")
