@@ -63,7 +63,6 @@ class Predictor:
         network = self.design.build()
         network.load_state_dict(weights)
         self._network = network.eval()
-        self.bytes: int = sum(tensor.nbytes for tensor in self._network.state_dict().values())
         self._direct = _Direct.of(self.design, self._network)
         self.load_ms = (perf_counter() - started) * 1000
 
@@ -99,7 +98,7 @@ class Predictor:
 
     def positions(self, row: Any) -> int:
         """Return T of a parsed row: what it costs beside others."""
-        return 1 if self._direct is not None else self.design.modality.positions(row)
+        return self.design.modality.positions(row)
 
     def example(self) -> Any | None:
         """Return a row to warm up with, if the modality has an example that parses."""

@@ -27,6 +27,8 @@ from store.records import ArtifactRecord
 if TYPE_CHECKING:
     from learning.prediction import Predictor
 
+# What a model takes beside what its files hold, as seen with many small ones.
+OVERHEAD_BYTES = 50_000
 LOADERS = 2  # models read from the disk at a time
 # How long a model that is to be loaded waits for others to end what they are answering, since they leave then.
 LONGEST_WAIT_FOR_ROOM_S = 10.0
@@ -42,17 +44,12 @@ class Loaded:
     ref: str
     predictor: Predictor
     batcher: Batcher
+    bytes: int  # of memory, about
     load_ms: float
     loaded_at: float
     last_used: float
     pinned: bool = False
     users: int = 0  # requests that are being answered
-
-    @property
-    def bytes(self) -> int:
-        """Memory of its weights."""
-        size: int = self.predictor.bytes
-        return size
 
 
 @dataclass(eq=False, slots=True)
@@ -65,6 +62,11 @@ class _Loading:
     @property
     def is_done(self) -> bool:
         return self.task.done() and not self.task.cancelled() and self.task.exception() is None
+
+
+def bytes_of(files: Files) -> int:
+    """Return the memory that a model of these files is counted with."""
+    return OVERHEAD_BYTES + sum(file.bytes for file in files.values())
 
 
 class Predictors:
@@ -125,7 +127,7 @@ class Predictors:
 
     async def _load(self, version: Version, project: str, files: Files) -> Loaded:
         started = time.perf_counter()
-        version_id, size = version.record.id, sum(file.bytes for file in files.values())
+        version_id, size = version.record.id, bytes_of(files)
         try:
             await self._reserve(version, size)
             loaded = await to_thread.run_sync(self._read, version, project, files, limiter=self._loaders)
@@ -148,11 +150,22 @@ class Predictors:
             self._artifacts.copy_to(files, Path(directory))
             predictor = Predictor(Path(directory))
         weakref.finalize(predictor, _return_memory_soon).atexit = False
-        batcher = Batcher(predictor.answer, self._device, self._most_waiting, predictor.positions)
+        positions = None if predictor.parses_at_once else predictor.positions
+        batcher = Batcher(predictor.answer, self._device, self._most_waiting, positions)
         if (row := predictor.example()) is not None:
             batcher.warm(row)
         now = time.time()
-        return Loaded(version.record.id, project, version.ref, predictor, batcher, 0.0, now, now)
+        return Loaded(
+            version.record.id,
+            project,
+            version.ref,
+            predictor,
+            batcher,
+            bytes_of(files),
+            0.0,
+            loaded_at=now,
+            last_used=now,
+        )
 
     async def _reserve(self, version: Version, size: int) -> None:
         """Keep memory for a version that is to be loaded, once what leaves for it has left."""

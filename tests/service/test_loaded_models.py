@@ -16,6 +16,7 @@ from registered import INPUT, register
 from servers import Stack
 from support import new_key, problem, stack_database, wait_until
 
+from service.predictors import OVERHEAD_BYTES
 from store import models
 
 BUDGET = 100_000_000
@@ -217,7 +218,7 @@ def test_many_models_share_little_memory(tmp_path_factory: pytest.TempPathFactor
     try:
         assert stack.run("migrations", "upgrade").returncode == 0
         size = max(register(stack, "many", (200, 200)) for _ in range(versions))
-        budget = fitting * size
+        budget = fitting * (size + OVERHEAD_BYTES)
         stack.environment["ANNEAL_PREDICTOR_MEMORY_BYTES"] = str(budget)
         stack.up(workers=False)
         asked = draw.choices(range(1, versions + 1), [1 / n for n in range(1, versions + 1)], k=300)  # Zipf's law

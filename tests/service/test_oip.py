@@ -186,8 +186,8 @@ BOMB = gzip.compress(b" " * (64 << 20), 1)
 def test_every_error_is_the_protocol_s(
     stack: Stack, served: str, key: dict[str, str], method: str, path: str, options: dict[str, Any], status: int
 ) -> None:
-    headers = {**key, **options.pop("headers", {})} if "headers" in options else key
-    response = httpx.request(method, stack.url + path, headers=headers, timeout=60, **options)
+    options = {**options, "headers": {**key, **options.get("headers", {})}}
+    response = httpx.request(method, stack.url + path, timeout=60, **options)
     assert response.status_code == status, response.text
     assert set(response.json()) == {"error"}
     assert response.json()["error"]
