@@ -32,7 +32,8 @@ from learning.config import Checkpointing, Columns, Hyperparameters, Split, Trai
 from learning.data import epoch_order
 from learning.optimization import make_stepper
 from learning.preparation import Prepared, prepare
-from learning.tasks.tabular_classification import ClassificationState, TabularClassification
+from learning.tasks.classification import ClassificationState
+from learning.tasks.tabular_classification import TabularClassification
 from learning.training import Plan, train
 from workers.training_run import _Reporter
 

@@ -21,7 +21,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from learning.config import Columns, Defaults, Situation
+from learning.config import Columns, Config, Defaults, Situation
 
 Batch = dict[str, Tensor]
 """Tensors by name, inputs and targets together. A name ends in its shape: the first dimension is B, or S in a batch
@@ -129,6 +129,14 @@ class InputWarning:
     message: str
 
 
+class PredictionOptions(Config):
+    """What a caller may ask of the answers: nothing, unless a task says more in a class of its own."""
+
+    def apply(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return one answer as it was asked for."""
+        return answer
+
+
 class Examples(Protocol):
     """Encoded rows, in memory or behind a memory-mapped table."""
 
@@ -184,12 +192,16 @@ class Modality(Protocol):
         """Return the columns that `encode` reads."""
         ...
 
-    def parse(self, value: Any, index: int, state: Any) -> tuple[dict[str, Any], list[InputWarning]]:
+    def parse(self, value: Any, index: int, state: Any) -> tuple[Any, list[InputWarning]]:
         """Return one prediction input as a row, and what to warn about; InvalidInput says what does not fit."""
         ...
 
-    def assemble(self, rows: Sequence[dict[str, Any]], state: Any) -> pa.Table:
-        """Return parsed rows as a table to encode."""
+    def assemble(self, rows: Sequence[Any], state: Any) -> Batch:
+        """Return parsed rows' input tensors: what `encode` makes of the same values in a table."""
+        ...
+
+    def positions(self, row: Any) -> int:
+        """Return T of a parsed row: what it costs beside others."""
         ...
 
     def schema(self, state: Any) -> dict[str, Any]:
@@ -236,6 +248,11 @@ class Task(Protocol):
     @property
     def State(self) -> type[BaseModel]:  # noqa: N802 - a class
         """Return the State class."""
+        ...
+
+    @property
+    def Options(self) -> type[PredictionOptions]:  # noqa: N802 - a class
+        """Return the class of what a caller may ask of the answers."""
         ...
 
     stratified: ClassVar[bool]  # whether a split keeps the shares of the target's values

@@ -19,13 +19,13 @@ Call = Callable[[], object]
 
 # OpenBLAS keeps a product of fewer multiplications to the calling thread. Larger ones go to torch, whose threads are
 # the ones a job sets, and whose overhead no longer counts.
-_NUMPY_PRODUCT = 1 << 18
+NUMPY_PRODUCT = 1 << 18
 _aten = torch.ops.aten
 
 
 def product(left: Tensor, right: Tensor, out: Tensor) -> Call:
     """Return what writes the matrix product of two into a third."""
-    if left.shape[0] * left.shape[1] * right.shape[1] < _NUMPY_PRODUCT:
+    if left.shape[0] * left.shape[1] * right.shape[1] < NUMPY_PRODUCT:
         return partial(np.dot, left.numpy(), right.numpy(), out.numpy())
     return partial(torch.mm, left, right, out=out)
 

@@ -1,29 +1,57 @@
-"""A loaded model that answers: parse, encode, forward, answer. What it answers is what evaluation measures."""
+"""A loaded model that answers: parse, encode, forward, answer. What it answers is what evaluation measures.
+
+Parsing belongs to one request, the rest to a batch: a list of parsed rows of whichever requests wait.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from learning.errors import InvalidInput
-from learning.interfaces import Batch, InputWarning
-from learning.model import Design, load
+from learning.interfaces import InputWarning, Network, PredictionOptions
+from learning.modalities.tabular import TabularState
+from learning.modalities.tabular_rows import RowEncoder
+from learning.model import BackboneWithHead, Design, configure, load
 from learning.packing import pieces
+from learning.row_forward import RowForward
+
+Answer = dict[str, Any]
 
 
 @dataclass(slots=True)
 class Predictions:
     """Answers in the order of the inputs; None where there is an error for that input instead."""
 
-    outputs: list[dict[str, Any] | None]
+    outputs: list[Answer | None]
     errors: list[InvalidInput] = field(default_factory=list)
     warnings: list[InputWarning] = field(default_factory=list)
     inference_ms: float = 0.0
+
+
+@dataclass(slots=True)
+class Parsed:
+    """A request's inputs as rows of a batch to come, and where in the request each of them stood."""
+
+    count: int
+    rows: list[Any] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    errors: list[InvalidInput] = field(default_factory=list)
+    warnings: list[InputWarning] = field(default_factory=list)
+
+    def answered(self, answers: Sequence[Answer]) -> list[Answer | None]:
+        """Return the rows' answers in the order of the inputs."""
+        if len(self.rows) == self.count:
+            return list(answers)
+        outputs: list[Answer | None] = [None] * self.count
+        for position, answer in zip(self.positions, answers, strict=True):
+            outputs[position] = answer
+        return outputs
 
 
 class Predictor:
@@ -32,42 +60,105 @@ class Predictor:
     def __init__(self, directory: Path) -> None:
         started = perf_counter()
         self.design, weights = load(directory)
-        self._network = self.design.build()
-        self._network.load_state_dict(weights)
-        self._network.eval()
+        network = self.design.build()
+        network.load_state_dict(weights)
+        self._network = network.eval()
+        self._direct = _Direct.of(self.design, self._network)
         self.load_ms = (perf_counter() - started) * 1000
 
-    def predict(self, inputs: list[Any]) -> Predictions:
-        """Answer every input; one that does not fit gets an error and leaves its neighbours alone."""
-        modality, state = self.design.modality, self.design.inputs
-        result = Predictions(outputs=[None] * len(inputs))
-        rows, positions = [], []
-        for index, value in enumerate(inputs):
-            try:
-                row, warnings = modality.parse(value, index, state)
-            except InvalidInput as error:
-                result.errors.append(error)
-                continue
-            rows.append(row)
-            positions.append(index)
-            result.warnings.extend(warnings)
-        if rows:
-            started = perf_counter()
-            with torch.inference_mode():
-                batch = modality.encode(modality.assemble(rows, state), state)
-                predictions = [self._answer(part) for part in pieces(batch)]
-            answers = self.design.task.answers(torch.cat(predictions), self.design.targets)
-            result.inference_ms = (perf_counter() - started) * 1000
-            for position, answer in zip(positions, answers, strict=True):
-                result.outputs[position] = answer
-        return result
+    def options(self, values: dict[str, Any]) -> PredictionOptions:
+        """Return checked options of an answer; InvalidConfig names the one that the task does not know or take."""
+        return cast("PredictionOptions", configure(self.design.task.Options, values, "parameters"))
 
-    def _answer(self, batch: Batch) -> Tensor:
-        return self.design.task.predict(self._network, batch, self.design.targets)
+    def parse(self, inputs: Sequence[Any]) -> Parsed:
+        """Return the inputs as rows; one that does not fit gets an error and leaves its neighbours alone."""
+        parsed = Parsed(len(inputs))
+        read = self._direct.encoder.read if self._direct is not None else _read_nothing
+        for index, value in enumerate(inputs):
+            row = read(value)
+            if row is None:
+                try:
+                    row = self._look_closer(value, index, parsed.warnings)
+                except InvalidInput as error:
+                    parsed.errors.append(error)
+                    continue
+            parsed.rows.append(row)
+            parsed.positions.append(index)
+        return parsed
+
+    @property
+    def parses_at_once(self) -> bool:
+        """Whether parsing an input takes microseconds."""
+        return self._direct is not None
+
+    def _look_closer(self, value: Any, index: int, warnings: list[InputWarning]) -> Any:
+        values, found = self.design.modality.parse(value, index, self.design.inputs)
+        warnings.extend(found)
+        return values if self._direct is None else self._direct.encoder.of_values(values)
+
+    def positions(self, row: Any) -> int:
+        """Return T of a parsed row: what it costs beside others."""
+        return self.design.modality.positions(row)
+
+    def example(self) -> Any | None:
+        """Return a row to warm up with, if the modality has an example that parses."""
+        example = self.design.modality.schema(self.design.inputs).get("example")
+        rows = self.parse([example]).rows
+        return rows[0] if rows else None
+
+    def answer(self, rows: Sequence[Any]) -> list[Answer]:
+        """Return the answers to a batch of parsed rows, in order; each is what it would be alone, but for rounding."""
+        modality, task, state = self.design.modality, self.design.task, self.design.inputs
+        with torch.inference_mode():
+            if self._direct is not None:
+                predictions = task.predict(self._direct.on(rows), {}, self.design.targets)
+            else:
+                batch = modality.assemble(rows, state)
+                parts = [task.predict(self._network, part, self.design.targets) for part in pieces(batch)]
+                predictions = torch.cat(parts)
+            return task.answers(predictions, self.design.targets)
+
+    def predict(self, inputs: Sequence[Any], options: PredictionOptions | None = None) -> Predictions:
+        """Answer every input; one that does not fit gets an error and leaves its neighbours alone."""
+        parsed = self.parse(inputs)
+        started = perf_counter()
+        answers = self.answer(parsed.rows) if parsed.rows else []
+        if options is not None:
+            answers = [options.apply(answer) for answer in answers]
+        elapsed_ms = (perf_counter() - started) * 1000 if answers else 0.0
+        return Predictions(parsed.answered(answers), parsed.errors, parsed.warnings, elapsed_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Direct:
+    """The short way from rows to outputs, where there is one."""
+
+    encoder: RowEncoder
+    forward: RowForward
+
+    @classmethod
+    def of(cls, design: Design, network: BackboneWithHead) -> _Direct | None:
+        state = design.inputs
+        if not (isinstance(state, TabularState) and RowEncoder.supports(state) and RowForward.supports(network)):
+            return None
+        return cls(RowEncoder(state), RowForward(network))
+
+    def on(self, rows: Sequence[Any]) -> Network:
+        """Return what a task takes for the network: its outputs for these rows are known."""
+        outputs = self.forward(self.encoder.encode(rows))
+        return cast("Network", lambda _: outputs)
+
+
+_read_nothing: Callable[[Any], Any] = lambda _: None  # noqa: E731
 
 
 def describe(design: Design) -> dict[str, Any]:
-    """Return what a caller needs to use the model: schemas of one input and one answer, with an example."""
+    """Return what a caller needs to use the model: schemas of one input, its parameters and one answer, an example."""
     inputs = design.modality.schema(design.inputs)
     example = inputs.pop("example", None)
-    return {"input": inputs, "output": design.task.schema(design.targets), "example": example}
+    return {
+        "input": inputs,
+        "parameters": design.task.Options.model_json_schema(),
+        "output": design.task.schema(design.targets),
+        "example": example,
+    }

@@ -6,10 +6,12 @@ import re
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import (
     catalogue,
@@ -18,10 +20,14 @@ from service import (
     datasets,
     errors,
     health,
+    huggingface,
     job_commands,
     jobs,
     keys,
+    library,
+    loaded_models,
     models,
+    oip,
     predictions,
     quarantine,
     queue_view,
@@ -32,8 +38,10 @@ from service.changes import Changes
 from service.deliveries import Deliverer
 from service.event_stream import EventStreams
 from service.guard import Guard
+from service.known import Known
 from service.predictors import Predictors
 from service.settings import ServiceSettings
+from service.short_way import ShortWay
 from service.state import State
 from store import queue
 from store.artifacts import ArtifactStore
@@ -45,8 +53,39 @@ VERSION = "0.1.0"
 POLLER_THREADS = 2
 # Bodies that are files.
 UPLOADS = re.compile(r"/api/v1/(datasets|uploads/[^/]+/parts/[^/]+)")
+# The native API, a resource each. Routes are tried in this order: jobs are polled more than all else is asked for.
+PARTS = (
+    *(
+        jobs,
+        predictions,
+        uploads,
+        datasets,
+        dataset_content,
+        quarantine,
+        job_commands,
+        checkpoints,
+        loaded_models,
+        models,
+    ),
+    *(catalogue, keys, queue_view, webhooks),
+)
 # A multipart body is the file and some lines around it.
 MULTIPART_OVERHEAD_BYTES = 1 << 20
+
+
+class Application(FastAPI):
+    """FastAPI's application, with what every request passes first, and the short way to a prediction, before it."""
+
+    entry: ASGIApp
+
+    def guarded(self, **options: Any) -> None:
+        """Put the guard before all else."""
+        opened = partial(getattr, self.state, "opened", None)
+        self.entry = Guard(ShortWay(super().__call__, opened), **options)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        await self.entry(scope, receive, send)
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
@@ -59,13 +98,15 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         state.sweeper.start()
         state.deliverer.start()
         # torch takes longer to import than everything else together: ready first, then warm.
-        threading.Thread(target=_import_learning, name="warm-up", daemon=True).start()
+        threading.Thread(target=library.warm, name="warm-up", daemon=True).start()
         yield
         state.sweeper.stop()
         state.deliverer.stop()
+        state.predictors.close()
+        state.known.close()
         state.database.close()
 
-    app = FastAPI(
+    app = Application(
         title="Anneal",
         version=VERSION,
         summary="Pretrain on unlabelled data, finetune on a few labels, serve the model.",
@@ -75,28 +116,13 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         responses={"default": {"description": "A problem (RFC 9457).", "content": {"application/problem+json": {}}}},
     )
     api = APIRouter(prefix="/api/v1")
-    # Routes are tried in this order: jobs are polled more than all else is asked for.
-    for part in (
-        jobs,
-        predictions,
-        uploads,
-        datasets,
-        dataset_content,
-        quarantine,
-        job_commands,
-        checkpoints,
-        models,
-        catalogue,
-        keys,
-        queue_view,
-        webhooks,
-    ):
+    for part in PARTS:
         api.include_router(part.router)
     api.include_router(jobs.submission)
     app.include_router(api)
-    app.include_router(health.router)
-    app.add_middleware(
-        Guard,
+    for part in (health, oip, huggingface):
+        app.include_router(part.router)
+    app.guarded(
         hosts=settings.host_names,
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES,
@@ -119,15 +145,12 @@ def _open(settings: ServiceSettings) -> State:
         celery=celery,
         sweeper=Sweeper(database, celery, settings),
         deliverer=Deliverer(database, private_addresses=settings.webhook_private_addresses),
-        predictors=Predictors(artifacts, settings.predictor_memory_bytes),
+        known=Known(database),
+        predictors=Predictors(artifacts, settings.predictor_memory_bytes, settings.max_waiting_inputs),
         changes=changes,
         streams=EventStreams(database, changes, pollers),
         pollers=pollers,
     )
-
-
-def _import_learning() -> None:
-    import learning.prediction  # noqa: F401
 
 
 def openapi() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import ApiError
+from service.library import importing
 from store import ids, jobs, models
 from store.errors import NotFound, UnknownReference
 from store.records import JobRecord, VersionRecord
@@ -49,7 +50,8 @@ def find(session: Session, project: str, named: str | None, depends_on: Sequence
 
 
 def _of_job(session: Session, project: str, job_id: str) -> Base:
-    from learning.tasks import task_named
+    with importing:
+        from learning.tasks import task_named
 
     try:
         maker = jobs.get(session, project, job_id)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from learning.config import Checkpointing, EarlyStopping, Hyperparameters, Split
 from service.dataset_requests import UploadOptions
 from service.dependencies import JobsKey, Listing
+from service.library import importing
 
 router = APIRouter(tags=["catalogue"])
 
@@ -50,7 +51,8 @@ def _sentence(thing: object) -> str:
 @router.get("/tasks")
 def list_tasks(_: JobsKey) -> Listing[TaskEntry]:
     """Return what can be learned."""
-    from learning.tasks import TASKS  # torch comes with it: not before somebody asks
+    with importing:
+        from learning.tasks import TASKS  # torch comes with it: not before somebody asks
 
     return Listing[TaskEntry].of(
         [
@@ -69,7 +71,8 @@ def list_tasks(_: JobsKey) -> Listing[TaskEntry]:
 @router.get("/architectures")
 def list_architectures(_: JobsKey) -> Listing[ArchitectureEntry]:
     """Return the families of networks."""
-    from learning.architectures import ARCHITECTURES
+    with importing:
+        from learning.architectures import ARCHITECTURES
 
     return Listing[ArchitectureEntry].of(
         [
@@ -87,8 +90,9 @@ def list_architectures(_: JobsKey) -> Listing[ArchitectureEntry]:
 @router.get("/architectures/{name}/schema")
 def architecture_schema(name: str, _: JobsKey) -> dict[str, Any]:
     """Return the JSON Schemas of everything that can be set for an architecture: default, bounds, unit, sentence."""
-    from learning.architectures import architecture_named
-    from learning.modalities import MODALITIES
+    with importing:
+        from learning.architectures import architecture_named
+        from learning.modalities import MODALITIES
 
     architecture = architecture_named(name)
     return {
@@ -104,7 +108,8 @@ def architecture_schema(name: str, _: JobsKey) -> dict[str, Any]:
 @router.get("/formats")
 def list_formats(_: JobsKey) -> Listing[FormatEntry]:
     """Return the file formats that can be uploaded."""
-    from learning.formats import FORMATS  # pyarrow comes with it
+    with importing:
+        from learning.formats import FORMATS  # pyarrow comes with it
 
     return Listing[FormatEntry].of(
         [

@@ -7,11 +7,10 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from fastapi import Depends, Header, Query, Security
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
-from sqlalchemy import Connection, Select
+from sqlalchemy import Select
 
-from service.errors import ApiError
+from service.authorization import authorize
 from service.state import Opened
-from store import keys
 from store.keys import Principal
 
 T = TypeVar("T")
@@ -20,32 +19,6 @@ T = TypeVar("T")
 Authorization = Annotated[str, Header(include_in_schema=False)]
 # Only describes the header to /docs and to generated clients; `authorize` reads it, with errors that say the fix.
 Scheme = Annotated[object, Security(HTTPBearer(auto_error=False, description="An API key, `id.secret`."))]
-
-
-def authorize(connection: Connection, authorization: str, scope: str) -> Principal:
-    """Return who asks; 401 for a wrong key, 403 for one that lacks the scope."""
-    kind, _, key = authorization.partition(" ")
-    if kind.lower() != "bearer" or not key:
-        raise ApiError(
-            401,
-            "missing_key",
-            "This request carries no API key.",
-            hint='Send "Authorization: Bearer <key>"; the first key is in the file api_key of the data directory.',
-        )
-    principal = keys.authenticate(connection, key.strip())
-    if principal is None:
-        raise ApiError(
-            401, "wrong_key", "This API key is wrong, expired or revoked.", hint="Ask an admin for a new key."
-        )
-    if scope not in principal.scopes:
-        has = ", ".join(sorted(principal.scopes)) or "none"
-        raise ApiError(
-            403,
-            "missing_scope",
-            f'This API key lacks the scope "{scope}"; it has: {has}.',
-            hint="Ask an admin for a key with that scope.",
-        )
-    return principal
 
 
 class Requires:

@@ -18,9 +18,10 @@ from sqlalchemy.orm import Session
 from learning.config import TrainingSpec
 from learning.errors import LearningError
 from service import job_requests
-from service.dependencies import authorize
+from service.authorization import authorize
 from service.errors import ApiError, field_errors
 from service.job_requests import JobCreate
+from service.library import importing
 from service.state import State
 from store import checkpoints, models
 from store.artifacts import ArtifactStore
@@ -110,7 +111,8 @@ def _estimated(new: NewJob, tables: dict[str, Path], base: Path | None, start: P
         return whole.model_copy(
             update={"warnings": ["The base model is not trained yet, so steps, time and memory are not known."]}
         )
-    from learning.estimation import estimate  # torch comes with it
+    with importing:
+        from learning.estimation import estimate  # torch comes with it
 
     found = estimate(spec, tables, base=base, start=start)
     numbers = found.resolved.model_dump()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -45,6 +45,10 @@ class ApiError(Exception):
         self.retry_after_s = retry_after_s
         self.errors = list(errors)
         self.headers = dict(headers or {})
+
+
+class ClientGone(Exception):
+    """Whoever asked has closed the connection; nobody reads the answer."""
 
 
 # The one table from what went wrong to a status; the most special class of an error that is listed decides.
@@ -89,12 +93,29 @@ def problem(
         headers["WWW-Authenticate"] = "Bearer"
     if status == HTTPStatus.CONFLICT and retry_after_s is None:
         headers["x-should-retry"] = "false"
-    return Response(json.dumps(body), status, headers, media_type="application/problem+json")
+    content, kind = written(request.url.path, body)
+    return Response(content, status, headers, media_type=kind)
+
+
+# By prefix, what writes an error where other protocols than the native one are spoken.
+FORMATS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "/v2": lambda body: {"error": " ".join(filter(None, (body["detail"], body["hint"])))},
+    "/hf": lambda body: {"error": " ".join(filter(None, (body["detail"], body["hint"])))},
+}
+
+
+def written(path: str, body: dict[str, Any]) -> tuple[str, str]:
+    """Return a problem in the form of the path's protocol, and its content type."""
+    for prefix, form in FORMATS.items():
+        if path == prefix or path.startswith(prefix + "/"):
+            return json.dumps(form(body)), "application/json"
+    return json.dumps(body), "application/problem+json"
 
 
 def install(app: FastAPI) -> None:
     """Answer every error of the application with a problem."""
     app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(ClientGone, _client_gone)
     app.add_exception_handler(store_errors.StoreError, _known_error)
     app.add_exception_handler(learning_errors.LearningError, _known_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -119,6 +140,10 @@ async def _api_error(request: Request, error: Exception) -> Response:
     )
     response.headers.update(error.headers)
     return response
+
+
+async def _client_gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)  # as nginx has it; it reaches nobody
 
 
 async def _known_error(request: Request, error: Exception) -> Response:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
-from secrets import token_hex
+from os import urandom
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.errors import written
+
 _PORT = re.compile(r":[0-9]*$")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_MOST_SEEN = 64
 
 
 class Guard:
@@ -33,32 +34,45 @@ class Guard:
         self._max_body_bytes = max_body_bytes
         self._max_upload_bytes = max_upload_bytes
         self._uploads = uploads
+        self._seen: set[bytes] = set()  # Host headers that were ours
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 400."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{token_hex(13)}"
+        host, given = b"", b""
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = host or value
+            elif name == b"x-request-id":
+                given = given or value
+        request_id = given.decode() if _REQUEST_ID.fullmatch(given) else f"req_{urandom(13).hex()}"
         scope["request_id"] = request_id
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                message.setdefault("headers", [])
+                # Not added in place: the list may be one that every answer shares.
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
             await _refuse(named, scope, request_id, "invalid_request", "The address contains the character NUL.")
             return
-        host = _PORT.sub("", headers.get("host", "")).lower()
-        if "*" not in self._hosts and host not in self._hosts:
-            detail = f'This service does not answer to the host name "{host[:100]}".'
+        if host not in self._seen and not self._is_ours(host):
+            detail = f'This service does not answer to the host name "{host.decode("latin-1")[:100]}".'
             await _refuse(named, scope, request_id, "unknown_host", detail, "Add the name to ANNEAL_ALLOWED_HOSTS.")
             return
         most = self._max_upload_bytes if self._uploads.fullmatch(scope["path"]) else self._max_body_bytes
         await self._app(scope, _counted(receive, most), named)
+
+    def _is_ours(self, host: bytes) -> bool:
+        name = _PORT.sub("", host.decode("latin-1")).lower()
+        is_ours = "*" in self._hosts or name in self._hosts
+        if is_ours and len(self._seen) < _MOST_SEEN:
+            self._seen.add(host)
+        return is_ours
 
 
 def _counted(receive: Receive, most: int) -> Receive:
@@ -91,6 +105,7 @@ async def _refuse(
         "request_id": request_id,
         "errors": [],
     }
-    headers = [(b"content-type", b"application/problem+json")]
+    content, kind = written(scope["path"], body)
+    headers = [(b"content-type", kind.encode())]
     await send({"type": "http.response.start", "status": 400, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+    await send({"type": "http.response.body", "body": content.encode()})

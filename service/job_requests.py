@@ -17,6 +17,7 @@ from service import base_models
 from service.base_models import Base
 from service.errors import ApiError
 from service.json_values import check_storable
+from service.library import importing
 from store import datasets, jobs
 from store.datasets import Dataset
 from store.jobs import NewJob
@@ -117,8 +118,9 @@ def resolve(session: Session, project: str, asked: JobCreate, collect: Collect =
     Raises the first thing that is wrong with the request; but each check is done within a `collect(field)`, which may
     keep its error and go on, and then the result means nothing, or is None.
     """
-    from learning import preparation  # torch comes with it
-    from learning.tasks import task_named
+    with importing:
+        from learning import preparation  # torch comes with it
+        from learning.tasks import task_named
 
     parts = _parts(session, project, asked, collect)
     base, checkpoint, task = None, None, None
@@ -268,7 +270,8 @@ def _combination_errors(asked: JobCreate) -> Iterator[InvalidConfig]:
 
 
 def _default_task(parts: Mapping[str, Dataset], base: Base | None) -> str:
-    from learning.tasks import default_pretraining
+    with importing:
+        from learning.tasks import default_pretraining
 
     description = (parts["train"].record.description or {}) if "train" in parts else {}
     candidates = [candidate["task"] for candidate in description.get("task_candidates", [])]
@@ -289,7 +292,8 @@ def _check_base(base: Base | None, modality: str) -> None:
 def _architecture(
     session: Session, asked: JobCreate, base: Base | None, checkpoint: CheckpointRecord | None, modality: str
 ) -> tuple[str, dict[str, Any]]:
-    from learning.architectures import default_for
+    with importing:
+        from learning.architectures import default_for
 
     given = asked.architecture
     if given is None:

@@ -15,8 +15,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service import job_requests
+from service.authorization import authorize
 from service.changes import Seen
-from service.dependencies import Authorization, IdempotencyKey, JobsKey, Listing, Paged, Scheme, Wait, authorize
+from service.dependencies import Authorization, IdempotencyKey, JobsKey, Listing, Paged, Scheme, Wait
 from service.dry_run import DryRun, DryRunRoute
 from service.dry_run import dry_run as look_at
 from service.job_requests import JobCreate

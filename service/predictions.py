@@ -1,25 +1,37 @@
-"""Predictions: the version is resolved, its predictor loaded once, the inputs answered one by one or together."""
+"""Predictions: the ref resolved, its version loaded once, the inputs of whoever waits answered together."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import time
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Response
+import orjson
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Header, Response
 from fastapi import Request as HttpRequest
 from pydantic import BaseModel, BeforeValidator, Field
+from starlette.types import Receive
 
-from service.dependencies import PredictKey
-from service.errors import ApiError
+from service.batching import Waiting
+from service.dependencies import Authorization, Scheme
+from service.errors import ApiError, ClientGone
 from service.job_requests import Request
+from service.known import Meaning
+from service.library import importing
+from service.predictors import Loaded
 from service.state import Opened, State
-from store import ids, models
-from store.keys import Principal
-from store.models import Version
-from store.records import ArtifactRecord
+from store import ids
+
+if TYPE_CHECKING:
+    from learning.prediction import Parsed
 
 router = APIRouter(prefix="/models", tags=["predictions"])
+
+LONGEST_WAIT_S = 3600.0
+MOST_PARSED_ON_LOOP = 100
 
 
 def _writable(text: str) -> str:
@@ -34,7 +46,9 @@ class PredictRequest(Request):
     """What to predict for."""
 
     inputs: list[Any] = Field(min_length=1, description="One entry for each prediction; see the model's schema.")
-    parameters: dict[str, Any] = Field(default_factory=dict, description="Options of the task; none so far.")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="What is asked of the answers; see the model's schema."
+    )
 
 
 class PredictedBy(BaseModel):
@@ -84,62 +98,159 @@ class PredictResponse(BaseModel):
     timing: Timing
 
 
-@router.post("/{ref}/predict")
-def predict(ref: str, asked: PredictRequest, state: Opened, caller: PredictKey) -> PredictResponse:
+async def _meaning(ref: str, state: Opened, _: Scheme, authorization: Authorization = "") -> Meaning:
+    return await state.known.of(authorization, ref)
+
+
+Meant = Annotated[Meaning, Depends(_meaning)]
+RequestTimeout = Annotated[
+    float | None,
+    Header(
+        alias="X-Request-Timeout",
+        gt=0,
+        le=LONGEST_WAIT_S,
+        description="Seconds after which the answer is of no use any more; what has not been computed by then is not.",
+    ),
+]
+
+
+@router.post("/{ref}/predict", response_model=PredictResponse)
+async def predict(
+    asked: PredictRequest, request: HttpRequest, state: Opened, meant: Meant, timeout_s: RequestTimeout = None
+) -> Response:
     """Answer for each input; one that does not fit gets an error and leaves the others alone."""
-    arrived = time.perf_counter()
-    _check_request(asked, state)
-    version, files, size = _resolve(state, caller, ref)
-    predictor, load_ms = state.predictors.get(version.record.id, files, size)
-    waited_ms = (time.perf_counter() - arrived) * 1000 - load_ms
-    result = predictor.predict(asked.inputs)
-    return PredictResponse(
-        id=ids.new_id(ids.PREDICTION),
-        model=PredictedBy(name=version.model.name, version=version.record.number, alias=version.alias),
-        task=version.record.task,
-        outputs=result.outputs,
-        errors=[
-            InputError(index=error.index, code=error.code, message=error.message, param=error.param, hint=error.hint)
-            for error in result.errors
-        ],
-        warnings=[
-            InputWarningView(index=warning.index, code=warning.code, message=warning.message)
-            for warning in result.warnings
-        ],
-        timing=Timing(
-            queue_ms=max(waited_ms, 0.0),
-            batch_size=len(asked.inputs) - len(result.errors),
-            inference_ms=result.inference_ms,
-            load_ms=load_ms,
-        ),
-    )
+    check_count(asked.inputs, state)
+    async with deadline(timeout_s), in_use(state, meant) as (loaded, load_ms):
+        body = await answer(meant, loaded, load_ms, asked.inputs, asked.parameters, request.receive)
+    return Response(body, media_type="application/json", headers={"Model-State": "cold" if load_ms else "loaded"})
 
 
-def _check_request(asked: PredictRequest, state: State) -> None:
+def check_count(inputs: Sequence[Any], state: State) -> None:
+    """Raise 413 for more inputs than one request may have."""
     most = state.settings.max_predict_inputs
-    if len(asked.inputs) > most:
+    if len(inputs) > most:
         raise ApiError(
             413,
             "too_many_inputs",
-            f"{len(asked.inputs)} inputs in one request; at most {most} are taken.",
+            f"{len(inputs)} inputs in one request; at most {most} are taken.",
             hint="Send them in several requests.",
             param="inputs",
         )
-    if asked.parameters:
+
+
+@asynccontextmanager
+async def deadline(timeout_s: float | None) -> AsyncIterator[None]:
+    """Give up after so many seconds with 504; what waits for the device then is left out of its batch."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError:
         raise ApiError(
-            422,
-            "invalid_request",
-            f'Unknown parameter "{next(iter(asked.parameters))}": this task has none.',
-            hint="Leave parameters out.",
-            param="parameters",
-        )
+            504,
+            "deadline_exceeded",
+            f"There was no answer within the {timeout_s:g} s that the request allows.",
+            hint="Raise X-Request-Timeout, or try again when the service is less busy.",
+        ) from None
 
 
-def _resolve(state: State, caller: Principal, ref: str) -> tuple[Version, dict[str, ArtifactRecord], int]:
-    with state.database.read() as session:
-        version = models.resolve(session, caller.project, ref)
-        files = models.files(session, version.record.id)
-    return version, files, sum(file.bytes for file in files.values())
+@asynccontextmanager
+async def in_use(state: State, meant: Meaning) -> AsyncIterator[tuple[Loaded, float]]:
+    """Load a version unless it is there, and keep it until the block ends; gives the milliseconds of loading too."""
+    loaded, load_ms = await state.predictors.use(meant.version, meant.caller.project, meant.files)
+    try:
+        yield loaded, load_ms
+    finally:
+        state.predictors.give_back(loaded)
+
+
+async def answer(
+    meant: Meaning,
+    loaded: Loaded,
+    load_ms: float,
+    inputs: Sequence[Any],
+    parameters: dict[str, Any],
+    receive: Receive,
+) -> bytes:
+    """Return the body of a PredictResponse."""
+    options = loaded.predictor.options(parameters) if parameters else None
+    parsed = await parse(loaded, inputs)
+    waiting = await compute(loaded, parsed, receive)
+    answers = waiting.answers if waiting is not None else []
+    if options is not None:
+        answers = [options.apply(one) for one in answers]
+    body = {
+        "id": ids.new_id(ids.PREDICTION),
+        "model": meant.about,
+        "task": meant.task,
+        "outputs": parsed.answered(answers),
+        "errors": _errors(parsed) if parsed.errors else [],
+        "warnings": _warnings(parsed) if parsed.warnings else [],
+        "timing": {
+            "queue_ms": waiting.queue_ms if waiting is not None else 0.0,
+            "batch_size": waiting.batch_size if waiting is not None else 0,
+            "inference_ms": waiting.inference_ms if waiting is not None else 0.0,
+            "load_ms": load_ms,
+        },
+    }
+    return orjson.dumps(body)
+
+
+async def parse(loaded: Loaded, inputs: Sequence[Any]) -> Parsed:
+    """Return the inputs as rows; what takes a while, such as tokenising, leaves the loop to others."""
+    if loaded.predictor.parses_at_once and len(inputs) <= MOST_PARSED_ON_LOOP:
+        return loaded.predictor.parse(inputs)
+    return await to_thread.run_sync(loaded.predictor.parse, inputs, abandon_on_cancel=True)
+
+
+async def compute(loaded: Loaded, parsed: Parsed, receive: Receive) -> Waiting | None:
+    """Return the rows' answers once the device has computed them; None when there is no row.
+
+    Cancelled with the request: by its deadline, or because nobody listens any more.
+    """
+    if not parsed.rows:
+        return None
+    is_immediate = loaded.batcher.is_immediate
+    waiting = loaded.batcher.submit(parsed.rows)
+    try:
+        if is_immediate:
+            await waiting.answered
+        else:
+            await _unless_gone(waiting.answered, receive)
+    finally:
+        waiting.answered.cancel()  # of no effect on one that is done
+    return waiting
+
+
+async def _unless_gone(answered: asyncio.Future[Any], receive: Receive) -> None:
+    leaving = asyncio.ensure_future(_left(receive))
+    try:
+        await asyncio.wait((answered, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answered.done():
+            raise ClientGone
+        answered.result()
+    finally:
+        leaving.cancel()
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        await asyncio.sleep(0)
+
+
+def _errors(parsed: Parsed) -> list[dict[str, Any]]:
+    return [
+        InputError(
+            index=error.index, code=error.code, message=error.message, param=error.param, hint=error.hint
+        ).model_dump()
+        for error in parsed.errors
+    ]
+
+
+def _warnings(parsed: Parsed) -> list[dict[str, Any]]:
+    return [
+        InputWarningView(index=warning.index, code=warning.code, message=warning.message).model_dump()
+        for warning in parsed.warnings
+    ]
 
 
 class SchemaResponse(BaseModel):
@@ -147,24 +258,29 @@ class SchemaResponse(BaseModel):
 
     model: PredictedBy
     input: dict[str, Any]
+    parameters: dict[str, Any]
     output: dict[str, Any]
     example: Any
     curl: str
 
 
 @router.get("/{ref}/schema")
-def schema(ref: str, request: HttpRequest, state: Opened, caller: PredictKey, response: Response) -> SchemaResponse:
+async def schema(ref: str, request: HttpRequest, state: Opened, meant: Meant) -> SchemaResponse:
     """Return JSON Schemas of an input and an answer, an example, and a curl line that works as printed."""
-    from learning.prediction import describe
-
-    version, files, size = _resolve(state, caller, ref)
-    predictor, _ = state.predictors.get(version.record.id, files, size)
-    described = describe(predictor.design)
+    async with in_use(state, meant) as (loaded, _):
+        described = await to_thread.run_sync(_described, loaded)
     body = json.dumps({"inputs": [described["example"]]}).replace("'", "'\\''")
     url = f"{str(request.base_url).rstrip('/')}/api/v1/models/{ref}/predict"
     return SchemaResponse(
-        model=PredictedBy(name=version.model.name, version=version.record.number, alias=version.alias),
+        model=PredictedBy.model_validate(meant.about),
         curl=f"curl -s '{url}' -H \"Authorization: Bearer $ANNEAL_API_KEY\" "
         f"-H 'Content-Type: application/json' -d '{body}'",
         **described,
     )
+
+
+def _described(loaded: Loaded) -> dict[str, Any]:
+    with importing:
+        from learning.prediction import describe
+
+    return describe(loaded.predictor.design)

@@ -27,6 +27,9 @@ class ServiceSettings(StoreSettings):
     )
     max_body_bytes: int = Field(default=32 << 20, ge=1, description="Largest JSON body in bytes.")
     max_predict_inputs: int = Field(default=10_000, ge=1, description="Most inputs of one prediction request.")
+    max_waiting_inputs: int = Field(
+        default=20_000, ge=1, description="Most inputs that wait for one model; further requests get 429."
+    )
     predictor_memory_bytes: int = Field(default=2 << 30, ge=1, description="Memory for loaded models, in bytes.")
     webhook_private_addresses: bool = Field(
         default=False, description="Let webhooks be sent to private and local addresses."

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from service.changes import Changes
 from service.deliveries import Deliverer
 from service.event_stream import EventStreams
+from service.known import Known
 from service.predictors import Predictors
 from service.settings import ServiceSettings
 from store.artifacts import ArtifactStore
@@ -31,6 +32,7 @@ class State:
     celery: Celery
     sweeper: Sweeper
     deliverer: Deliverer
+    known: Known
     predictors: Predictors
     changes: Changes
     streams: EventStreams

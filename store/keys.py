@@ -21,7 +21,12 @@ from store.records import ApiKeyRecord
 SCOPES = ("datasets", "jobs", "models", "predict", "admin")
 DEFAULT_PROJECT = "default"
 
-_VALID_KEY = select(ApiKeyRecord.project, ApiKeyRecord.scopes, ApiKeyRecord.secret_sha256).where(
+_VALID_KEY = select(
+    ApiKeyRecord.project,
+    ApiKeyRecord.scopes,
+    ApiKeyRecord.secret_sha256,
+    (ApiKeyRecord.expires_at - database_now()).label("expires_in_s"),
+).where(
     ApiKeyRecord.id == bindparam("key_id"),
     ApiKeyRecord.revoked_at.is_(None),
     or_(ApiKeyRecord.expires_at.is_(None), ApiKeyRecord.expires_at > database_now()),
@@ -35,6 +40,7 @@ class Principal:
     key_id: str
     project: str
     scopes: frozenset[str]
+    expires_in_s: float | None = None  # from when it was looked up
 
 
 def create(
@@ -69,7 +75,7 @@ def authenticate(connection: Connection, key: str) -> Principal | None:
     stored = row.secret_sha256 if row is not None else "0" * 64
     if not hmac.compare_digest(stored, _digest(secret)) or row is None:
         return None
-    return Principal(key_id, row.project, frozenset(row.scopes))
+    return Principal(key_id, row.project, frozenset(row.scopes), row.expires_in_s)
 
 
 def listing(session: Session, project: str) -> list[ApiKeyRecord]:

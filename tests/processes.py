@@ -74,6 +74,11 @@ def child(stack: Stack, name: str = "train") -> int:
     return found
 
 
+def resident(pid: int) -> int:
+    """Return the bytes that a process has in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def kill_worker(stack: Stack, name: str = "train") -> None:
     """Kill a worker's main process and pool at once, as a machine's end would; leave the child alone."""
     pids = supervisors(stack, name)

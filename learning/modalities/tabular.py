@@ -119,14 +119,17 @@ class Tabular:
         """Return one object of column values, checked."""
         return parse_row(value, index, state.columns)
 
-    def assemble(self, rows: Sequence[dict[str, Any]], state: TabularState) -> pa.Table:
-        """Return parsed rows as a table."""
-        return pa.table(
-            {
-                column.name: pa.array([row[column.name] for row in rows], type=ROW_TYPES[column.kind])
-                for column in state.columns
-            }
-        )
+    def assemble(self, rows: Sequence[dict[str, Any]], state: TabularState) -> Batch:
+        """Return inputs_BF of parsed rows."""
+        columns = {
+            column.name: pa.array([row[column.name] for row in rows], type=ROW_TYPES[column.kind])
+            for column in state.columns
+        }
+        return self.encode(pa.table(columns), state)
+
+    def positions(self, row: Any) -> int:
+        """Return one: a row of a table is one position."""
+        return 1
 
     def schema(self, state: TabularState) -> dict[str, Any]:
         """Return the JSON Schema of a row."""

@@ -18,7 +18,7 @@ from learning.config import Config
 Floats = NDArray[np.float64]
 _QUANTILES = 128
 # Deviations below which "clipped" keeps every number.
-_LIMIT = 3.0
+LIMIT = 3.0
 _DAY_US = 86_400_000_000
 _WEEKDAYS = 7
 
@@ -57,7 +57,7 @@ class NumberColumn(Config):
     def _scaled(self, numbers_N: Floats) -> Floats:
         if not self.quantiles:
             scaled_N = (numbers_N - self.center) / self.scale
-            return scaled_N / np.hypot(1, scaled_N / _LIMIT) if self.clipped else scaled_N
+            return scaled_N / np.hypot(1, scaled_N / LIMIT) if self.clipped else scaled_N
         ranks_N = np.interp(numbers_N, self.quantiles, np.linspace(0, 1, len(self.quantiles)))
         return _normal_quantile(ranks_N)
 

@@ -6,6 +6,7 @@ Rows are as long as their texts: token_S, with length_B tokens to each row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from pydantic import Field
+from tokenizers import Tokenizer
 
 from learning.config import Columns, Config
 from learning.errors import InvalidData, InvalidInput, did_you_mean
@@ -50,18 +52,23 @@ class TextState(Config):
     tokenizer: str
     max_length: int
 
+    @cached_property
+    def opened(self) -> Tokenizer:
+        """Return the tokenizer, opened once; it is gone from memory with the state."""
+        return tokenization.opened(self.tokenizer)
+
     @property
     def vocabulary(self) -> int:
         """V, the number of tokens."""
-        return tokenization.opened(self.tokenizer).get_vocab_size()
+        return self.opened.get_vocab_size()
 
     def token(self, name: str) -> int:
         """Return a token's number."""
-        return tokenization.number_of(tokenization.opened(self.tokenizer), name)
+        return tokenization.number_of(self.opened, name)
 
     def special_tokens(self) -> tuple[int, ...]:
         """Return the numbers of the tokens that stand for no text."""
-        added = tokenization.opened(self.tokenizer).get_added_tokens_decoder()
+        added = self.opened.get_added_tokens_decoder()
         return tuple(sorted(number for number, token in added.items() if token.special))
 
 
@@ -88,7 +95,7 @@ class Text:
         """Say how many texts are cut, and name the columns that are not read."""
         found = []
         texts = [text for text in _texts(table, state.column) if _may_be_cut(text, state)]
-        cut = sum(length > state.max_length for length in tokenization.lengths(state.tokenizer, texts))
+        cut = sum(length > state.max_length for length in tokenization.lengths(state.opened, texts))
         if cut:
             found.append(
                 f"{cut} of {table.num_rows} training rows have more than {state.max_length} tokens; the rest of them "
@@ -109,17 +116,14 @@ class Text:
 
     def encode(self, table: pa.Table, state: TextState) -> Batch:
         """Return token_S, int32, and length_B."""
-        rows = list(tokenization.encode(state.tokenizer, _texts(table, state.column), state.max_length))
-        length_B = torch.tensor([len(row) for row in rows])
-        token_S = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(length_B.sum()))
-        return {"token_S": torch.from_numpy(token_S), "length_B": length_B}
+        return _packed(list(tokenization.encode(state.opened, _texts(table, state.column), state.max_length)))
 
     def column_names(self, state: TextState) -> tuple[str, ...]:
         """Return the text column."""
         return (state.column,)
 
-    def parse(self, value: Any, index: int, state: TextState) -> tuple[dict[str, Any], list[InputWarning]]:
-        """Return a text, given as a string or as an object; warns when it is too long to be read whole."""
+    def parse(self, value: Any, index: int, state: TextState) -> tuple[list[int], list[InputWarning]]:
+        """Return a text's tokens, given a string or an object; warns when it is too long to be read whole."""
         text = value
         if isinstance(value, dict):
             key = state.column if state.column in value else "text"
@@ -146,17 +150,31 @@ class Text:
                 param=state.column,
             )
         text = text.encode("utf-8", "replace").decode()  # half of a surrogate pair is no character
-        return {state.column: text}, _cut_warning(text, index, state)
+        tokens, length = tokenization.encode_one(state.opened, text, state.max_length)
+        if length == len(tokens):
+            return tokens, []
+        message = f'Input {index}, "{state.column}": only the first {state.max_length} of {length} tokens are read.'
+        return tokens, [InputWarning(index, "truncated", message)]
 
-    def assemble(self, rows: Sequence[dict[str, Any]], state: TextState) -> pa.Table:
-        """Return parsed rows as a table."""
-        return pa.table({state.column: pa.array([row[state.column] for row in rows], type=pa.string())})
+    def assemble(self, rows: Sequence[list[int]], state: TextState) -> Batch:
+        """Return token_S and length_B of parsed texts."""
+        return _packed(rows)
+
+    def positions(self, row: list[int]) -> int:
+        """Return the number of tokens."""
+        return len(row)
 
     def schema(self, state: TextState) -> dict[str, Any]:
         """Return the JSON Schema of an input."""
         text = {"type": "string", "minLength": 1}
         row = {"type": "object", "required": [state.column], "properties": {state.column: text}}
         return {"anyOf": [text, row], "example": _EXAMPLE}
+
+
+def _packed(rows: Sequence[list[int]]) -> Batch:
+    length_B = torch.tensor([len(row) for row in rows])
+    token_S = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(length_B.sum()))
+    return {"token_S": torch.from_numpy(token_S), "length_B": length_B}
 
 
 def text_column(table: pa.Table, columns: Columns) -> str:
@@ -215,13 +233,3 @@ def _texts(table: pa.Table, column: str) -> list[str]:
 def _may_be_cut(text: str, state: TextState) -> bool:
     """Return false for a text too short to have too many tokens, since a token is at least one byte."""
     return len(text) * 4 + 2 > state.max_length
-
-
-def _cut_warning(text: str, index: int, state: TextState) -> list[InputWarning]:
-    if not _may_be_cut(text, state):
-        return []
-    (length,) = tokenization.lengths(state.tokenizer, [text])
-    if length <= state.max_length:
-        return []
-    message = f'Input {index}, "{state.column}": only the first {state.max_length} of {length} tokens are read.'
-    return [InputWarning(index, "truncated", message)]

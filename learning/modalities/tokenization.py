@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from typing import Literal
 
 from tokenizers import (
@@ -123,7 +122,6 @@ def number_of(tokenizer: Tokenizer, token: str) -> int:
     return number
 
 
-@lru_cache(maxsize=16)
 def opened(text: str) -> Tokenizer:
     """Return the tokenizer of a tokenizer.json, ready to encode whole texts of any length."""
     tokenizer = Tokenizer.from_str(text)
@@ -132,17 +130,27 @@ def opened(text: str) -> Tokenizer:
     return tokenizer
 
 
-def encode(tokenizer: str, texts: Sequence[str], most: int) -> Iterator[list[int]]:
+def encode(tokenizer: Tokenizer, texts: Sequence[str], most: int) -> Iterator[list[int]]:
     """Iterate over the ids of each text, first and last token included, cut to `most` tokens."""
-    end = number_of(opened(tokenizer), LAST)
-    for encoding in opened(tokenizer).encode_batch_fast(list(texts)):
-        ids = encoding.ids
-        yield ids if len(ids) <= most else [*ids[: most - 1], end]
+    end = number_of(tokenizer, LAST)
+    for encoding in tokenizer.encode_batch_fast(list(texts)):
+        yield _cut(encoding.ids, most, end)
 
 
-def lengths(tokenizer: str, texts: Sequence[str]) -> list[int]:
+def encode_one(tokenizer: Tokenizer, text: str, most: int) -> tuple[list[int], int]:
+    """Return a text's ids like `encode`, and how many there are uncut."""
+    (encoding,) = tokenizer.encode_batch_fast([text])
+    ids = encoding.ids
+    return _cut(ids, most, number_of(tokenizer, LAST)), len(ids)
+
+
+def _cut(ids: list[int], most: int, end: int) -> list[int]:
+    return ids if len(ids) <= most else [*ids[: most - 1], end]
+
+
+def lengths(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
     """Return how many tokens each text has, uncut."""
-    return [len(encoding.ids) for encoding in opened(tokenizer).encode_batch_fast(list(texts))]
+    return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts))]
 
 
 def word_starts(tokenizer: str) -> list[bool]:

@@ -16,6 +16,7 @@ from learning.config import Columns, Config
 from learning.errors import InvalidConfig, InvalidData, did_you_mean
 from learning.interfaces import Batch, Kind, Link, Network
 from learning.splits import require_column
+from learning.tasks.answer_options import ClassificationOptions
 from learning.tasks.heads import PooledLinear
 
 _MOST_CLASSES = 1000
@@ -59,6 +60,7 @@ class Classification:
     monitor: ClassVar[str] = "loss"
     Config: ClassVar[type[ClassificationConfig]] = ClassificationConfig
     State: ClassVar[type[ClassificationState]] = ClassificationState
+    Options: ClassVar[type[ClassificationOptions]] = ClassificationOptions
 
     def fit(self, table: pa.Table, columns: Columns, config: ClassificationConfig, inputs: Any) -> ClassificationState:
         """Collect the classes; InvalidData for fewer than two, or for a column that is no label."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from torch import Tensor
 
-from learning.interfaces import Batch, Features, Kind, Link, Network, PackedFeatures
+from learning.interfaces import Batch, Features, Kind, Link, Network, PackedFeatures, PredictionOptions
 
 
 class Pretraining:
@@ -17,6 +17,7 @@ class Pretraining:
     stratified: ClassVar[bool] = False
     score: ClassVar[str] = "loss"
     monitor: ClassVar[str] = "loss"
+    Options: ClassVar[type[PredictionOptions]] = PredictionOptions
 
     def targets(self, table: pa.Table, state: Any) -> Batch:
         """Return nothing: the inputs are their own targets."""

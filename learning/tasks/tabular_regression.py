@@ -14,7 +14,7 @@ from torch.nn import functional
 from learning import metrics
 from learning.config import Columns, Config
 from learning.errors import InvalidConfig, InvalidData
-from learning.interfaces import Batch, Kind, Link, Network
+from learning.interfaces import Batch, Kind, Link, Network, PredictionOptions
 from learning.splits import require_column
 from learning.tasks.heads import PooledLinear
 
@@ -47,6 +47,7 @@ class TabularRegression:
     monitor: ClassVar[str] = "loss"
     Config: ClassVar[type[RegressionConfig]] = RegressionConfig
     State: ClassVar[type[RegressionState]] = RegressionState
+    Options: ClassVar[type[PredictionOptions]] = PredictionOptions
 
     def fit(self, table: pa.Table, columns: Columns, config: RegressionConfig, inputs: Any) -> RegressionState:
         """Fit mean and deviation of each target; InvalidData for one that is no number or never varies."""

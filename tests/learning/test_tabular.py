@@ -123,7 +123,7 @@ def test_an_unknown_category_is_answered_with_a_warning():
     assert row == {"city": "Bren"}
     assert [(warning.index, warning.code) for warning in warnings] == [(4, "unknown_category")]
     assert 'Did you mean "Bern"?' in warnings[0].message
-    assert encoded(TABULAR.assemble([row], state), state).argmax() == 2
+    assert TABULAR.assemble([row], state)["inputs_BF"].numpy().argmax() == 2
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_null_is_always_allowed():
     state, _ = fitted(small_table())
     row, warnings = TABULAR.parse(dict.fromkeys(TABULAR.column_names(state)), 0, state)
     assert warnings == []
-    assert np.isfinite(encoded(TABULAR.assemble([row], state), state)).all()
+    assert np.isfinite(TABULAR.assemble([row], state)["inputs_BF"].numpy()).all()
 
 
 @pytest.mark.parametrize("scaling", ["clipped", "standard", "min-max", "quantile"])

@@ -79,7 +79,11 @@ def test_what_is_too_long_is_cut_and_said():
     _, (warning,) = TEXT.parse(table.column("text")[0].as_py(), 3, state)
     assert (warning.index, warning.code) == (3, "truncated")
     assert "only the first 12 of 41 tokens" in warning.message
-    assert TEXT.parse({"text": "eight"}, 0, state) == ({"text": "eight"}, [])
+    row, warnings = TEXT.parse({"text": "eight"}, 0, state)
+    assert (row, warnings) == (batch["token_S"][21:].tolist(), [])
+    assert TEXT.positions(row) == 7
+    again = TEXT.assemble([TEXT.parse(text, 0, state)[0] for text in table.column("text").to_pylist()], state)
+    assert all(torch.equal(again[name], batch[name]) for name in batch)
 
 
 @pytest.mark.parametrize(

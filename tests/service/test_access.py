@@ -15,8 +15,8 @@ from support import classify, new_key, problem, stack_database, submit, wait_for
 from service.app import openapi
 from store import keys, webhooks
 
-OPEN = {"/livez", "/readyz"}
-OTHER_PREFIXES = ("/api/v1",)  # answers with problem documents
+OPEN = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
+FOREIGN = ("/v2", "/hf")  # other protocols, with errors of their own form
 DOCUMENT = openapi()
 HOOK: dict[str, Any] = {"url": "https://example.com/hook", "events": ["job.succeeded"]}
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
@@ -28,6 +28,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("get", "/api/v1/datasets/{dataset_id}/diff"): {"params": {"against": "ds_0"}},
     ("patch", "/api/v1/jobs/{job_id}"): {"json": {"priority": 1}},
     ("post", "/api/v1/models/{ref}/predict"): {"json": {"inputs": [{}]}},
+    ("post", "/hf/models/{ref}"): {"json": {"inputs": [{}]}},
     ("put", "/api/v1/models/{name}/aliases/{alias}"): {"json": {"version": 1}},
     ("post", "/api/v1/keys"): {"json": {"name": "x"}},
     ("post", "/api/v1/webhooks"): {"json": HOOK},
@@ -46,6 +47,8 @@ class Route:
             return "admin"
         if "/datasets" in self.path or "/uploads" in self.path:
             return "datasets"
+        if self.path.startswith(FOREIGN):
+            return "models" if self.path.endswith("load") else "predict"
         if self.path.endswith(("/predict", "/schema")) and "/models/" in self.path:
             return "predict"
         return "models" if "/models" in self.path else "jobs"
@@ -60,6 +63,15 @@ ROUTES = [Route(method, path) for path, methods in DOCUMENT["paths"].items() for
 CLOSED = [route for route in ROUTES if route.path not in OPEN]
 # A task's or an architecture's name is no project's.
 WITH_ID = [route for route in CLOSED if "{" in route.path and "/architectures/" not in route.path]
+
+
+def refused(response: httpx.Response, route: Route, status: int, code: str) -> dict[str, Any]:
+    """Return the error after checking its form; another protocol's as if it had a detail alone."""
+    if not route.path.startswith(FOREIGN):
+        return problem(response, status, code)
+    assert response.status_code == status, response.text
+    assert set(response.json()) == {"error"}
+    return {"detail": response.json()["error"], "hint": None}
 
 
 def name(route: Route) -> str:
@@ -112,6 +124,7 @@ def ids(
         "job_id": trained["id"],
         "name": "shared",
         "number": "1",
+        "version": "1",
         "ref": "shared",
         "alias": "production",
         "path": "config.json",
@@ -123,18 +136,20 @@ def test_the_document_has_the_routes() -> None:
     assert len(CLOSED) > 30
     assert len(WITH_ID) > 20
     assert not [
-        route for route in ROUTES if not route.path.startswith("/api/v1") and route.path not in OPEN | {"/metrics"}
+        route
+        for route in ROUTES
+        if not route.path.startswith(("/api/v1", *FOREIGN)) and route.path not in OPEN | {"/metrics"}
     ]
 
 
 @pytest.mark.parametrize("route", CLOSED, ids=name)
 def test_no_key(bare: httpx.Client, route: Route) -> None:
-    problem(route.ask(bare), 401, "missing_key")
+    refused(route.ask(bare), route, 401, "missing_key")
 
 
 @pytest.mark.parametrize("route", CLOSED, ids=name)
 def test_no_scope(bare: httpx.Client, limited: dict[str, str], ids: dict[str, str], route: Route) -> None:
-    body = problem(route.ask(bare, ids, limited[route.scope]), 403, "missing_scope")
+    body = refused(route.ask(bare, ids, limited[route.scope]), route, 403, "missing_scope")
     assert f'"{route.scope}"' in body["detail"]
 
 
@@ -142,9 +157,9 @@ def test_no_scope(bare: httpx.Client, limited: dict[str, str], ids: dict[str, st
 def test_another_project(
     bare: httpx.Client, running: httpx.Client, stranger: str, ids: dict[str, str], route: Route
 ) -> None:
-    absent = {**dict.fromkeys(ids, "absent"), "number": "1", "path": "config.json"}
-    foreign = problem(route.ask(bare, ids, stranger), 404, "not_found")
-    missing = problem(route.ask(bare, absent, stranger), 404, "not_found")
+    absent = {**dict.fromkeys(ids, "absent"), "number": "1", "version": "1", "path": "config.json"}
+    foreign = refused(route.ask(bare, ids, stranger), route, 404, "not_found")
+    missing = refused(route.ask(bare, absent, stranger), route, 404, "not_found")
     # A foreign id answers like an absent one, but for the id itself.
     for field in ("detail", "hint"):
         known, unknown = str(foreign[field]), str(missing[field])

@@ -75,12 +75,10 @@ def test_too_many_inputs(running: httpx.Client, trained: dict[str, Any]) -> None
 
 
 def test_unknown_parameters(running: httpx.Client, trained: dict[str, Any]) -> None:
-    body = problem(
-        running.post("/models/shared/predict", json={"inputs": [ONE], "parameters": {"top_k": 1}}),
-        422,
-        "invalid_request",
-    )
-    assert "top_k" in body["detail"]
+    asked = {"inputs": [ONE], "parameters": {"tok_k": 1}}
+    body = problem(running.post("/models/shared/predict", json=asked), 422, "invalid_config")
+    assert "tok_k" in body["detail"]
+    assert "top_k" in body["hint"]
 
 
 def test_an_unknown_category_is_answered_with_a_warning(running: httpx.Client) -> None:

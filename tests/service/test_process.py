@@ -7,6 +7,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -32,6 +33,23 @@ def test_an_empty_database_is_refused(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "python -m migrations upgrade" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_the_first_requests_come_together(tmp_path: Path) -> None:
+    stack = Stack(tmp_path)
+    try:
+        stack.up(workers=False)
+        paths = ["/architectures/mlp/schema", "/architectures/bert/schema", "/tasks", "/architectures"] * 4
+
+        def ask(path: str) -> int:
+            with stack.client() as api:
+                return api.get(path).status_code
+
+        # The library is being imported at this moment.
+        with ThreadPoolExecutor(len(paths)) as pool:
+            assert set(pool.map(ask, paths)) == {200}
+    finally:
+        stack.down()
 
 
 def test_addresses_and_keys(tmp_path: Path) -> None:

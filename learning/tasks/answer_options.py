@@ -1,0 +1,24 @@
+"""What a caller may ask of the answers of several tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from learning.interfaces import PredictionOptions
+
+
+class ClassificationOptions(PredictionOptions):
+    """How much of a classification's answer is wanted."""
+
+    probabilities: bool = Field(True, description="Whether an answer has the probability of each class.")
+    top_k: int | None = Field(None, ge=1, description="Most classes, the likeliest ones, in `probabilities`.")
+
+    def apply(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return label and score, with the likeliest probabilities if they are wanted."""
+        answer = dict(answer)
+        probabilities = answer.pop("probabilities")  # the likeliest come first
+        if self.probabilities:
+            answer["probabilities"] = dict(list(probabilities.items())[: self.top_k])
+        return answer

@@ -1,0 +1,35 @@
+"""What computes long batches: one thread for the process, which two models would only share."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+
+class Device:
+    """One thread, and the turns of those who want it, first come, first served; belongs to the event loop."""
+
+    def __init__(self) -> None:
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._turns: deque[Callable[[], None]] = deque()
+        self._is_busy = False
+
+    def take_turn(self, turn: Callable[[], None]) -> None:
+        """Call `turn` when the device is free, perhaps now; it is the caller's until `free` is called."""
+        if self._is_busy:
+            self._turns.append(turn)
+        else:
+            self._is_busy = True
+            turn()
+
+    def free(self) -> None:
+        """Let the next one have the device."""
+        if self._turns:
+            self._turns.popleft()()
+        else:
+            self._is_busy = False
+
+    def close(self) -> None:
+        """End the thread."""
+        self.thread.shutdown(wait=False, cancel_futures=True)

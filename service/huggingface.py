@@ -1,0 +1,109 @@
+"""What `huggingface_hub.InferenceClient(model=URL)` asks of a model: a table in columns, or inputs."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from fastapi import Request as HttpRequest
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from service.dependencies import Authorization, Scheme
+from service.errors import ApiError
+from service.job_requests import Request
+from service.known import Meaning
+from service.predictions import RequestTimeout, check_count, compute, deadline, in_use, parse
+from service.state import Opened
+
+router = APIRouter(prefix="/hf", tags=["hugging face"])
+
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+
+
+async def _meaning(ref: str, state: Opened, _: Scheme, authorization: Authorization = "") -> Meaning:
+    return await state.known.of(authorization, ref)
+
+
+class InferenceRequest(Request):
+    """A table by column, or an input as the native endpoint takes it, or several."""
+
+    table: dict[str, list[Any]] | None = Field(None, description="Values of each column; numbers may be texts.")
+    inputs: Any = Field(None, description="A text, an object, or a list of them; see the model's schema.")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="What is asked of the answers; see the model's schema."
+    )
+
+
+@router.post("/models/{ref}", response_model=list[Any])
+async def infer_hugging_face(
+    asked: InferenceRequest,
+    request: HttpRequest,
+    state: Opened,
+    meant: Annotated[Meaning, Depends(_meaning)],
+    timeout_s: RequestTimeout = None,
+) -> JSONResponse:
+    """Return a label or number for each row of a table, or what fits each input; a wrong one fails the request.
+
+    For an input that is classified that is its labels and their scores, the highest first; for one of a base model its
+    embedding; else the native answer.
+    """
+    async with deadline(timeout_s), in_use(state, meant) as (loaded, load_ms):
+        predictor = loaded.predictor
+        options = predictor.options(asked.parameters)
+        inputs = _inputs(asked, predictor.design.modality.schema(predictor.design.inputs))
+        check_count(inputs, state)
+        parsed = await parse(loaded, inputs)
+        if parsed.errors:
+            first = parsed.errors[0]
+            raise ApiError(400, first.code, first.message, hint=first.hint, param=first.param)
+        waiting = await compute(loaded, parsed, request.receive)
+    answers = [options.apply(answer) for answer in waiting.answers] if waiting is not None else []
+    form = _ranked if asked.table is None else _short
+    headers = {"Model-State": "cold" if load_ms else "loaded"}
+    return JSONResponse([form(one) for one in answers], headers=headers)
+
+
+def _inputs(asked: InferenceRequest, schema: dict[str, Any]) -> list[Any]:
+    if (asked.table is None) == (asked.inputs is None):
+        raise ApiError(
+            400, "invalid_request", "The body has neither or both of table and inputs.", hint='Send {"table": {...}}.'
+        )
+    if asked.table is None:
+        return asked.inputs if isinstance(asked.inputs, list) else [asked.inputs]
+    lengths = {name: len(values) for name, values in asked.table.items()}
+    if len(set(lengths.values())) > 1:
+        raise ApiError(400, "invalid_request", f"The table's columns have different lengths: {lengths}.")
+    columns = {
+        name: [_number(value) for value in values] if _is_number(schema, name) else values
+        for name, values in asked.table.items()
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _is_number(schema: dict[str, Any], name: str) -> bool:
+    return "number" in schema.get("properties", {}).get(name, {}).get("type", ())
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a text spells: Hugging Face's tables are of texts."""
+    if isinstance(value, str):
+        if not value.strip():
+            return None
+        if _NUMBER.fullmatch(value):
+            return float(value)
+    return value
+
+
+def _ranked(answer: dict[str, Any]) -> Any:
+    """Return what the client expects of an input: labels with their scores, highest first, or an embedding."""
+    if "label" in answer:
+        scores = answer.get("probabilities", {answer["label"]: answer["score"]})  # the likeliest come first
+        return [{"label": label, "score": score} for label, score in scores.items()]
+    return answer.get("embedding", answer)
+
+
+def _short(answer: dict[str, Any]) -> Any:
+    """Return what the client's tabular methods expect: the label, the number, or the numbers."""
+    return next((answer[name] for name in ("label", "value", "values") if name in answer), answer)

@@ -1,0 +1,72 @@
+"""Models without training: random weights, registered straight into a product's store."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from servers import Stack
+from support import stack_database
+
+from learning.architectures.bert import Bert, BertConfig
+from learning.architectures.mlp import Mlp, MlpConfig
+from learning.config import Columns
+from learning.interfaces import Task
+from learning.modalities.tabular import Tabular, TabularConfig
+from learning.modalities.text import Text, TextConfig
+from learning.model import Design, save
+from learning.tasks.classification import ClassificationConfig
+from learning.tasks.masked_tokens import MaskedTokens, MaskedTokensConfig
+from learning.tasks.tabular_classification import TabularClassification
+from learning.tasks.text_classification import TextClassification, TextClassificationConfig
+from store import models
+from store.artifacts import ArtifactStore
+
+INPUT = {f"x{n}": 0.5 * n for n in range(10)}
+TEXTS = ("where is my card", "what is the rate today", "I lost the card", "which rate do I get", "good morning")
+LONGEST = 512
+
+
+def register(stack: Stack, name: str, hidden: tuple[int, ...] = (10,), aliases: tuple[str, ...] = ()) -> int:
+    """Register a version for rows of ten numbers and return its bytes."""
+    generator = np.random.default_rng(0)
+    rows = pa.table({**{column: generator.normal(size=50) for column in INPUT}, "label": ["a", "b"] * 25})
+    modality, task, columns = Tabular(), TabularClassification(), Columns(target="label")
+    inputs = modality.fit(rows, columns, TabularConfig())
+    targets = task.fit(rows, columns, ClassificationConfig(), inputs)
+    design = Design(task, Mlp(), modality, TabularConfig(), MlpConfig(hidden_sizes=hidden), inputs, targets)
+    return _store(stack, design, name, aliases)
+
+
+def register_text(stack: Stack, name: str, layers: int = 1, width: int = 32, pretrained_only: bool = False) -> int:
+    """Register a version for texts, with the labels card, other and rate or as a base model, and return its bytes."""
+    rows = pa.table({"said": TEXTS, "label": ["card", "rate", "card", "rate", "other"]})
+    modality, columns = Text(), Columns(target="label")
+    preprocessing = TextConfig(tokenizer="characters", max_length=LONGEST)
+    inputs = modality.fit(rows, columns, preprocessing)
+    task: Task = MaskedTokens() if pretrained_only else TextClassification()
+    config: Any = MaskedTokensConfig() if pretrained_only else TextClassificationConfig()
+    targets = task.fit(rows, columns, config, inputs)
+    bert = BertConfig(layers=layers, width=width)
+    return _store(stack, Design(task, Bert(), modality, preprocessing, bert, inputs, targets), name)
+
+
+def _store(stack: Stack, design: Design, name: str, aliases: tuple[str, ...] = ()) -> int:
+    artifacts, database = ArtifactStore(stack.data_dir / "artifacts"), stack_database(stack)
+    with tempfile.TemporaryDirectory() as directory:
+        save(design, design.build().state_dict(), Path(directory))
+        stored = {path.name: artifacts.add(path) for path in Path(directory).iterdir()}
+    with database.write() as session:
+        for artifact in stored.values():
+            artifacts.register(session, artifact)
+        session.flush()
+        files = {path: artifact.sha256 for path, artifact in stored.items()}
+        new = models.NewVersion(
+            name, "task", design.task.name, design.architecture.name, design.modality.name, {}, {}, files, aliases
+        )
+        models.register(session, "default", None, new)
+    database.close()
+    return sum(artifact.bytes for artifact in stored.values())
