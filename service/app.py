@@ -55,19 +55,8 @@ POLLER_THREADS = 2
 UPLOADS = re.compile(r"/api/v1/(datasets|uploads/[^/]+/parts/[^/]+)")
 # The native API, a resource each. Routes are tried in this order: jobs are polled more than all else is asked for.
 PARTS = (
-    *(
-        jobs,
-        predictions,
-        uploads,
-        datasets,
-        dataset_content,
-        quarantine,
-        job_commands,
-        checkpoints,
-        loaded_models,
-        models,
-    ),
-    *(catalogue, keys, queue_view, webhooks),
+    *(jobs, predictions, uploads, datasets, dataset_content, quarantine, job_commands, checkpoints),
+    *(loaded_models, models, catalogue, keys, queue_view, webhooks),
 )
 # A multipart body is the file and some lines around it.
 MULTIPART_OVERHEAD_BYTES = 1 << 20
