@@ -75,16 +75,17 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         responses={"default": {"description": "A problem (RFC 9457).", "content": {"application/problem+json": {}}}},
     )
     api = APIRouter(prefix="/api/v1")
+    # Routes are tried in this order: jobs are polled more than all else is asked for.
     for part in (
+        jobs,
+        predictions,
         uploads,
         datasets,
         dataset_content,
         quarantine,
-        jobs,
         job_commands,
         checkpoints,
         models,
-        predictions,
         catalogue,
         keys,
         queue_view,

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from fastapi import Depends, Header, Query, Security
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
-from sqlalchemy import Select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Select
 
 from service.errors import ApiError
 from service.state import Opened
@@ -23,7 +22,7 @@ Authorization = Annotated[str, Header(include_in_schema=False)]
 Scheme = Annotated[object, Security(HTTPBearer(auto_error=False, description="An API key, `id.secret`."))]
 
 
-def authorize(session: Session, authorization: str, scope: str) -> Principal:
+def authorize(connection: Connection, authorization: str, scope: str) -> Principal:
     """Return who asks; 401 for a wrong key, 403 for one that lacks the scope."""
     kind, _, key = authorization.partition(" ")
     if kind.lower() != "bearer" or not key:
@@ -33,7 +32,7 @@ def authorize(session: Session, authorization: str, scope: str) -> Principal:
             "This request carries no API key.",
             hint='Send "Authorization: Bearer <key>"; the first key is in the file api_key of the data directory.',
         )
-    principal = keys.authenticate(session, key.strip())
+    principal = keys.authenticate(connection, key.strip())
     if principal is None:
         raise ApiError(
             401, "wrong_key", "This API key is wrong, expired or revoked.", hint="Ask an admin for a new key."
@@ -57,8 +56,8 @@ class Requires:
 
     def __call__(self, state: Opened, _: Scheme, authorization: Authorization = "") -> Principal:
         """Return who asks."""
-        with state.database.read() as session:
-            return authorize(session, authorization, self.scope)
+        with state.database.look() as connection:
+            return authorize(connection, authorization, self.scope)
 
 
 DatasetsKey = Annotated[Principal, Depends(Requires("datasets"))]

@@ -161,7 +161,7 @@ def _malformed(request: Request, error: RequestValidationError) -> DryRun:
         return DryRun(valid=False, errors=errors)
     findings = Findings()
     with state.database.read() as session:
-        project = authorize(session, request.headers.get("authorization", ""), "jobs").project
+        project = authorize(session.connection(), request.headers.get("authorization", ""), "jobs").project
         job_requests.resolve(session, project, asked, findings.collect)
     # What follows from a field that was left out here is no finding.
     errors += [entry for entry in findings.errors if entry["pointer"].split("/")[1] not in wrong]

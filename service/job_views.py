@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import BaseModel
-from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from service.times import rfc3339
@@ -67,7 +66,7 @@ class JobView(BaseModel):
     urls: dict[str, str]
 
     @classmethod
-    def of(cls, job: JobRecord | Row[Any], place: Waiting | None = None) -> JobView:
+    def of(cls, job: JobRecord, place: Waiting | None = None) -> JobView:
         """Return the view of a job; `place` is a queued one's."""
         url = f"/api/v1/jobs/{job.id}"
         return cls(
@@ -102,7 +101,7 @@ class JobView(BaseModel):
         )
 
 
-def job_view(session: Session, job: JobRecord | Row[Any]) -> JobView:
+def job_view(session: Session, job: JobRecord) -> JobView:
     """Return the view of a job with its place in the queue."""
     return JobView.of(job, waiting.place(session, job) if job.state == State.QUEUED else None)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import Annotated, Any
+from functools import lru_cache
+from typing import Annotated, Any, NamedTuple
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -23,18 +24,21 @@ from service.job_views import AttemptView, EventView, JobView, MetricView, job_v
 from service.series import downsample
 from service.state import Opened, State
 from service.submission import submitted
-from store import jobs
+from store import jobs, snapshots, waiting
 from store.database import database_now
 from store.errors import Conflict
 from store.records import JobRecord
 from store.states import TERMINAL
 from store.states import State as JobState
+from store.waiting import Waiting
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 submission = APIRouter(prefix="/jobs", tags=["jobs"], route_class=DryRunRoute)
 
 LOOK_AGAIN_S = 5.0
 MOST_EVENTS = 2**31 - 1  # what the column holds
+# Answers to polls that are kept, and the longest row of which one is: together some 30 megabytes at most.
+KEPT_ANSWERS, MOST_KEPT_CHARACTERS = 256, 1 << 16
 
 
 @submission.post(
@@ -98,18 +102,17 @@ async def get_job(
     """
     until = time.monotonic() + wait
     while True:
-        body, seen, finished = await to_thread.run_sync(_load, state, authorization, job_id, limiter=state.pollers)
-        tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-        changed = not _names(if_none_match, tag)
+        answer = await to_thread.run_sync(_answer, state, authorization, job_id, limiter=state.pollers)
+        changed = not _names(if_none_match, answer.tag)
         left_s = until - time.monotonic()
-        if finished or (changed and if_none_match is not None) or left_s <= 0:
+        if answer.finished or (changed and if_none_match is not None) or left_s <= 0:
             break
         # Looked at again now and then all the same: a place in the queue moves without the job's row.
-        await state.changes.wait(job_id, seen, min(left_s, LOOK_AGAIN_S))
-    headers = {"ETag": tag, **({} if finished else {"Retry-After": "1"})}
+        await state.changes.wait(job_id, answer.seen, min(left_s, LOOK_AGAIN_S))
+    headers = {"ETag": answer.tag, **({} if answer.finished else {"Retry-After": "1"})}
     if not changed:
         return Response(status_code=304, headers=headers)
-    return Response(body, media_type="application/json", headers=headers)
+    return Response(answer.body, media_type="application/json", headers=headers)
 
 
 def _names(if_none_match: str | None, tag: str) -> bool:
@@ -117,12 +120,36 @@ def _names(if_none_match: str | None, tag: str) -> bool:
     return any(entry.strip().removeprefix("W/") in (tag, "*") for entry in given)
 
 
-def _load(state: State, authorization: str, job_id: str) -> tuple[bytes, Seen, bool]:
-    # Services poll this more than all else: who asks and what for in one transaction on one thread.
+class _Answer(NamedTuple):
+    body: bytes
+    tag: str
+    seen: Seen
+    finished: bool
+
+    @classmethod
+    def of(cls, job: JobRecord, place: Waiting | None = None) -> _Answer:
+        body = JobView.of(job, place).model_dump_json().encode()
+        tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        return cls(body, tag, Seen(job.last_sequence, job.updated_at), job.state in TERMINAL)
+
+
+def _answer(state: State, authorization: str, job_id: str) -> _Answer:
+    # Services poll this more than all else: who asks and what for without a transaction, on one thread.
+    with state.database.look() as connection:
+        row = snapshots.snapshot(connection, authorize(connection, authorization, "jobs").project, job_id)
+    known = _unqueued(row) if snapshots.characters(row) <= MOST_KEPT_CHARACTERS else _unqueued.__wrapped__(row)
+    if known is not None:
+        return known
+    job = snapshots.record(row)
     with state.database.read() as session:
-        job = jobs.snapshot(session, authorize(session, authorization, "jobs").project, job_id)
-        seen = Seen(job.last_sequence, job.updated_at)
-        return job_view(session, job).model_dump_json().encode(), seen, job.state in TERMINAL
+        return _Answer.of(job, waiting.place(session, job))
+
+
+@lru_cache(maxsize=KEPT_ANSWERS)
+def _unqueued(row: snapshots.Snapshot) -> _Answer | None:
+    """Return the answer for a job, or None for one that is queued: its place changes without its row."""
+    job = snapshots.record(row)
+    return None if job.state == JobState.QUEUED else _Answer.of(job)
 
 
 class JobPatch(job_requests.StoredRequest):

@@ -2,7 +2,8 @@
 
 A transaction is opened by what it is for. `read()` sees one snapshot; `write()` takes SQLite's write lock at its
 start (BEGIN IMMEDIATE), because a deferred transaction that turns into a writer fails under contention instead of
-waiting. Only the edge - an endpoint, a Celery task, a sweep - opens one, and leaving the block commits.
+waiting; `look()` opens none. Only the edge - an endpoint, a Celery task, a sweep - opens one, and leaving the block
+commits.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, Float, create_engine, event, func, select, text
+from sqlalchemy import Connection, Engine, Float, create_engine, event, func, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
@@ -64,8 +65,11 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = _create_engine(url)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
-        immediate = self.engine.execution_options(begin_immediate=True)
+        immediate = self.engine.execution_options(begin="BEGIN IMMEDIATE")
         self._write_sessions = sessionmaker(immediate, expire_on_commit=False)
+        # SQLite begins only when told to, here by us; PostgreSQL's driver begins by itself.
+        alone = {"begin": None} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        self._statements = self.engine.execution_options(**alone)
 
     @property
     def is_sqlite(self) -> bool:
@@ -77,6 +81,12 @@ class Database:
         """Open a transaction that writes nothing."""
         with self._sessions() as session:
             yield session
+
+    @contextmanager
+    def look(self) -> Iterator[Connection]:
+        """Open no transaction: each statement sees what is committed when it runs."""
+        with self._statements.connect() as connection:
+            yield connection
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -118,6 +128,7 @@ def _configure_sqlite(connection: DBAPIConnection, _record: Any) -> None:
         cursor.close()
 
 
-def _begin_sqlite(connection: Any) -> None:
-    immediate = connection.get_execution_options().get("begin_immediate", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+def _begin_sqlite(connection: Connection) -> None:
+    begin = connection.get_execution_options().get("begin", "BEGIN")
+    if begin is not None:
+        connection.exec_driver_sql(begin)

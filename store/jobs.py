@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from store import ids
@@ -115,25 +115,12 @@ def get(session: Session, project: str, job_id: str) -> JobRecord:
     """Return the project's job; NotFound otherwise."""
     job = session.get(JobRecord, job_id)
     if job is None or job.project != project:
-        raise _no_such_job(job_id)
+        raise no_such_job(job_id)
     return job
 
 
-# Made once and run below the ORM: services poll a job more than they do anything else.
-_SNAPSHOT = select(JobRecord.__table__).where(
-    JobRecord.id == bindparam("job_id"), JobRecord.project == bindparam("project")
-)
-
-
-def snapshot(session: Session, project: str, job_id: str) -> Row[Any]:
-    """Return the project's job as a plain row, with the record's fields; NotFound otherwise."""
-    row = session.connection().execute(_SNAPSHOT, {"job_id": job_id, "project": project}).one_or_none()
-    if row is None:
-        raise _no_such_job(job_id)
-    return row
-
-
-def _no_such_job(job_id: str) -> NotFound:
+def no_such_job(job_id: str) -> NotFound:
+    """Return the error that a job is not there."""
     return NotFound(f'No job "{job_id}".', hint="List jobs with GET /api/v1/jobs.")
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from sqlalchemy import ColumnElement, Row, exists, func, or_, select
+from sqlalchemy import ColumnElement, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from store import workers
@@ -45,7 +44,7 @@ def in_queues(queues: Sequence[str]) -> ColumnElement[bool]:
     return or_(*(kinds[queue] for queue in queues))
 
 
-def place(session: Session, job: JobRecord | Row[Any]) -> Waiting:
+def place(session: Session, job: JobRecord) -> Waiting:
     """Return a queued job's place among those that a worker could claim now."""
     ahead = (
         select(func.count())

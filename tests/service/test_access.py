@@ -224,3 +224,14 @@ def test_a_made_key_works_within_its_scopes(running: httpx.Client, bare: httpx.C
     assert running.delete(f"/keys/{body['id']}").status_code == 204
     assert running.delete(f"/keys/{body['id']}").status_code == 204
     assert bare.get("/api/v1/models", headers=headers).status_code == 401
+
+
+def test_a_revoked_key_gets_no_answer_that_was_kept(
+    running: httpx.Client, bare: httpx.Client, trained: dict[str, Any]
+) -> None:
+    made = running.post("/keys", json={"name": "poller", "scopes": ["jobs"]}).json()
+    headers = {"Authorization": f"Bearer {made['key']}"}
+    path = f"/api/v1/jobs/{trained['id']}"
+    assert [bare.get(path, headers=headers).status_code for _ in range(2)] == [200, 200]
+    running.delete(f"/keys/{made['id']}")
+    assert bare.get(path, headers=headers).status_code == 401

@@ -51,7 +51,7 @@ def test_addresses_and_keys(tmp_path: Path) -> None:
     assert made.returncode == 0
     database = stack_database(stack)
     with database.read() as session:
-        principal = keys.authenticate(session, made.stdout.strip())
+        principal = keys.authenticate(session.connection(), made.stdout.strip())
     database.close()
     assert principal is not None
     assert principal.scopes == set(keys.SCOPES)

@@ -57,6 +57,18 @@ def test_a_change_is_seen_at_once(api: httpx.Client, stack: Stack) -> None:
         api.post(f"/jobs/{job_id}/cancel")
 
 
+def test_a_poll_sees_what_changed_after_the_end(running: httpx.Client, trained: dict[str, Any]) -> None:
+    """Answers to polls are kept for as long as the job's row stays as it was, and no longer."""
+    path = f"/jobs/{trained['id']}"
+    before = running.get(path)
+    assert running.get(path).headers["etag"] == before.headers["etag"]
+    running.patch(path, json={"metadata": {"seen": "once"}})
+    after = running.get(path)
+    assert after.json()["metadata"] == {"seen": "once"}
+    assert after.headers["etag"] != before.headers["etag"]
+    assert {**after.json(), "metadata": None} == {**before.json(), "metadata": None}
+
+
 def test_a_series_for_a_plot(running: httpx.Client, rows: str) -> None:
     job_id = submit(running, classify(rows, hyperparameters={"epochs": 60}, output={"model": "plot"}))
     succeeded(running, job_id)

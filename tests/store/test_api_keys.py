@@ -20,7 +20,7 @@ from store.records import ApiKeyRecord, IdempotencyRecord
 def test_a_key_opens_its_project_until_it_is_revoked(database: Database) -> None:
     with database.write() as session:
         record, key = keys.create(session, name="one", project=PROJECT, scopes=("jobs",))
-        principal = keys.authenticate(session, key)
+        principal = keys.authenticate(session.connection(), key)
         assert principal == keys.Principal(record.id, PROJECT, frozenset({"jobs"}))
         assert key not in str(vars(record))
         secret = key.partition(".")[2]
@@ -35,14 +35,14 @@ def test_a_key_opens_its_project_until_it_is_revoked(database: Database) -> None
             secret,
             f"{record.id}.{record.secret_sha256}",
         ):
-            assert keys.authenticate(session, wrong) is None
+            assert keys.authenticate(session.connection(), wrong) is None
         with pytest.raises(NotFound):
             keys.revoke(session, "another", record.id)
         keys.revoke(session, PROJECT, record.id)
         first = record.revoked_at
         keys.revoke(session, PROJECT, record.id)
         assert record.revoked_at == first
-        assert keys.authenticate(session, key) is None
+        assert keys.authenticate(session.connection(), key) is None
         assert [entry.id for entry in keys.listing(session, PROJECT)] == [record.id]
         assert keys.listing(session, "another") == []
 
@@ -51,8 +51,8 @@ def test_expiry(database: Database) -> None:
     with database.write() as session:
         _, over = keys.create(session, name="over", expires_at=time.time() - 1)
         _, open_ = keys.create(session, name="open", expires_at=time.time() + 60)
-        assert keys.authenticate(session, over) is None
-        assert keys.authenticate(session, open_) is not None
+        assert keys.authenticate(session.connection(), over) is None
+        assert keys.authenticate(session.connection(), open_) is not None
 
 
 def test_the_first_key(database: Database, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_the_first_key(database: Database, tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not (tmp_path / "second").exists()
     with database.read() as session:
-        assert keys.authenticate(session, key) is not None
+        assert keys.authenticate(session.connection(), key) is not None
         assert len(session.scalars(select(ApiKeyRecord)).all()) == 1
 
 
