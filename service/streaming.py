@@ -30,7 +30,7 @@ async def body_of(request: Request) -> AsyncIterator[bytes]:
 
 @asynccontextmanager
 async def opened(receiving: AbstractContextManager[Incoming]) -> AsyncIterator[Incoming]:
-    """Open and close a file in a thread: beside large writes, making or deleting one can take a tenth of a second."""
+    """Open and close a file in a thread: making one, or deleting a large one, may have to wait for the disk."""
     file = await to_thread.run_sync(receiving.__enter__)
     try:
         yield file
