@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version as installed
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from service import oip_tensors
 from service.dependencies import Authorization, PredictKey, Scheme
 from service.errors import ApiError
 from service.known import Meaning
-from service.oip_tensors import TensorSpec
+from service.oip_tensors import InferRequest, TensorSpec
 from service.predictions import RequestTimeout, check_count, compute, deadline, in_use, parse
 from service.predictors import Loaded
 from service.state import Opened, State
@@ -30,6 +31,7 @@ from store.records import ModelRecord, VersionRecord
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
+MOST_READ_ON_LOOP = 1 << 16  # bytes; more of them leave the loop to others
 HEADER_LENGTH = "Inference-Header-Content-Length"
 BODY = {
     "requestBody": {
@@ -184,13 +186,16 @@ async def infer_by_version(
 
 
 async def _infer(name: str, request: Request, state: State, meant: Meaning, timeout_s: float | None) -> Response:
-    body = _inflated(await request.body(), request.headers.get("content-encoding", ""), state.settings.max_body_bytes)
-    asked, raw = oip_tensors.parse(body, _header_length(request))
+    body, encoding = await request.body(), request.headers.get("content-encoding", "")
+    read = partial(_read, body, encoding, _header_length(request), state.settings.max_body_bytes)
+    is_small = len(body) <= MOST_READ_ON_LOOP and not encoding
+    asked, raw = read() if is_small else await to_thread.run_sync(read, abandon_on_cancel=True)
     waits_s = min((one for one in (timeout_s, asked.timeout_s) if one is not None), default=None)
     async with deadline(waits_s), in_use(state, meant) as (loaded, load_ms):
         options = loaded.predictor.options(asked.options)
         inputs, outputs = _specs(loaded)
-        values = oip_tensors.to_inputs(asked, raw, inputs)
+        make = partial(oip_tensors.to_inputs, asked, raw, inputs)
+        values = make() if is_small else await to_thread.run_sync(make, abandon_on_cancel=True)
         check_count(values, state)
         parsed = await parse(loaded, values)
         if parsed.errors:
@@ -204,6 +209,10 @@ async def _infer(name: str, request: Request, state: State, meant: Meaning, time
         answer["id"] = asked.id
     headers = {"Model-State": "cold" if load_ms else "loaded"}
     return _deflated(orjson.dumps(answer), blobs, request.headers.get("accept-encoding", ""), headers)
+
+
+def _read(body: bytes, encoding: str, header_length: int | None, most: int) -> tuple[InferRequest, memoryview]:
+    return oip_tensors.parse(_inflated(body, encoding, most), header_length)
 
 
 def _header_length(request: Request) -> int | None:
