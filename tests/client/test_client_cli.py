@@ -192,3 +192,17 @@ def test_a_new_keys_secret_is_alone_on_stdout(server, answer, anneal):
 
     assert done.stdout == "key_1.secret\n"
     assert server.requests[0].json() == {"name": "ci", "scopes": ["predict"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ANNEAL_API_KEY", "ключ"), ("ANNEAL_API_KEY", "key_1.one\nkey_2.two"), ("ANNEAL_URL", "http://[")],
+)
+def test_a_key_or_an_address_that_cannot_be_one_is_told_without_showing_the_key(server, anneal, name, value):
+    done = anneal("jobs", "list", **{name: value})
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: The API key holds" if name == "ANNEAL_API_KEY" else 'Error: "http://["')
+    assert "Traceback" not in done.stderr
+    assert name != "ANNEAL_API_KEY" or not any(line in done.stderr for line in value.splitlines())
+    assert server.requests == []
