@@ -222,3 +222,23 @@ def test_without_the_services_packages_it_says_what_to_install():
     require_server(("json",))
     with pytest.raises(AnnealError, match=r"pip install 'anneal\[server\]'"):
         require_server(("json", "no_such_package"))
+
+
+def test_a_data_directory_that_cannot_be_one_is_named_with_the_way_out(up, tmp_path: Path):
+    (tmp_path / "data").write_text("not a folder")
+
+    launcher = up()
+
+    assert launcher.process.wait(30) == 1
+    assert f"Error: The data directory {tmp_path / 'data'} cannot be used" in launcher.text()
+    assert "ANNEAL_DATA_DIR" in launcher.text()
+    assert "Traceback" not in launcher.text()
+    assert (tmp_path / "data").read_text() == "not a folder"
+
+
+def test_an_address_that_is_not_this_machines_is_named(up):
+    launcher = up("--host", "192.0.2.1")
+
+    assert launcher.process.wait(30) == 1
+    assert 'Error: "192.0.2.1" is no address of this machine' in launcher.text()
+    assert "--host 127.0.0.1" in launcher.text()
