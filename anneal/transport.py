@@ -98,6 +98,8 @@ class Transport:
 
     def download(self, path: str, target: Path) -> Path:
         """Save the body at `path` as the file `target`, which appears only when it is complete."""
+        if not target.parent.is_dir():
+            raise AnnealError(f"There is no folder {target.parent} to save {target.name} in. Make it, or name another.")
         part = target.with_name(target.name + ".part")
         try:
             with self.stream(path) as response, part.open("wb") as file:

@@ -206,3 +206,17 @@ def test_a_key_or_an_address_that_cannot_be_one_is_told_without_showing_the_key(
     assert "Traceback" not in done.stderr
     assert name != "ANNEAL_API_KEY" or not any(line in done.stderr for line in value.splitlines())
     assert server.requests == []
+
+
+def test_a_download_to_a_folder_that_is_not_there_names_it(server, answer, anneal, tmp_path):
+    server.on("GET /models/m/versions/1", answer(200, {"model": "m", "version": 1}))
+    server.on("GET /models/m/versions/1/download", answer(200, "zip", {}, "application/zip"))
+    (tmp_path / "a file").touch()
+
+    missing = anneal("models", "download", "m:1", "--output", "nowhere/m.zip")
+    no_folder = anneal("models", "download", "m:1", "--output", "a file/m.zip")
+
+    assert (missing.returncode, no_folder.returncode) == (1, 1)
+    assert missing.stderr == "Error: There is no folder nowhere to save m.zip in. Make it, or name another.\n"
+    assert no_folder.stderr.startswith("Error: There is no folder a file ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a file"]
