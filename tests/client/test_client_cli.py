@@ -220,3 +220,38 @@ def test_a_download_to_a_folder_that_is_not_there_names_it(server, answer, annea
     assert missing.stderr == "Error: There is no folder nowhere to save m.zip in. Make it, or name another.\n"
     assert no_folder.stderr.startswith("Error: There is no folder a file ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a file"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("none.csv", b"a,b\n", "none.csv has no rows"),
+        ("empty.jsonl", b"", "empty.jsonl has no rows"),
+        ("long.csv", b"a,b\n1,2\n" + b"x" * 200_000 + b",2\n", "long.csv, line 3: field larger than"),
+        ("deep.json", b"[" * 100_000, "deep.json: not JSON"),
+        ("latin.csv", b"gr\xf6\xdfe\n1\n", "Save it as UTF-8 text."),
+    ],
+)
+def test_a_file_of_inputs_that_cannot_be_read_is_named(server, answer, anneal, tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    server.on("GET /models/m/schema", answer(200, {"input": {}, "output": {}}))
+
+    done = anneal("predict", "m", "--file", name)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not server.asked("POST /models/m/predict")
+
+
+def test_an_input_at_fault_is_counted_once_and_within_the_file(server, answer, anneal, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n' * 101)
+    errors = [{"index": 0, "code": "invalid_input", "message": 'Input 0: column "b" is missing.', "hint": "Add it."}]
+    fine, wrong = {"outputs": [1] * 100, "errors": []}, {"outputs": [None], "errors": errors}
+    server.on("POST /models/m/predict", answer(200, fine), answer(200, wrong))
+
+    done = anneal("predict", "m", "--file", "rows.jsonl")
+
+    assert 'Input 100: column "b" is missing. Add it.\n' in done.stderr
+    assert "Input 0" not in done.stderr
