@@ -160,6 +160,16 @@ def test_wrong_usage_exits_2_and_asks_nothing(server, anneal, arguments):
     assert server.requests == []
 
 
+@pytest.mark.parametrize("text", ['{"columns": "y"}', '{"columns": ["y"]}', "[" * 100_000, "\xff", ""])
+def test_a_request_in_the_wrong_shape_is_wrong_usage(server, anneal, text):
+    done = anneal("jobs", "submit", "-", "--kind", "pretrain", "--dataset", "ds_1", "--target", "y", stdin=text)
+
+    assert done.returncode == 2
+    assert "FILE" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert server.requests == []
+
+
 def test_an_unreachable_service_exits_3(anneal):
     done = anneal("--url", "http://127.0.0.1:9", "jobs", "list")
 
