@@ -124,8 +124,12 @@ def test_waiting_for_a_job_that_fails_exits_1(server, answer, anneal):
 def test_an_invalid_dataset_exits_1_and_a_ready_one_0(server, answer, anneal, tmp_path):
     (tmp_path / "rows.csv").write_text("a\n1\n")
     dataset = {"id": "ds_1", "name": "rows", "status": "processing"}
-    errors = [{"code": "bad_value", "message": 'Row 2, column "a": "x" is not a number.', "row": 2}]
-    invalid = {**dataset, "status": "invalid", "validation": {"error_count": 1, "errors": errors}}
+    remedy = 'Fix the row, or set on_bad_rows="skip".'
+    errors = [
+        {"code": "bad_value", "message": f'Row {row}, column "a": "x" is not a number.', "row": row, "remedy": remedy}
+        for row in (2, 3)
+    ]
+    invalid = {**dataset, "status": "invalid", "validation": {"error_count": 2, "errors": errors}}
     server.on("POST /datasets", answer(201, dataset))
     server.on("GET /datasets/ds_1", answer(200, invalid), answer(200, {**dataset, "status": "ready"}))
 
@@ -135,6 +139,7 @@ def test_an_invalid_dataset_exits_1_and_a_ready_one_0(server, answer, anneal, tm
     assert bad.returncode == 1
     assert json.loads(bad.stdout) == invalid
     assert 'Row 2, column "a": "x" is not a number.' in bad.stderr
+    assert bad.stderr.count(remedy) == 1
     assert good.returncode == 0
     assert "ds_1" in good.stdout
 
@@ -265,3 +270,16 @@ def test_an_input_at_fault_is_counted_once_and_within_the_file(server, answer, a
 
     assert 'Input 100: column "b" is missing. Add it.\n' in done.stderr
     assert "Input 0" not in done.stderr
+
+
+def test_a_dataset_that_is_invalid_as_a_whole_says_why(server, answer, anneal, tmp_path):
+    (tmp_path / "rows.csv").write_text("a\n1\n")
+    error = {"code": "unknown_name", "message": 'Format "xls" not found.', "hint": "Leave format out."}
+    dataset = {"id": "ds_1", "name": "rows", "status": "invalid", "validation": None, "error": error}
+    server.on("POST /datasets", answer(201, dataset))
+    server.on("GET /datasets/ds_1", answer(200, dataset))
+
+    done = anneal("datasets", "upload", "rows.csv")
+
+    assert done.returncode == 1
+    assert 'Dataset ds_1 (rows) is invalid: Format "xls" not found.\nLeave format out.\n' in done.stderr
