@@ -318,3 +318,20 @@ def test_a_base_of_another_modality(running: httpx.Client, rows: str, foreign_ba
 
 
 ONE = {"mean_radius": 12.0}
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "what", "step"),
+    [
+        (b"PAR1" + bytes(40), "table.parquet", "a Parquet file", "Its end is missing"),
+        ("a,b\n1,2\n".encode("utf-16"), "table.csv", "UTF-16 text", "Save it as UTF-8 text."),
+        (b'[\n {"a": 1},\n {"a": 2}\n]\n', "table.json", "a JSON array", "on a line of its own"),
+    ],
+)
+def test_a_file_that_is_nearly_a_format_says_the_step_to_it(
+    running: httpx.Client, content: bytes, name: str, what: str, step: str
+) -> None:
+    dataset = upload(running, content, name)
+    assert dataset["status"] == "invalid"
+    assert f'"{name}" was not recognised: it begins like {what}' in dataset["error"]["message"]
+    assert step in dataset["error"]["hint"]
