@@ -176,6 +176,12 @@ JOBS = {
         "unknown_name",
         ['"mean_radus"', 'Did you mean "mean_radius"?'],
     ),
+    "target among the inputs": (
+        lambda b: b["columns"].update(inputs=["mean_radius", "diagnosis"]),
+        422,
+        "invalid_request",
+        ["columns", '"diagnosis" is to be predicted', "leave it out"],
+    ),
     "epochs too few": (
         lambda b: b.update(hyperparameters={"epochs": 0}),
         422,
