@@ -185,7 +185,7 @@ class Launcher:
                 except httpx.TransportError as error:
                     answer = str(error)
                 else:
-                    if response.is_success:
+                    if response.is_success and self._is_own(response):
                         return
                     answer = f"{response.status_code}: {response.text[:500]}"
                 time.sleep(POLL_S)
@@ -194,6 +194,14 @@ class Launcher:
             f"{self.settings.url}/readyz answers: {answer}\n"
             f"Look into {self.settings.data_dir / 'logs'}."
         )
+
+    def _is_own(self, response: httpx.Response) -> bool:
+        """Say whether our service answered, not another one that took the port since it was looked at."""
+        try:
+            process = response.json()["process"]
+        except (ValueError, TypeError, KeyError):
+            return False
+        return any(child.process is not None and child.process.pid == process for child in self._children)
 
     def _fail_on_early_death(self) -> None:
         for child in self._children:
