@@ -59,6 +59,10 @@ def main() -> None:
         # The reader (`| head`) has gone; nothing is left to say, not even by the interpreter's last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        # A file of this machine: a disk that is full, a right that is missing.
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(_explained(AnnealError(f"{where}{error.strerror or error}."), 1))
 
 
 def _explained(error: AnnealError, status: int) -> int:

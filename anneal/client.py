@@ -11,7 +11,7 @@ from anneal.jobs import Jobs
 from anneal.keys import Keys
 from anneal.models import Input, Models
 from anneal.retry import RetryPolicy
-from anneal.transport import Transport, is_loopback
+from anneal.transport import Transport, checked_url, is_loopback
 from anneal.view import View
 from anneal.webhooks import Webhooks
 
@@ -30,7 +30,7 @@ class Client:
     def __init__(
         self, url: str | None = None, api_key: str | None = None, *, timeout: float = 60.0, retries: int = 5
     ) -> None:
-        url = url or os.environ.get("ANNEAL_URL") or DEFAULT_URL
+        url = checked_url(url or os.environ.get("ANNEAL_URL") or DEFAULT_URL)
         key = api_key or os.environ.get("ANNEAL_API_KEY") or key_on_disk(url)
         self._transport = Transport(url, key, timeout_s=timeout, policy=RetryPolicy(retries=retries))
         self.datasets = Datasets(self._transport)

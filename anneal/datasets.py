@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self, cast
 
-from anneal.errors import AnnealError, DatasetInvalid, WaitTimeout, row_errors
+from anneal.errors import AnnealError, DatasetInvalid, WaitTimeout, describe, remedies, row_errors
 from anneal.page import Page, fetch_page
 from anneal.retry import RetryPolicy
 from anneal.transport import Transport
@@ -200,14 +200,18 @@ def poll_seconds(deadline: float | None, unfinished: str) -> int:
 
 
 def invalid(dataset: Dataset) -> DatasetInvalid:
-    """Make the error for a dataset that did not pass, with the first row errors in its message."""
+    """Make the error for a dataset that did not pass, with the first row errors and their remedies in its message."""
     data = dataset.to_dict()
     validation = data.get("validation") or {}
     errors = validation.get("errors") or []
-    count = validation.get("error_count", len(errors))
-    lines = [f"Dataset {data['id']} ({data.get('name')}) is invalid: {count} error{'s' * (count != 1)}."]
+    name = f"Dataset {data['id']} ({data.get('name')}) is invalid"
+    if errors:
+        count = validation.get("error_count", len(errors))
+        lines = [f"{name}: {count} error{'s' * (count != 1)}.", *row_errors(errors), *remedies(errors)]
+    else:  # not its rows: a format or a column that the upload named
+        lines = [f"{name}: {describe(data.get('error') or {})}"]
     problem = {"code": "dataset_invalid", "errors": errors}
-    error = DatasetInvalid("\n".join([*lines, *row_errors(errors)]), problem=problem)
+    error = DatasetInvalid("\n".join(lines), problem=problem)
     error.dataset = dataset
     return error
 
@@ -216,7 +220,7 @@ def existing_file(path: str | PathLike[str]) -> Path:
     """Return the path of a file that can be sent; raise AnnealError for what is not one."""
     file = Path(path)
     if file.is_dir():
-        raise AnnealError(f"{file} is a folder. Pack it as a zip file and upload that.")
+        raise AnnealError(f"{file} is a folder. Upload one of the files in it.")
     if not file.is_file():
         raise AnnealError(f"There is no file {file} (looked in {Path.cwd()}).")
     return file

@@ -131,6 +131,12 @@ def row_errors(errors: list[dict[str, Any]], beside: str = "") -> list[str]:
     return lines
 
 
+def remedies(errors: list[dict[str, Any]]) -> list[str]:
+    """Return what to do about single errors, each remedy once, the first ten."""
+    found = dict.fromkeys(str(error["remedy"]) for error in errors if error.get("remedy"))
+    return list(found)[:SHOWN_ROW_ERRORS]
+
+
 def _row_error(error: Mapping[str, Any]) -> str:
     message = str(error.get("message") or error.get("code") or "error")
     row = error.get("row")

@@ -1,5 +1,6 @@
 """The launcher: one command starts the API and its workers, keeps them alive, and stops them all."""
 
+import errno
 import os
 import signal
 import socket
@@ -82,10 +83,16 @@ class Launcher:
         """Bring the database up to date, start every process and wait until the service is ready."""
         require_server()
         settings = self.settings
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         logs = settings.data_dir / "logs"
-        logs.mkdir(mode=0o700, exist_ok=True)
-        self._lock.acquire(self._say)
+        try:
+            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            logs.mkdir(mode=0o700, exist_ok=True)
+            self._lock.acquire(self._say)
+        except OSError as error:
+            raise AnnealError(
+                f"The data directory {settings.data_dir} cannot be used: {error.filename}: {error.strerror}. "
+                "Make it a folder that you may write to, or name another with --data-dir or ANNEAL_DATA_DIR."
+            ) from error
         require_free_port(settings.host, settings.port)
         environment = child_environment(
             settings.environment,
@@ -178,7 +185,7 @@ class Launcher:
                 except httpx.TransportError as error:
                     answer = str(error)
                 else:
-                    if response.is_success:
+                    if response.is_success and self._is_own(response):
                         return
                     answer = f"{response.status_code}: {response.text[:500]}"
                 time.sleep(POLL_S)
@@ -187,6 +194,14 @@ class Launcher:
             f"{self.settings.url}/readyz answers: {answer}\n"
             f"Look into {self.settings.data_dir / 'logs'}."
         )
+
+    def _is_own(self, response: httpx.Response) -> bool:
+        """Say whether our service answered, not another one that took the port since it was looked at."""
+        try:
+            process = response.json()["process"]
+        except (ValueError, TypeError, KeyError):
+            return False
+        return any(child.process is not None and child.process.pid == process for child in self._children)
 
     def _fail_on_early_death(self) -> None:
         for child in self._children:
@@ -246,9 +261,14 @@ def require_free_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                raise AnnealError(
+                    f'"{host}" is no address of this machine: {error.strerror}. '
+                    "Choose one with --host or ANNEAL_HOST, for example --host 127.0.0.1."
+                ) from error
             raise AnnealError(
-                f"Port {port} on {host} cannot be used: {os.strerror(error.errno or 0)}. "
-                f"Choose another with --port, for example --port {port + 1}."
+                f"Port {port} on {host} cannot be used: {error.strerror}. "
+                f"Choose another with --port or ANNEAL_PORT, for example --port {port + 1 if port < 65535 else 8000}."
             ) from error
 
 

@@ -21,26 +21,35 @@ def read_rows(path: Path, schema: Mapping[str, Any] | None = None) -> list[Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise AnnealError(f"Cannot read {path}: {error}") from error
+        fix = " Save it as UTF-8 text." if isinstance(error, UnicodeDecodeError) else ""
+        raise AnnealError(f"Cannot read {path}: {error}.{fix}") from error
     if path.suffix.lower() == ".csv":
-        types = column_types(schema)
-        return [
-            {name: cell(value, types.get(name)) for name, value in row.items() if name}
-            for row in csv.DictReader(io.StringIO(text, newline=""))
-        ]
-    if path.suffix.lower() == ".json":
-        return as_rows(text, str(path))
-    # Not splitlines: it also ends a line at characters that texts have within.
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    return [row for number, line in lines for row in as_rows(line, f"{path}, line {number}")]
+        rows = _csv_rows(text, path, column_types(schema))
+    elif path.suffix.lower() == ".json":
+        rows = as_rows(text, str(path))
+    else:
+        # Not splitlines: it also ends a line at characters that texts have within.
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        rows = [row for number, line in lines for row in as_rows(line, f"{path}, line {number}")]
+    if not rows:
+        raise AnnealError(f"{path} has no rows, so there is nothing to predict. Give it one row for each input.")
+    return rows
+
+
+def _csv_rows(text: str, path: Path, types: Mapping[str, set[str]]) -> list[dict[str, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        return [{name: cell(value, types.get(name)) for name, value in row.items() if name} for row in reader]
+    except csv.Error as error:
+        raise AnnealError(f"{path}, line {reader.line_num + 1}: {error}.") from error
 
 
 def as_rows(text: str, where: str) -> list[Any]:
     """Parse JSON that is one input or a list of inputs; raise AnnealError that says where it is not."""
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise AnnealError(f"{where}: not JSON ({error}).") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise AnnealError(f'{where}: not JSON ({error}). Write each input as {{"column": value}}.') from error
     rows = value if isinstance(value, list) else [value]
     if not all(isinstance(row, dict | str) for row in rows):
         raise AnnealError(f'{where}: an input is an object like {{"column": value}}, or a string for a model of texts.')

@@ -32,6 +32,12 @@ class Transport:
         policy: RetryPolicy | None = None,
     ) -> None:
         self.url = checked_url(url)
+        if api_key and not (api_key.isascii() and api_key.isprintable()):
+            # It cannot be a header, and what httpx says of it shows the key.
+            raise AnnealError(
+                "The API key holds a line break or a character that no key has. Set ANNEAL_API_KEY, or api_key, "
+                "to one key, without quotes or spaces."
+            )
         self.timeout_s = timeout_s
         self.policy = policy or RetryPolicy()
         self._has_key = api_key is not None
@@ -92,6 +98,8 @@ class Transport:
 
     def download(self, path: str, target: Path) -> Path:
         """Save the body at `path` as the file `target`, which appears only when it is complete."""
+        if not target.parent.is_dir():
+            raise AnnealError(f"There is no folder {target.parent} to save {target.name} in. Make it, or name another.")
         part = target.with_name(target.name + ".part")
         try:
             with self.stream(path) as response, part.open("wb") as file:
@@ -140,8 +148,14 @@ def problem_of(response: httpx.Response) -> dict[str, Any]:
 
 def checked_url(url: str) -> str:
     """Return a service's address without its trailing slash; raise AnnealError when it is not http(s)."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_address = (
+            parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        )
+    except ValueError:  # half of an IPv6 address, a port that is none
+        is_address = False
+    if not is_address:
         raise AnnealError(f'"{url}" is not the address of a service. Write it like http://127.0.0.1:8000.')
     return url.rstrip("/")
 

@@ -142,6 +142,9 @@ class Columns(Config):
     def _one_way(self) -> Columns:
         if self.target is not None and self.targets is not None:
             raise ValueError('give "target" or "targets", not both')
+        for name in self.target_names():
+            if name in (self.inputs or ()):
+                raise ValueError(f'column "{name}" is to be predicted, so it cannot be among the inputs; leave it out')
         return self
 
     def target_names(self) -> tuple[str, ...]:

@@ -11,6 +11,11 @@ if [ -d "$venv" ] && ! { "$venv/bin/python" -c "$new_enough" && "$venv/bin/pytho
 fi
 if [ ! -d "$venv" ]; then
     python=
+    if [ -n "${PYTHON:-}" ] && ! "$PYTHON" -c "$new_enough" 2>/dev/null; then
+        found=$("$PYTHON" --version 2>&1 || true)
+        echo "Anneal needs Python 3.11 or newer; PYTHON=$PYTHON is: ${found:-nothing that runs}. Name another, or none." >&2
+        exit 1
+    fi
     for candidate in ${PYTHON:-} python3 python3.11 python3.12 python3.13 python3.14; do
         if "$candidate" -c "$new_enough" 2>/dev/null; then python=$candidate; break; fi
     done

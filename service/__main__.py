@@ -20,6 +20,8 @@ from service.settings import ServiceSettings
 from store import keys
 from store.database import Database
 
+BACKLOG = 2048  # connections that wait to be accepted; uvicorn's own default
+
 
 def main() -> int:
     """Serve until told to stop; returns the exit code."""
@@ -112,6 +114,8 @@ def _listen(settings: ServiceSettings) -> socket.socket:
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((settings.host, settings.port))
+    # At once: between two programs that have bound an address, the first to listen gets it, and the other must be told.
+    listener.listen(BACKLOG)
     return listener
 
 

@@ -22,7 +22,10 @@ def authorize(connection: Connection, authorization: str, scope: str) -> Princip
     principal = keys.authenticate(connection, key.strip())
     if principal is None:
         raise ApiError(
-            401, "wrong_key", "This API key is wrong, expired or revoked.", hint="Ask an admin for a new key."
+            401,
+            "wrong_key",
+            "This API key is wrong, expired or revoked.",
+            hint="Ask an admin for a new key; the first key is in the file api_key of the data directory.",
         )
     if scope not in principal.scopes:
         has = ", ".join(sorted(principal.scopes)) or "none"

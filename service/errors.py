@@ -168,7 +168,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
         "invalid_request",
         first["message"] + more,
         param=first["pointer"].strip("/").replace("/", ".") or None,
-        hint="See /docs for what this request takes.",
+        hint=_known_fields(request, first) or "See /docs for what this request takes.",
         errors=errors,
     )
 
@@ -202,9 +202,34 @@ def foreign_content(kind: str, *wanted: str) -> ApiError:
         415,
         "unsupported_media_type",
         f'This path takes {taken}, not "{_cut(kind)}".' if kind else f"The body has no Content-Type; {taken} is taken.",
-        hint=f'Send "Content-Type: {wanted[0]}".',
+        # A header alone does not make a form of a body.
+        hint="Send the file as the form's field file; with curl: -F file=@path/to/file."
+        if wanted[0] == "multipart/form-data"
+        else f'Send "Content-Type: {wanted[0]}".',
         param="Content-Type",
     )
+
+
+def _known_fields(request: Request, error: dict[str, Any]) -> str | None:
+    """Return a hint that lists the fields beside one that does not exist, as the OpenAPI document has them."""
+    if error["code"] != "extra_forbidden":
+        return None
+    body = _operations(request).get(request.method.lower(), {}).get("requestBody", {})
+    schema = body.get("content", {}).get("application/json", {}).get("schema", {})
+    *path, unknown = error["pointer"].strip("/").split("/")
+    fields = _fields(request, schema)
+    for name in path:
+        fields = _fields(request, fields.get(name, {}))
+    known = list(fields)
+    return f"Fields: {', '.join(known)}.{learning_errors.did_you_mean(unknown, known)}" if known else None
+
+
+def _fields(request: Request, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of an object that a schema refers to, by itself or as one of its alternatives."""
+    references = [option["$ref"] for option in [schema, *schema.get("anyOf", [])] if "$ref" in option]
+    named = request.app.openapi()["components"]["schemas"]
+    found: dict[str, Any] = named[references[0].rsplit("/", 1)[-1]].get("properties", {}) if references else {}
+    return found
 
 
 # How pydantic names the alternatives of a union within a path; the caller asked for a field.
@@ -226,17 +251,29 @@ def _field_error(item: dict[str, Any]) -> dict[str, Any]:
     names = [str(part) for part in path if not _UNION_TAG.fullmatch(str(part))]
     where = ".".join(names) or str(place)
     value = item.get("input")
-    shown = "" if item["type"] == "missing" or isinstance(value, dict | list) else f" Got {_shown(value)}."
+    without_value = item["type"] == "missing" or isinstance(value, dict | list)
+    shown = "" if without_value else f" Got {_shown(value)}."
     return {
         "code": item["type"],
-        "message": f"{where}: {item['msg']}.{shown}",
+        "message": f"{where}: {_in_words(item, where)}.{shown}",
         "pointer": "/" + "/".join(names),
-        "value": None if isinstance(value, dict | list) else _shown(value),
+        "value": None if without_value else _shown(value),
     }
 
 
+def _in_words(item: dict[str, Any], where: str) -> str:
+    """Return pydantic's message without its own terms, which the caller has never heard of."""
+    if item["type"] == "extra_forbidden":
+        return "there is no such field"
+    if "Expected UploadFile" in item["msg"]:
+        return f"a file is wanted, not text; with curl: -F {where}=@path/to/file"
+    message: str = item["msg"].removeprefix("Value error, ")
+    return message.replace("dictionary or object to extract fields from", "JSON object")
+
+
 def _shown(value: Any) -> str:
-    return _cut(f'"{value}"' if isinstance(value, str) else str(value))
+    plain = value is None or isinstance(value, bool)
+    return _cut(f'"{value}"' if isinstance(value, str) else json.dumps(value) if plain else str(value))
 
 
 def _cut(text: str) -> str:
@@ -275,14 +312,18 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 def _methods(request: Request) -> list[str]:
     """Return what the path takes; the router itself names only its first endpoint's methods."""
+    return sorted(method.upper() for method in _operations(request))
+
+
+def _operations(request: Request) -> dict[str, Any]:
+    """Return what the OpenAPI document says of the request's path, by method."""
     paths = request.app.openapi()["paths"]
-    found = {
-        method.upper()
+    return {
+        method: operation
         for template, methods in paths.items()
         if re.fullmatch(re.sub(r"\{[^}]*\}", "[^/]+", template), request.url.path)
-        for method in methods
+        for method, operation in methods.items()
     }
-    return sorted(found)
 
 
 async def _file_error(request: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,8 @@ def readyz(state: Opened, response: Response) -> dict[str, Any]:
     # Jobs are accepted and kept without a broker; only the start of them waits. So it is reported, not required.
     ready = checks["database"] == checks["migrations"] == "ok"
     response.status_code = 200 if ready else 503
-    return {"status": "ok" if ready else "unavailable", "checks": checks}
+    # The launcher tells its own service by this from another one that listens where it wants to.
+    return {"status": "ok" if ready else "unavailable", "process": os.getpid(), "checks": checks}
 
 
 def _check(look: Callable[[], None]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from learning.config import Checkpointing, Columns, EarlyStopping, Hyperparameters, Split, TrainingSpec
-from learning.errors import InvalidConfig, InvalidData, UnknownName, did_you_mean
+from learning.errors import InvalidConfig, InvalidData, LearningError, UnknownName, did_you_mean
 from service import base_models
 from service.base_models import Base
 from service.errors import ApiError
@@ -20,6 +20,7 @@ from service.json_values import check_storable
 from service.library import importing
 from store import datasets, jobs
 from store.datasets import Dataset
+from store.errors import StoreError
 from store.jobs import NewJob
 from store.models import NAME
 from store.records import CheckpointRecord, JobRecord
@@ -112,7 +113,17 @@ class JobCreate(StoredRequest):
 Collect = Callable[[str], AbstractContextManager[object]]
 
 
-def resolve(session: Session, project: str, asked: JobCreate, collect: Collect = nullcontext) -> NewJob | None:
+@contextmanager
+def naming(field: str) -> Iterator[None]:
+    """Let an error through with the field that it is about: what is looked up by its id knows no request."""
+    try:
+        yield
+    except (ApiError, LearningError, StoreError) as error:
+        error.param = error.param or field or None
+        raise
+
+
+def resolve(session: Session, project: str, asked: JobCreate, collect: Collect = naming) -> NewJob | None:
     """Return the job to queue.
 
     Raises the first thing that is wrong with the request; but each check is done within a `collect(field)`, which may

@@ -195,6 +195,8 @@ def diff(
 @app.command()
 def errors(dataset_id: DatasetId, as_json: JsonOption = False) -> None:
     """Show what validation found wrong, row by row."""
+    from anneal.errors import remedies
+
     with client() as service:
         found = service.datasets.errors(dataset_id).to_dict()
     if as_json:
@@ -206,6 +208,8 @@ def errors(dataset_id: DatasetId, as_json: JsonOption = False) -> None:
     print_table(["file", "row", "column", "value", "error"], rows, empty="No errors.")
     if found.get("error_count", 0) > len(rows):
         print(f"... {found['error_count']} errors in all")
+    for remedy in remedies(found.get("errors", [])):
+        print(remedy)
     return None
 
 

@@ -56,7 +56,9 @@ def _print_answer(answer: dict[str, Any], start: int) -> None:
     print_table(["input", "prediction", "score"], rows, empty="No predictions.")
     for error in answer.get("errors") or []:
         hint = f" {error['hint']}" if error.get("hint") else ""
-        tell(f"Input {start + error['index']}: {error['message']}{hint}")
+        # The service counts within one request, this command within the file.
+        what = str(error["message"]).removeprefix(f"Input {error['index']}").lstrip(":, ")
+        tell(f"Input {start + error['index']}: {what}{hint}")
     for warning in answer.get("warnings") or []:
         tell(f"Input {start + warning.get('index', 0)}, warning: {warning.get('message')}")
 

@@ -26,18 +26,26 @@ def job_spec(
         spec["dataset"] = dataset_field(datasets)
     if targets:
         named = {"target": targets[0]} if len(targets) == 1 else {"targets": list(targets)}
-        spec["columns"] = spec.get("columns", {}) | named
+        spec["columns"] = _section(spec, "columns") | named
     if model:
-        spec["output"] = spec.get("output", {}) | {"model": model}
+        spec["output"] = _section(spec, "output") | {"model": model}
     if hyperparameters:
         chosen = dict(assignment(text) for text in hyperparameters)
-        spec["hyperparameters"] = spec.get("hyperparameters", {}) | chosen
+        spec["hyperparameters"] = _section(spec, "hyperparameters") | chosen
     if max_runtime_s is not None:
-        spec["resources"] = spec.get("resources", {}) | {"max_runtime_s": max_runtime_s}
+        spec["resources"] = _section(spec, "resources") | {"max_runtime_s": max_runtime_s}
     missing = [f"--{name}" for name in ("kind", "dataset") if name not in spec]
     if missing:
         raise typer.BadParameter(f"A job needs a JSON file or {' and '.join(missing)}.", param_hint="submit")
     return spec
+
+
+def _section(spec: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the part of the request that options are added to; raise BadParameter when it can take none."""
+    section = spec.get(name)
+    if section is not None and not isinstance(section, dict):
+        raise typer.BadParameter(f'"{name}" is {json.dumps(section)[:80]}, not a JSON object.', param_hint="FILE")
+    return section or {}
 
 
 def read_json(file: str) -> dict[str, Any]:
@@ -45,7 +53,7 @@ def read_json(file: str) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
         value = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise typer.BadParameter(f"{file}: {error}", param_hint="FILE") from error
     if not isinstance(value, dict):
         raise typer.BadParameter(f"{file} does not hold a JSON object.", param_hint="FILE")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from learning.errors import InvalidDataset, UnknownName, did_you_mean
 from learning.formats.conll import ConllFormat
-from learning.formats.content import bad_byte, signature
+from learning.formats.content import bad_byte, head, signature
 from learning.formats.csv import CsvFormat
 from learning.formats.encodings import IN_WORDS, UTF8, UTF8_BOM, WrongByte, encoding_of, write_utf8
 from learning.formats.format import Format, WrittenFormat
@@ -92,13 +92,21 @@ def _names() -> str:
     return ", ".join(sorted(FORMATS))
 
 
+# What is a step away from a format, and that step.
+_NEARLY = {
+    "a Parquet file": "Its end is missing: copy or download it again, whole, then upload it.",
+    "a JSON array": "Write each of its objects on a line of its own, without the brackets and commas around them.",
+}
+
+
 def _unrecognised(path: Path, filename: str) -> InvalidDataset:
-    what = signature(path)
+    is_array = head(path, 1 << 10).lstrip().startswith(b"[")
+    what = signature(path) or ("a JSON array" if is_array else None)
     seen = f"it begins like {what}" if what else "neither its name nor its first lines are those of one"
     return invalid_file(
         "unknown_format",
         f'The format of "{filename}" was not recognised: {seen}. Formats: {_names()}.',
-        "Convert the file to one of these, or name its format with format=.",
+        _NEARLY.get(what or "", "Convert the file to one of these, or name its format with format=."),
         file=filename,
         value=what,
     )

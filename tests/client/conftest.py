@@ -154,13 +154,16 @@ def refuse() -> Callable[..., Answer]:
 def anneal(server: TinyServer, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line against the tiny server, from an empty folder."""
 
-    def run(*arguments: str, url: str | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, url: str | None = None, stdin: str = "", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ANNEAL_")}
         environment |= {
             "ANNEAL_URL": url or server.url,
             "ANNEAL_API_KEY": "key.secret",
             "PYTHONPATH": str(ROOT),
             "COLUMNS": "120",
+            **variables,
         }
         return subprocess.run(
             [sys.executable, "-m", "anneal", *arguments],

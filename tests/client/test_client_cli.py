@@ -124,8 +124,12 @@ def test_waiting_for_a_job_that_fails_exits_1(server, answer, anneal):
 def test_an_invalid_dataset_exits_1_and_a_ready_one_0(server, answer, anneal, tmp_path):
     (tmp_path / "rows.csv").write_text("a\n1\n")
     dataset = {"id": "ds_1", "name": "rows", "status": "processing"}
-    errors = [{"code": "bad_value", "message": 'Row 2, column "a": "x" is not a number.', "row": 2}]
-    invalid = {**dataset, "status": "invalid", "validation": {"error_count": 1, "errors": errors}}
+    remedy = 'Fix the row, or set on_bad_rows="skip".'
+    errors = [
+        {"code": "bad_value", "message": f'Row {row}, column "a": "x" is not a number.', "row": row, "remedy": remedy}
+        for row in (2, 3)
+    ]
+    invalid = {**dataset, "status": "invalid", "validation": {"error_count": 2, "errors": errors}}
     server.on("POST /datasets", answer(201, dataset))
     server.on("GET /datasets/ds_1", answer(200, invalid), answer(200, {**dataset, "status": "ready"}))
 
@@ -135,6 +139,7 @@ def test_an_invalid_dataset_exits_1_and_a_ready_one_0(server, answer, anneal, tm
     assert bad.returncode == 1
     assert json.loads(bad.stdout) == invalid
     assert 'Row 2, column "a": "x" is not a number.' in bad.stderr
+    assert bad.stderr.count(remedy) == 1
     assert good.returncode == 0
     assert "ds_1" in good.stdout
     assert b'{"test": 0.2, "column": "part"}' in server.asked("POST /datasets")[1].body
@@ -186,6 +191,16 @@ def test_wrong_usage_exits_2_and_asks_nothing(server, anneal, arguments):
     assert server.requests == []
 
 
+@pytest.mark.parametrize("text", ['{"columns": "y"}', '{"columns": ["y"]}', "[" * 100_000, "\xff", ""])
+def test_a_request_in_the_wrong_shape_is_wrong_usage(server, anneal, text):
+    done = anneal("jobs", "submit", "-", "--kind", "pretrain", "--dataset", "ds_1", "--target", "y", stdin=text)
+
+    assert done.returncode == 2
+    assert "FILE" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert server.requests == []
+
+
 def test_an_unreachable_service_exits_3(anneal):
     done = anneal("--url", "http://127.0.0.1:9", "jobs", "list")
 
@@ -218,3 +233,79 @@ def test_a_new_keys_secret_is_alone_on_stdout(server, answer, anneal):
 
     assert done.stdout == "key_1.secret\n"
     assert server.requests[0].json() == {"name": "ci", "scopes": ["predict"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ANNEAL_API_KEY", "ключ"), ("ANNEAL_API_KEY", "key_1.one\nkey_2.two"), ("ANNEAL_URL", "http://[")],
+)
+def test_a_key_or_an_address_that_cannot_be_one_is_told_without_showing_the_key(server, anneal, name, value):
+    done = anneal("jobs", "list", **{name: value})
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: The API key holds" if name == "ANNEAL_API_KEY" else 'Error: "http://["')
+    assert "Traceback" not in done.stderr
+    assert name != "ANNEAL_API_KEY" or not any(line in done.stderr for line in value.splitlines())
+    assert server.requests == []
+
+
+def test_a_download_to_a_folder_that_is_not_there_names_it(server, answer, anneal, tmp_path):
+    server.on("GET /models/m/versions/1", answer(200, {"model": "m", "version": 1}))
+    server.on("GET /models/m/versions/1/download", answer(200, "zip", {}, "application/zip"))
+    (tmp_path / "a file").touch()
+
+    missing = anneal("models", "download", "m:1", "--output", "nowhere/m.zip")
+    no_folder = anneal("models", "download", "m:1", "--output", "a file/m.zip")
+
+    assert (missing.returncode, no_folder.returncode) == (1, 1)
+    assert missing.stderr == "Error: There is no folder nowhere to save m.zip in. Make it, or name another.\n"
+    assert no_folder.stderr.startswith("Error: There is no folder a file ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a file"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("none.csv", b"a,b\n", "none.csv has no rows"),
+        ("empty.jsonl", b"", "empty.jsonl has no rows"),
+        ("long.csv", b"a,b\n1,2\n" + b"x" * 200_000 + b",2\n", "long.csv, line 3: field larger than"),
+        ("deep.json", b"[" * 100_000, "deep.json: not JSON"),
+        ("latin.csv", b"gr\xf6\xdfe\n1\n", "Save it as UTF-8 text."),
+    ],
+)
+def test_a_file_of_inputs_that_cannot_be_read_is_named(server, answer, anneal, tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    server.on("GET /models/m/schema", answer(200, {"input": {}, "output": {}}))
+
+    done = anneal("predict", "m", "--file", name)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not server.asked("POST /models/m/predict")
+
+
+def test_an_input_at_fault_is_counted_once_and_within_the_file(server, answer, anneal, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n' * 101)
+    errors = [{"index": 0, "code": "invalid_input", "message": 'Input 0: column "b" is missing.', "hint": "Add it."}]
+    fine, wrong = {"outputs": [1] * 100, "errors": []}, {"outputs": [None], "errors": errors}
+    server.on("POST /models/m/predict", answer(200, fine), answer(200, wrong))
+
+    done = anneal("predict", "m", "--file", "rows.jsonl")
+
+    assert 'Input 100: column "b" is missing. Add it.\n' in done.stderr
+    assert "Input 0" not in done.stderr
+
+
+def test_a_dataset_that_is_invalid_as_a_whole_says_why(server, answer, anneal, tmp_path):
+    (tmp_path / "rows.csv").write_text("a\n1\n")
+    error = {"code": "unknown_name", "message": 'Format "xls" not found.', "hint": "Leave format out."}
+    dataset = {"id": "ds_1", "name": "rows", "status": "invalid", "validation": None, "error": error}
+    server.on("POST /datasets", answer(201, dataset))
+    server.on("GET /datasets/ds_1", answer(200, dataset))
+
+    done = anneal("datasets", "upload", "rows.csv")
+
+    assert done.returncode == 1
+    assert 'Dataset ds_1 (rows) is invalid: Format "xls" not found.\nLeave format out.\n' in done.stderr

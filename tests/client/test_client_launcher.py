@@ -6,8 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,9 @@ SERVICE = """
 import os, http.server
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200); self.send_header("Content-Length", "0"); self.end_headers()
+        body = b'{"process": %d}' % os.getpid()
+        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
     def log_message(self, *words):
         pass
 print("service is process", os.getpid(), flush=True)
@@ -222,3 +226,58 @@ def test_without_the_services_packages_it_says_what_to_install():
     require_server(("json",))
     with pytest.raises(AnnealError, match=r"pip install 'anneal\[server\]'"):
         require_server(("json", "no_such_package"))
+
+
+def test_a_data_directory_that_cannot_be_one_is_named_with_the_way_out(up, tmp_path: Path):
+    (tmp_path / "data").write_text("not a folder")
+
+    launcher = up()
+
+    assert launcher.process.wait(30) == 1
+    assert f"Error: The data directory {tmp_path / 'data'} cannot be used" in launcher.text()
+    assert "ANNEAL_DATA_DIR" in launcher.text()
+    assert "Traceback" not in launcher.text()
+    assert (tmp_path / "data").read_text() == "not a folder"
+
+
+def test_an_address_that_is_not_this_machines_is_named(up):
+    launcher = up("--host", "192.0.2.1")
+
+    assert launcher.process.wait(30) == 1
+    assert 'Error: "192.0.2.1" is no address of this machine' in launcher.text()
+    assert "--host 127.0.0.1" in launcher.text()
+
+
+def test_another_service_that_takes_the_port_meanwhile_is_not_taken_for_ours(up, site: Path, tmp_path: Path):
+    class Ready(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b'{"process": %d}' % os.getpid()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    looked, taken = tmp_path / "looked", tmp_path / "taken"
+    # Runs after the launcher has found the port free, and before its service listens.
+    migration = f"""
+import pathlib, time
+pathlib.Path({str(looked)!r}).touch()
+while not pathlib.Path({str(taken)!r}).exists():
+    time.sleep(0.05)
+"""
+    (site / "migrations" / "__main__.py").write_text(migration)
+    own = site / "service" / "__main__.py"
+    own.write_text("import time; time.sleep(2)\n" + own.read_text())
+    port = free_port()
+    launcher = up(port=port)
+    until(looked.exists)
+    with ThreadingHTTPServer(("127.0.0.1", port), Ready) as other:
+        threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        taken.touch()
+        ended = launcher.process.wait(30)
+        other.shutdown()
+
+    assert ended == 1
+    assert "Anneal is ready" not in launcher.text()
+    assert "api ended with status 1 before the service was ready" in launcher.text()
+    assert "Address already in use" in launcher.text()

@@ -39,7 +39,7 @@ def test_an_upload_streams_the_file_and_reports_its_progress(server, client, ans
 def test_a_missing_file_and_a_folder_are_told_before_anything_is_sent(server, client, tmp_path: Path):
     with pytest.raises(anneal.AnnealError, match="There is no file"):
         client.datasets.upload(tmp_path / "none.csv")
-    with pytest.raises(anneal.AnnealError, match="Pack it as a zip"):
+    with pytest.raises(anneal.AnnealError, match="Upload one of the files"):
         client.datasets.upload(tmp_path)
 
     assert server.requests == []

@@ -141,7 +141,7 @@ def test_an_unreachable_service_says_how_to_start_one():
     assert "anneal up" in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "", "http://"])
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "", "http://", "http://[", "http://host:99999"])
 def test_an_address_that_is_none_is_refused_with_an_example(url, monkeypatch):
     monkeypatch.setenv("ANNEAL_URL", "nothing")
 

@@ -176,6 +176,12 @@ JOBS = {
         "unknown_name",
         ['"mean_radus"', 'Did you mean "mean_radius"?'],
     ),
+    "target among the inputs": (
+        lambda b: b["columns"].update(inputs=["mean_radius", "diagnosis"]),
+        422,
+        "invalid_request",
+        ["columns", '"diagnosis" is to be predicted', "leave it out"],
+    ),
     "epochs too few": (
         lambda b: b.update(hyperparameters={"epochs": 0}),
         422,
@@ -318,3 +324,54 @@ def test_a_base_of_another_modality(running: httpx.Client, rows: str, foreign_ba
 
 
 ONE = {"mean_radius": 12.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "hint"),
+    [
+        (
+            {"hyperparameters": {"learning_rat": 0.1}},
+            "hyperparameters.learning_rat: there is no such field",
+            "batch_size",
+        ),
+        ({"early_stopping": {"patients": 3}}, "early_stopping.patients: there is no such field", "min_delta"),
+        ({"output": {"modell": "a"}}, "output.modell: there is no such field", "aliases"),
+        ({"hyperparameters": None}, "Input should be a valid JSON object. Got null.", "/docs"),
+        ({"output": {"model": "My Model!"}}, "output.model: a name is made of", "/docs"),
+    ],
+)
+def test_a_wrong_field_is_told_in_the_callers_words(
+    running: httpx.Client, change: dict[str, Any], said: str, hint: str
+) -> None:
+    body = problem(running.post("/jobs", json=classify("ds_any") | change), 422, "invalid_request")
+    assert said in body["detail"]
+    assert hint in body["hint"]
+    assert ("Did you mean" in body["hint"]) == ("no such field" in said)
+
+
+def test_text_or_a_bare_body_where_a_file_is_wanted(running: httpx.Client) -> None:
+    # What curl sends when the @ is forgotten, and what it sends for --data-binary.
+    text = problem(running.post("/datasets", files={"file": (None, "rows.csv")}), 422, "invalid_request")
+    bare = problem(
+        running.post("/datasets", content=b"a,b\n", headers={"Content-Type": "text/csv"}), 415, "unsupported_media_type"
+    )
+    assert text["detail"].startswith("file: a file is wanted, not text")
+    assert "UploadFile" not in json.dumps(text)
+    assert "-F file=@" in text["detail"]
+    assert "-F file=@" in bare["hint"]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "what", "step"),
+    [
+        (b"PAR1" + bytes(40), "table.parquet", "a Parquet file", "Its end is missing"),
+        (b'[\n {"a": 1},\n {"a": 2}\n]\n', "table.json", "a JSON array", "on a line of its own"),
+    ],
+)
+def test_a_file_that_is_nearly_a_format_says_the_step_to_it(
+    running: httpx.Client, content: bytes, name: str, what: str, step: str
+) -> None:
+    dataset = upload(running, content, name)
+    assert dataset["status"] == "invalid"
+    assert f'"{name}" was not recognised: it begins like {what}' in dataset["error"]["message"]
+    assert step in dataset["error"]["hint"]

@@ -32,7 +32,7 @@ def test_keys(embedded: Stack, running: httpx.Client) -> None:
     for header in ("", "Bearer", "Basic dXNlcjpwYXNz", good):
         problem(ask(header), 401, "missing_key")
     for key in ("nonsense", key_id, f"{key_id}.", f"{key_id}.wrong", f"{good}x", expired, "a.b.c"):
-        problem(ask(f"Bearer {key}"), 401, "wrong_key")
+        assert "file api_key" in problem(ask(f"Bearer {key}"), 401, "wrong_key")["hint"]
     assert ask(f"Bearer {good}").status_code == 200
     body = problem(ask(f"Bearer {good}", "/jobs"), 403, "missing_scope")
     assert '"jobs"' in body["detail"]

@@ -319,3 +319,14 @@ def test_continue_from_a_checkpoint(running: httpx.Client, rows: str, trained: d
     assert after < before  # it went on instead of starting anew
     body = classify(rows, continue_from=checkpoint, architecture="mlp")
     problem(running.post("/jobs", json=body), 422, "invalid_config")
+
+
+def test_what_is_not_found_is_told_with_the_field_that_names_it(running: httpx.Client, rows: str) -> None:
+    wrong = {
+        "dataset": {"dataset": "ds_0"},
+        "dataset.test": {"dataset": {"train": rows, "test": "ds_0"}},
+        "base_model": {"base_model": "nobody"},
+    }
+    for field, change in wrong.items():
+        body = problem(running.post("/jobs", json=classify(rows) | change), 404, "not_found")
+        assert body["param"] == field
