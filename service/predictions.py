@@ -145,6 +145,8 @@ async def deadline(timeout_s: float | None) -> AsyncIterator[None]:
         async with asyncio.timeout(timeout_s):
             yield
     except TimeoutError:
+        if timeout_s is None:
+            raise
         raise ApiError(
             504,
             "deadline_exceeded",
@@ -209,10 +211,9 @@ async def compute(loaded: Loaded, parsed: Parsed, receive: Receive) -> Waiting |
     """
     if not parsed.rows:
         return None
-    is_immediate = loaded.batcher.is_immediate
     waiting = loaded.batcher.submit(parsed.rows)
     try:
-        if is_immediate:
+        if loaded.batcher.is_immediate:
             await waiting.answered
         else:
             await _unless_gone(waiting.answered, receive)

@@ -145,6 +145,22 @@ def test_two_models_have_the_device_in_turn() -> None:
     assert computed == ["a" * MOST_ROWS, "bb", "a" * MOST_ROWS, "a" * MOST_ROWS, "a"]
 
 
+def test_many_rows_are_not_immediate() -> None:
+    async def main() -> None:
+        device = Device()
+        batcher = Batcher(lambda rows: [{}] * len(rows), device, 1)
+        batcher.warm(0)
+        few = batcher.submit([0])
+        assert batcher.is_immediate
+        await few.answered
+        many = batcher.submit([0] * (4096 * MOST_ROWS))
+        assert not batcher.is_immediate  # so whoever asked is watched, and may leave
+        many.answered.cancel()
+        device.close()
+
+    asyncio.run(main())
+
+
 def test_too_many_waiting_are_refused(doubler: Doubler) -> None:
     async def scenario(batcher: Batcher) -> None:
         whole = batcher.submit([1] * 20)  # one alone may be larger than what may wait
