@@ -17,8 +17,6 @@ import pytest
 from servers import Stack
 from support import DATA, classify, problem, stack_database, submit, succeeded
 
-from service.predictors import Predictors
-from service.settings import ServiceSettings
 from store import keys, models
 from store.artifacts import ArtifactStore
 from store.records import ArtifactRecord
@@ -209,41 +207,6 @@ def stored(stack: Stack, ref: str) -> tuple[str, dict[str, ArtifactRecord], int]
         files,
         sum(file.bytes for file in files.values()),
     )
-
-
-def test_the_first_calls_load_once(embedded: Stack, trained: dict[str, Any]) -> None:
-    predictors = Predictors(ArtifactStore(embedded.data_dir / "artifacts"), 1 << 30)
-    wanted = stored(embedded, "shared:1")
-    start = threading.Barrier(8)
-
-    def get(_: int) -> tuple[int, float]:
-        start.wait()
-        predictor, load_ms = predictors.get(*wanted)
-        return id(predictor), load_ms
-
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(get, range(8)))
-    assert len({identity for identity, _ in found}) == 1
-    assert sum(load_ms > 0 for _, load_ms in found) == 1
-
-
-def test_the_least_recently_used_leaves(embedded: Stack, second: dict[str, Any]) -> None:
-    one, two = stored(embedded, "shared:1"), stored(embedded, "shared:2")
-    settings = ServiceSettings(predictor_memory_bytes=one[2] + two[2])
-    roomy = Predictors(ArtifactStore(embedded.data_dir / "artifacts"), settings.predictor_memory_bytes)
-    tight = Predictors(ArtifactStore(embedded.data_dir / "artifacts"), 1)
-    kept, _ = roomy.get(*one)
-    roomy.get(*two)
-    assert roomy.get(*one) == (kept, 0.0)
-    other = ("ver_other", one[1], one[2])
-    roomy.get(*other)  # no room for three: the second, used longest ago, leaves
-    assert roomy.get(*one)[1] == 0.0
-    assert roomy.get(*two)[1] > 0
-    # A budget too small for anything still serves, one model at a time.
-    assert tight.get(*one)[1] > 0
-    assert tight.get(*one)[1] == 0
-    assert tight.get(*two)[1] > 0
-    assert tight.get(*one)[1] > 0
 
 
 def test_a_model_whose_files_are_damaged(embedded: Stack, running: httpx.Client, rows: str) -> None:
