@@ -66,6 +66,9 @@ def claim(session: Session, job_id: str, worker: str, lease_s: float) -> JobReco
     return _claimed(session, job_id, worker, lease_s)
 
 
+_ATTEMPT = insert(AttemptRecord)
+
+
 def _claimed(session: Session, job_id: str | ScalarSelect[str], worker: str, lease_s: float) -> JobRecord | None:
     job = transition(
         session,
@@ -81,7 +84,7 @@ def _claimed(session: Session, job_id: str | ScalarSelect[str], worker: str, lea
         started_at=func.coalesce(JobRecord.started_at, database_now()),
     )
     if job is not None:
-        session.add(AttemptRecord(job_id=job.id, number=job.attempt, worker=worker))
+        session.connection().execute(_ATTEMPT, {"job_id": job.id, "number": job.attempt, "worker": worker})
     return job
 
 

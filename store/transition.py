@@ -15,6 +15,9 @@ from store.records import EventRecord, JobDependencyRecord, JobRecord
 from store.states import TERMINAL, TRANSITIONS, State
 from store.webhooks import Event
 
+# Made once and run below the ORM, like others on the path of every job: making one takes longer than running it.
+_EVENT = insert(EventRecord)
+
 
 def transition(
     session: Session,
@@ -129,8 +132,5 @@ def record_event(
 
 
 def _write_event(session: Session, job: JobRecord, kind: str, message: str, data: dict[str, Any] | None) -> None:
-    session.execute(
-        insert(EventRecord).values(
-            job_id=job.id, sequence=job.last_sequence, type=str(kind), message=message, data=data or {}
-        )
-    )
+    values = {"sequence": job.last_sequence, "type": str(kind), "message": message, "data": data or {}}
+    session.connection().execute(_EVENT, {"job_id": job.id, **values})

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from store import ids
@@ -103,12 +103,15 @@ def _new_secret() -> str:
     return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
+_ENABLED = select(WebhookRecord.id, WebhookRecord.events).where(
+    WebhookRecord.project == bindparam("project"), WebhookRecord.enabled.is_(True)
+)
+
+
 def announce(session: Session, project: str, event: str, data: dict[str, Any]) -> None:
     """Write a delivery for every webhook of the project that wants to know of an event."""
-    wanted = select(WebhookRecord.id, WebhookRecord.events).where(
-        WebhookRecord.project == project, WebhookRecord.enabled.is_(True)
-    )
-    for webhook_id, events in session.execute(wanted).all():
+    session.flush()  # the query is below the ORM
+    for webhook_id, events in session.connection().execute(_ENABLED, {"project": project}).all():
         if event in events:
             enqueue(session, webhook_id, event, data)
 
