@@ -104,6 +104,9 @@ async def read_request(request: Request, state: State) -> Asked:
 async def _form(request: Request, state: State) -> Asked:
     async with opened(state.artifacts.receive(max_bytes=state.settings.max_upload_bytes)) as file:
         form = await read_form(request, file)
+        if "file" in form.fields:
+            step = "With curl: -F file=@path/to/file."
+            raise _wrong(f"file: a file is wanted, not text. {step}", step, "file")
         if form.filename is None and "upload_id" not in form.fields:
             raise _missing("file")
         wanted = _checked({name: _parsed(name, text) for name, text in form.fields.items()})

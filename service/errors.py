@@ -255,18 +255,16 @@ def _field_error(item: dict[str, Any]) -> dict[str, Any]:
     shown = "" if without_value else f" Got {_shown(value)}."
     return {
         "code": item["type"],
-        "message": f"{where}: {_in_words(item, where)}.{shown}",
+        "message": f"{where}: {_in_words(item)}.{shown}",
         "pointer": "/" + "/".join(names),
         "value": None if without_value else _shown(value),
     }
 
 
-def _in_words(item: dict[str, Any], where: str) -> str:
+def _in_words(item: dict[str, Any]) -> str:
     """Return pydantic's message without its own terms, which the caller has never heard of."""
     if item["type"] == "extra_forbidden":
         return "there is no such field"
-    if "Expected UploadFile" in item["msg"]:
-        return f"a file is wanted, not text; with curl: -F {where}=@path/to/file"
     message: str = item["msg"].removeprefix("Value error, ")
     return message.replace("dictionary or object to extract fields from", "JSON object")
 
