@@ -15,6 +15,7 @@ from learning.extraction import STATE_FILE, extract, has_group
 from service.dependencies import IdempotencyKey, JobsKey, Listing
 from service.errors import ApiError
 from service.job_requests import ModelName, Request
+from service.library import importing
 from service.models import VersionView
 from service.state import Opened
 from service.times import rfc3339
@@ -155,7 +156,8 @@ def _new_version(
 
 def _design(store: ArtifactStore, files: Mapping[str, Artifact]) -> Design:
     """Read what the checkpoint's model is made of; IncompatibleModel when another release wrote it."""
-    from learning.model import Design  # torch comes with it
+    with importing:
+        from learning.model import Design  # torch comes with it
 
     return Design.from_dict(json.loads(store.path(files[CONFIG_FILE].sha256).read_bytes()))
 

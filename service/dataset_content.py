@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from service.dependencies import DatasetsKey
 from service.errors import ApiError
+from service.library import importing
 from service.ranges import check_range
 from service.state import Opened, State
 from store import datasets
@@ -55,7 +56,8 @@ def preview(
     seed: Seed = 0,
 ) -> Preview:
     """Return the first rows, or some at random, as training will see them."""
-    from learning.dataset_preview import preview_rows
+    with importing:
+        from learning.dataset_preview import preview_rows
 
     _, path = _ready(state, caller, dataset_id)
     return Preview(**preview_rows(path, rows, seed if sample == "random" else None))
@@ -71,7 +73,8 @@ class Schema(BaseModel):
 @router.get("/schema")
 def dataset_schema(dataset_id: str, state: Opened, caller: DatasetsKey) -> Schema:
     """Return the columns' names and types, and a JSON Schema that every row fits."""
-    from learning.dataset_preview import row_schema
+    with importing:
+        from learning.dataset_preview import row_schema
 
     dataset, _ = _ready(state, caller, dataset_id)
     columns = (dataset.record.description or {}).get("columns", [])
@@ -110,7 +113,8 @@ class Difference(BaseModel):
 @router.get("/diff")
 def difference(dataset_id: str, against: str, state: Opened, caller: DatasetsKey) -> Difference:
     """Say what changed from another dataset, such as the version before, to this one."""
-    from learning.dataset_difference import columns_difference, rows_difference
+    with importing:
+        from learning.dataset_difference import columns_difference, rows_difference
 
     (new, new_path), (old, old_path) = (_ready(state, caller, one) for one in (dataset_id, against))
     before, after = old.record.description or {}, new.record.description or {}

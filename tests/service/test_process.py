@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import socket
 import stat
@@ -13,7 +14,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from servers import Stack
+from servers import REPOSITORY, Stack
 from support import problem, stack_database, wait_until
 
 from migrations import runner
@@ -50,6 +51,28 @@ def test_the_first_requests_come_together(tmp_path: Path) -> None:
             assert set(pool.map(ask, paths)) == {200}
     finally:
         stack.down()
+
+
+def test_learning_is_imported_by_one_thread_at_a_time() -> None:
+    """A place that forgets the lock fails once in many starts, so all of them are looked at instead."""
+    unguarded = []
+    for path in sorted((REPOSITORY / "service").glob("*.py")):
+        tree = ast.parse(path.read_text())
+        late = {
+            node: f"{path.name}:{node.lineno}"
+            for function in ast.walk(tree)
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+            for node in ast.walk(function)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "learning"
+        }
+        guarded = {
+            node
+            for block in ast.walk(tree)
+            if isinstance(block, ast.With) and ast.unparse(block.items[0]) == "importing"
+            for node in block.body
+        }
+        unguarded += [where for node, where in late.items() if node not in guarded]
+    assert unguarded == []
 
 
 def test_addresses_and_keys(tmp_path: Path) -> None:
