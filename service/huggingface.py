@@ -14,7 +14,7 @@ from service.dependencies import Authorization, Scheme
 from service.errors import ApiError
 from service.job_requests import Request
 from service.known import Meaning
-from service.predictions import RequestTimeout, check_count, compute, deadline, in_use, parse
+from service.predictions import RequestTimeout, deadline, every_answer, in_use
 from service.state import Opened
 
 router = APIRouter(prefix="/hf", tags=["hugging face"])
@@ -50,16 +50,9 @@ async def infer_hugging_face(
     embedding; else the native answer.
     """
     async with deadline(timeout_s), in_use(state, meant) as (loaded, load_ms):
-        predictor = loaded.predictor
-        options = predictor.options(asked.parameters)
-        inputs = _inputs(asked, predictor.design.modality.schema(predictor.design.inputs))
-        check_count(inputs, state)
-        parsed = await parse(loaded, inputs)
-        if parsed.errors:
-            first = parsed.errors[0]
-            raise ApiError(400, first.code, first.message, hint=first.hint, param=first.param)
-        waiting = await compute(loaded, parsed, request.receive)
-    answers = [options.apply(answer) for answer in waiting.answers] if waiting is not None else []
+        design = loaded.predictor.design
+        inputs = _inputs(asked, design.modality.schema(design.inputs))
+        answers = await every_answer(state, loaded, inputs, asked.parameters, request.receive)
     form = _ranked if asked.table is None else _short
     headers = {"Model-State": "cold" if load_ms else "loaded"}
     return JSONResponse([form(one) for one in answers], headers=headers)

@@ -23,7 +23,7 @@ from service.dependencies import Authorization, PredictKey, Scheme
 from service.errors import ApiError
 from service.known import Meaning
 from service.oip_tensors import InferRequest, TensorSpec
-from service.predictions import RequestTimeout, check_count, compute, deadline, in_use, parse
+from service.predictions import RequestTimeout, deadline, every_answer, in_use
 from service.predictors import Loaded
 from service.state import Opened, State
 from store.records import ModelRecord, VersionRecord
@@ -192,17 +192,10 @@ async def _infer(name: str, request: Request, state: State, meant: Meaning, time
     asked, raw = read() if is_small else await to_thread.run_sync(read, abandon_on_cancel=True)
     waits_s = min((one for one in (timeout_s, asked.timeout_s) if one is not None), default=None)
     async with deadline(waits_s), in_use(state, meant) as (loaded, load_ms):
-        options = loaded.predictor.options(asked.options)
         inputs, outputs = _specs(loaded)
         make = partial(oip_tensors.to_inputs, asked, raw, inputs)
         values = make() if is_small else await to_thread.run_sync(make, abandon_on_cancel=True)
-        check_count(values, state)
-        parsed = await parse(loaded, values)
-        if parsed.errors:
-            first = parsed.errors[0]
-            raise ApiError(400, first.code, first.message, hint=first.hint, param=first.param)
-        waiting = await compute(loaded, parsed, request.receive)
-    answers = [options.apply(one) for one in waiting.answers] if waiting is not None else []
+        answers = await every_answer(state, loaded, values, asked.options, request.receive)
     tensors, blobs = oip_tensors.to_outputs(asked, answers, outputs)
     answer = {"model_name": name, "model_version": str(meant.version.record.number), "outputs": tensors}
     if asked.id is not None:

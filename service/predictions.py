@@ -197,6 +197,20 @@ async def answer(
     return orjson.dumps(body)
 
 
+async def every_answer(
+    state: State, loaded: Loaded, inputs: Sequence[Any], parameters: dict[str, Any], receive: Receive
+) -> list[dict[str, Any]]:
+    """Return an answer to each input, for protocols in which one that is wrong fails the request (400)."""
+    options = loaded.predictor.options(parameters)
+    check_count(inputs, state)
+    parsed = await parse(loaded, inputs)
+    if parsed.errors:
+        first = parsed.errors[0]
+        raise ApiError(400, first.code, first.message, hint=first.hint, param=first.param)
+    waiting = await compute(loaded, parsed, receive)
+    return [options.apply(one) for one in waiting.answers] if waiting is not None else []
+
+
 async def parse(loaded: Loaded, inputs: Sequence[Any]) -> Parsed:
     """Return the inputs as rows; what takes a while, such as tokenising, leaves the loop to others."""
     if loaded.predictor.parses_at_once and len(inputs) <= MOST_PARSED_ON_LOOP:
