@@ -203,7 +203,7 @@ def foreign_content(kind: str, *wanted: str) -> ApiError:
         "unsupported_media_type",
         f'This path takes {taken}, not "{_cut(kind)}".' if kind else f"The body has no Content-Type; {taken} is taken.",
         # A header alone does not make a form of a body.
-        hint="Send the file as the form's field file; with curl: -F file=@path/to/file."
+        hint="Send a form (multipart/form-data) with the file as its field file; with curl: -F file=@path/to/file."
         if wanted[0] == "multipart/form-data"
         else f'Send "Content-Type: {wanted[0]}".',
         param="Content-Type",

@@ -58,6 +58,7 @@ class Classification:
     stratified: ClassVar[bool] = True
     score: ClassVar[str] = "accuracy"
     monitor: ClassVar[str] = "loss"
+    otherwise: ClassVar[str] = "Choose another target."  # what to do about a target that is no label
     Config: ClassVar[type[ClassificationConfig]] = ClassificationConfig
     State: ClassVar[type[ClassificationState]] = ClassificationState
     Options: ClassVar[type[ClassificationOptions]] = ClassificationOptions
@@ -74,7 +75,7 @@ class Classification:
             )
         counts = {item["values"]: item["counts"] for item in _labels(table, target).value_counts().to_pylist()}
         counts.pop(None, None)
-        _check_classes(target, counts)
+        _check_classes(target, counts, self.otherwise)
         labels = tuple(sorted(counts, key=lambda label: (label == config.positive_label, label)))
         if config.positive_label is not None and config.positive_label not in counts:
             raise InvalidConfig(
@@ -201,7 +202,7 @@ def _labels(table: pa.Table, target: str) -> pa.ChunkedArray:
     return table.column(target).cast(pa.string())
 
 
-def _check_classes(target: str, counts: dict[str, int]) -> None:
+def _check_classes(target: str, counts: dict[str, int], otherwise: str) -> None:
     if len(counts) < 2:
         only = f'only the class "{next(iter(counts))}"' if counts else "no value at all"
         raise InvalidData(
@@ -212,7 +213,7 @@ def _check_classes(target: str, counts: dict[str, int]) -> None:
     if len(counts) > _MOST_CLASSES:
         raise InvalidData(
             f'Column "{target}" has {len(counts)} different values, which is no label.',
-            hint="Choose another target; a number is predicted by regression.",
+            hint=otherwise,
             param="columns.target",
         )
 

@@ -12,3 +12,4 @@ class TabularClassification(Classification):
 
     name: ClassVar[str] = "tabular-classification"
     modality: ClassVar[str] = "tabular"
+    otherwise: ClassVar[str] = 'Predict a number with task "tabular-regression", or choose another target.'

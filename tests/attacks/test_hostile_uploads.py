@@ -254,6 +254,7 @@ def test_a10_odd_content_types(api: httpx.Client, kind: str) -> None:
     body = problem(
         api.post("/datasets", content=b"a,b\n1,2\n", headers={"Content-Type": kind}), 415, "unsupported_media_type"
     )
+    assert "multipart/form-data" in body["hint"]
     assert "-F file=@" in body["hint"]
     made = api.post("/uploads", content=b"{}", headers={"Content-Type": kind})
     problem(made, 415, "unsupported_media_type")

@@ -77,7 +77,7 @@ def test_too_many_classes_are_a_number(tmp_path):
     path = write(pa.table({"x": values, "y": values}), tmp_path / "wide.arrow")
     error = caught(spec_of(CLASSES, columns={"target": "y"}), path, tmp_path)
     assert "which is no label" in error.message
-    assert "regression" in error.hint
+    assert "tabular-regression" in error.hint
 
 
 def test_a_number_that_never_varies_or_is_no_number(path, tmp_path):

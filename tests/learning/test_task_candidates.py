@@ -64,8 +64,14 @@ def test_tasks_for_text(tmp_path):
     assert suggested(described(tmp_path, sentences))[0] == ("text-classification", "label", ["text"])
     chinese = [{"text": "零一二三四五六七八九"[n % 10 :] + f"第{n}句", "label": n % 3} for n in range(40)]
     assert suggested(described(tmp_path, chinese))[0] == ("text-classification", "label", ["text"])
-    pairs = [{"source": f"Sentence number {n}", "target": f"第{n}个句子"} for n in range(40)]
-    assert suggested(described(tmp_path, pairs))[0] == ("translation", "target", ["source"])
+    pairs = [{"source": f"Sentence number {n}", "target": f"这是第{n}个句子"} for n in range(40)]
+    assert suggested(described(tmp_path, pairs)) == [
+        ("translation", "target", ["source"]),
+        ("text-generation", None, ["source"]),
+        ("masked-tokens", None, ["source"]),
+        ("text-generation", None, ["target"]),
+        ("masked-tokens", None, ["target"]),
+    ]
     alone = [{"story": f"Once upon a time, {n}."} for n in range(40)]
     assert suggested(described(tmp_path, alone)) == [
         ("text-generation", None, ["story"]),

@@ -84,7 +84,9 @@ def test_wrong_content_type(running: httpx.Client, rows: str, kind: str | None) 
     body = problem(response, 415, "unsupported_media_type")
     assert "application/json" in body["hint"]
     response = running.post("/datasets", content=b"a,b\n1,2\n", headers={"Content-Type": "text/csv"})
-    assert "-F file=@" in problem(response, 415, "unsupported_media_type")["hint"]
+    hint = problem(response, 415, "unsupported_media_type")["hint"]
+    assert "multipart/form-data" in hint
+    assert "-F file=@" in hint
 
 
 def test_a_broken_multipart_body(running: httpx.Client) -> None:
