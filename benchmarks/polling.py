@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from start import products
 
@@ -41,6 +42,16 @@ def job(job_id: str) -> Response:
     return Response(body, media_type="application/json")
 uvicorn.run(app, port=int(sys.argv[1]), log_level="error", access_log=False)
 """
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    column: str
+    what: str
+    value: float
+    bar: str
+    met: bool | None
 
 
 class Connection:
@@ -104,7 +115,7 @@ def plain_server(answer: bytes, directory: Path) -> tuple[int, Callable[[], None
     return port, process.terminate
 
 
-def measure(name: str, stack: Stack, seconds: float) -> list[dict[str, object]]:
+def measure(name: str, stack: Stack, seconds: float) -> list[Row]:
     """Return the rows of one column."""
     started = [ready_s(stack) for _ in range(STARTS)]
     every_core = os.sched_getaffinity(0)
@@ -135,20 +146,15 @@ def measure(name: str, stack: Stack, seconds: float) -> list[dict[str, object]]:
     polls = statistics.median(ours)
     ready, submission = statistics.median(started), statistics.median(taken)
     return [
-        row(name, "start to the first 200 on /readyz, s", ready, f"at most {READY_BAR_S:g}", ready <= READY_BAR_S),
-        row(name, "GET /jobs/{id}, requests/s on one core", polls, f"at least {POLLS_BAR:g}", polls >= POLLS_BAR),
-        row(name, "the same over plain FastAPI's", polls / statistics.median(plain), "", None),
-        row(name, "POST /jobs, ms", submission, f"under {SUBMIT_BAR_MS:g}", submission < SUBMIT_BAR_MS),
-        row(name, "POST /jobs, p99, ms", statistics.quantiles(taken, n=100)[98], "", None),
+        Row(name, "start to the first 200 on /readyz, s", ready, f"at most {READY_BAR_S:g}", ready <= READY_BAR_S),
+        Row(name, "GET /jobs/{id}, requests/s on one core", polls, f"at least {POLLS_BAR:g}", polls >= POLLS_BAR),
+        Row(name, "the same over plain FastAPI's", polls / statistics.median(plain), "", None),
+        Row(name, "POST /jobs, ms", submission, f"under {SUBMIT_BAR_MS:g}", submission < SUBMIT_BAR_MS),
+        Row(name, "POST /jobs, p99, ms", statistics.quantiles(taken, n=100)[98], "", None),
     ]
 
 
-def row(column: str, what: str, value: float, bar: str, met: bool | None) -> dict[str, object]:
-    """Return one line of the table."""
-    return {"column": column, "what": what, "value": value, "bar": bar, "met": met}
-
-
-def report(rows: list[dict[str, object]]) -> str:
+def report(rows: list[Row]) -> str:
     """Return the table."""
     lines = [
         f"One API process on one core, {CONNECTIONS} connections from the other; medians of {ROUNDS} rounds,",
@@ -158,9 +164,8 @@ def report(rows: list[dict[str, object]]) -> str:
         "|---|---|---:|---:|---|",
     ]
     for entry in rows:
-        met = {True: "met", False: "MISSED", None: ""}[entry["met"]]  # type: ignore[index]
-        value = float(str(entry["value"]))
-        lines.append(f"| {entry['column']} | {entry['what']} | {value:.4g} | {entry['bar']} | {met} |")
+        met = {True: "met", False: "MISSED", None: ""}[entry.met]
+        lines.append(f"| {entry.column} | {entry.what} | {entry.value:.4g} | {entry.bar} | {met} |")
     return "\n".join(lines) + "\n"
 
 
@@ -169,13 +174,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5)
     options = parser.parse_args()
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as directory, products(Path(directory)) as stacks:
         for name, stack in stacks.items():
             rows += measure(name, stack, options.seconds)
     table = report(rows)
     print(table)
-    (RESULTS / "polling.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (RESULTS / "polling.json").write_text(json.dumps([row._asdict() for row in rows], indent=1) + "\n")
     (RESULTS / "polling.md").write_text(table)
 
 

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -188,14 +189,15 @@ def agree(stack: Stack, plain_port: int, asked: dict[str, list[Any]]) -> None:
 def measure(directory: Path, seconds: float) -> dict[str, dict[str, list[Load]]]:
     """Return each model's rounds, ours and the peer's in turn."""
     stack = Stack(directory / "stack", dict(ONE_THREAD))
-    end: Callable[[], None] = lambda: None  # noqa: E731
     asked = inputs()
     found: dict[str, dict[str, list[Load]]] = {name: {"ours": [], "plain": []} for name in asked}
-    try:
+    with ExitStack() as ends:
+        ends.callback(stack.down)
         stack.up(workers=False)
         register(stack, "tabular")
         register_text(stack, "text", 4, 256)
         plain_port, end = plain_server(stack, directory)
+        ends.callback(end)
         agree(stack, plain_port, asked)
         on_core(stack.processes["api"].pid, SERVER_CORE)
         os.sched_setaffinity(0, {CLIENT_CORE})
@@ -207,9 +209,6 @@ def measure(directory: Path, seconds: float) -> dict[str, dict[str, list[Load]]]
                     seen = uvloop.run(load(port, requests, seconds if turn else 1))
                     if turn:  # the first one only warms up
                         found[name][which].append(seen)
-    finally:
-        end()
-        stack.down()
     return found
 
 
