@@ -81,9 +81,6 @@ class TimedExamples:
     def batches(self, order_N: Tensor, batch_size: int, start: int = 0) -> Iterator[Batch]:
         """Yield batches."""
         batches = self._examples.batches(order_N, batch_size, start)
-        if batch_size >= len(self):
-            yield from batches
-            return
         while True:
             begin = perf_counter()
             batch = next(batches, None)
@@ -91,3 +88,7 @@ class TimedExamples:
             if batch is None:
                 return
             yield batch
+
+    def everything(self) -> Iterator[Batch]:
+        """Yield every row once."""
+        return self._examples.everything()
