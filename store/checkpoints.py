@@ -15,7 +15,7 @@ from store import ids
 from store.artifacts import Artifact
 from store.errors import Fenced, NotFound
 from store.records import ArtifactRecord, CheckpointFileRecord, CheckpointRecord, JobRecord
-from store.states import HELD, CancelMode
+from store.states import CancelMode
 from store.token import Token
 from store.transition import record_event
 
@@ -57,11 +57,10 @@ def publish(session: Session, token: Token, new: NewCheckpoint, retention: Reten
     )
     told = record_event(
         session,
-        token.job_id,
+        token,
         "checkpoint",
         f"Checkpoint of run {new.run} at step {new.step}.",
         data={"checkpoint_id": checkpoint.id, "run": new.run, "step": new.step},
-        where=(*token.guards(), JobRecord.state.in_(HELD)),
     )
     if told is None:
         raise Fenced(f"Attempt {token.attempt} of {token.job_id} no longer holds the job.")

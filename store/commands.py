@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import case, select
+from sqlalchemy import bindparam, case, select
 from sqlalchemy.orm import Session
 
 from store import checkpoints, jobs
@@ -13,7 +13,20 @@ from store.database import database_now
 from store.errors import Conflict, IllegalTransition
 from store.records import JobDatasetRecord, JobRecord
 from store.states import TERMINAL, CancelMode, State
-from store.transition import transition
+from store.transition import Transition
+
+_CANCELLED = Transition((State.QUEUED, State.PAUSED), State.CANCELLED, finished_at=database_now(), nudge_at=None)
+_CANCELLING = Transition((State.RUNNING, State.PAUSING), State.CANCELLING, cancel_mode=bindparam("mode"))
+_PAUSED = Transition((State.QUEUED,), State.PAUSED, nudge_at=None)
+_PAUSING = Transition((State.RUNNING,), State.PAUSING)
+_RESUMED = Transition(
+    (State.PAUSED,),
+    State.QUEUED,
+    queued_at=database_now(),
+    nudge_at=case((JobRecord.waiting_for == 0, database_now())),
+    not_before=0.0,
+)
+_RUNNING_ON = Transition((State.PAUSING,), State.RUNNING)
 
 
 def _locked(session: Session, project: str, job_id: str) -> JobRecord:
@@ -29,22 +42,9 @@ def cancel(session: Session, project: str, job_id: str, mode: CancelMode = Cance
     job = _locked(session, project, job_id)
     if job.state in (State.CANCELLED, State.CANCELLING):
         return job
-    changed = transition(
-        session,
-        job_id,
-        source=(State.QUEUED, State.PAUSED),
-        target=State.CANCELLED,
-        message="Job cancelled before it ran.",
-        finished_at=database_now(),
-        nudge_at=None,
-    ) or transition(
-        session,
-        job_id,
-        source=(State.RUNNING, State.PAUSING),
-        target=State.CANCELLING,
-        message="Cancellation requested.",
-        data={"mode": mode},
-        cancel_mode=mode,
+    bound = {"job_id": job_id}
+    changed = _CANCELLED.take(session, bound, "Job cancelled before it ran.") or _CANCELLING.take(
+        session, {**bound, "mode": mode}, "Cancellation requested.", {"mode": mode}
     )
     if changed is not None and changed.state == State.CANCELLED:
         checkpoints.after_cancel(session, job_id, mode)
@@ -56,14 +56,10 @@ def pause(session: Session, project: str, job_id: str) -> JobRecord:
     job = _locked(session, project, job_id)
     if job.state in (State.PAUSED, State.PAUSING):
         return job
-    changed = transition(
-        session,
-        job_id,
-        source=(State.QUEUED,),
-        target=State.PAUSED,
-        message="Job paused before it ran.",
-        nudge_at=None,
-    ) or transition(session, job_id, source=(State.RUNNING,), target=State.PAUSING, message="Pause requested.")
+    bound = {"job_id": job_id}
+    changed = _PAUSED.take(session, bound, "Job paused before it ran.") or _PAUSING.take(
+        session, bound, "Pause requested."
+    )
     return changed or _refuse(job, "paused")
 
 
@@ -80,19 +76,13 @@ def resume(session: Session, project: str, job_id: str, resolved: Mapping[str, A
             f"Job {job_id} is {job.state}; its settings can change only while it is paused.",
             hint="Pause it first, wait until it is paused, then resume it with the changes.",
         )
-    changes: dict[str, Any] = {} if resolved is None else {"resolved": dict(resolved)}
-    changed = transition(
-        session,
-        job_id,
-        source=(State.PAUSED,),
-        target=State.QUEUED,
-        message="Job resumed." if resolved is None else "Job resumed with other settings.",
-        data=None if resolved is None else {"changed": _changes(job.resolved or {}, resolved)},
-        queued_at=database_now(),
-        nudge_at=case((JobRecord.waiting_for == 0, database_now())),
-        not_before=0.0,
-        **changes,
-    ) or transition(session, job_id, source=(State.PAUSING,), target=State.RUNNING, message="Pause taken back.")
+    bound = {"job_id": job_id}
+    if resolved is None:
+        changed = _RESUMED.take(session, bound, "Job resumed.") or _RUNNING_ON.take(session, bound, "Pause taken back.")
+    else:
+        changes = {"changed": _changes(job.resolved or {}, resolved)}
+        job.resolved = dict(resolved)  # the row is locked, and the job stands still
+        changed = _RESUMED.take(session, bound, "Job resumed with other settings.", changes)
     return changed or _refuse(job, "resumed")
 
 

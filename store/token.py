@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import bindparam
 
 from store.records import JobRecord
+
+# Conditions of statements that are made once; `Token.bound` gives what they are asked with.
+THE_JOB = JobRecord.id == bindparam("job_id")
+STILL_HELD = (THE_JOB, JobRecord.attempt == bindparam("held_attempt"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +21,6 @@ class Token:
     job_id: str
     attempt: int
 
-    def guards(self) -> tuple[ColumnElement[bool], ...]:
-        """The condition that the token is still the current one."""
-        return (JobRecord.id == self.job_id, JobRecord.attempt == self.attempt)
+    def bound(self, **others: Any) -> dict[str, Any]:
+        """Return the parameters by which STILL_HELD asks whether this is the current token, and others."""
+        return {"job_id": self.job_id, "held_attempt": self.attempt, **others}

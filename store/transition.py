@@ -2,54 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, ScalarSelect, insert, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from store import webhooks
 from store.database import database_now
 from store.queue import INGEST
 from store.records import EventRecord, JobDependencyRecord, JobRecord
-from store.states import TERMINAL, TRANSITIONS, State
+from store.states import HELD, TERMINAL, TRANSITIONS, State
+from store.token import STILL_HELD, THE_JOB, Token
 from store.webhooks import Event
 
 # Made once and run below the ORM, like others on the path of every job: making one takes longer than running it.
 _EVENT = insert(EventRecord)
 
 
-def transition(
-    session: Session,
-    job_id: str | ScalarSelect[str],
-    *,
-    source: Collection[State],
-    target: State,
-    message: str,
-    where: Collection[ColumnElement[bool]] = (),
-    data: dict[str, Any] | None = None,
-    **values: Any,
-) -> JobRecord | None:
-    """Move a job (by id, or by a query for one) from one of `source` to `target` if every condition still holds.
+class Transition:
+    """A way from one of `source` to `target`, if every condition still holds. Made once, at import.
 
-    Returns the job, or None.
-
-    The conditions are re-checked by the UPDATE itself, so of several who try exactly one succeeds.
+    The UPDATE itself checks the conditions again, so of several who try exactly one succeeds. What differs from time
+    to time stands in conditions and values as a bound parameter; `job_id` is one, unless a query finds the job.
     """
-    assert all(target in TRANSITIONS[state] for state in source), (source, target)
-    job = session.scalar(
-        update(JobRecord)
-        .where(JobRecord.id == job_id, JobRecord.state.in_(source), *where)
-        .values(state=target, last_sequence=JobRecord.last_sequence + 1, updated_at=database_now(), **values)
-        .returning(JobRecord)
-        .execution_options(populate_existing=True)
-    )
-    if job is not None:
-        _write_event(session, job, target, message, data)
-        announce(session, job)
-        if target in TERMINAL:
-            _tell_dependents(session, job)
-    return job
+
+    def __init__(
+        self,
+        source: Collection[State],
+        target: State,
+        *,
+        of: ScalarSelect[str] | None = None,
+        where: Collection[ColumnElement[bool]] = (),
+        **values: Any,
+    ) -> None:
+        assert all(target in TRANSITIONS[state] for state in source), (source, target)
+        self.target = target
+        self._statement = (
+            update(JobRecord)
+            .where(THE_JOB if of is None else JobRecord.id == of, JobRecord.state.in_(source), *where)
+            .values(state=target, last_sequence=JobRecord.last_sequence + 1, updated_at=database_now(), **values)
+            .returning(JobRecord)
+            # What the session knows of the job is replaced by what is returned.
+            .execution_options(populate_existing=True, synchronize_session=False)
+        )
+
+    def take(
+        self, session: Session, bound: Mapping[str, Any], message: str, data: dict[str, Any] | None = None
+    ) -> JobRecord | None:
+        """Move the job and write its event; return the job, or None when a condition does not hold."""
+        job = session.scalar(self._statement, bound)
+        if job is not None:
+            _write_event(session, job, self.target, message, data)
+            announce(session, job)
+            if self.target in TERMINAL:
+                _tell_dependents(session, job)
+        return job
+
+
+_FAILED_WITH_ANOTHER = Transition(
+    (State.QUEUED, State.PAUSED),
+    State.FAILED,
+    error=bindparam("new_error"),
+    status_reason=bindparam("new_reason"),
+    finished_at=database_now(),
+    nudge_at=None,
+)
 
 
 def announce(session: Session, job: JobRecord) -> None:
@@ -77,20 +95,10 @@ def _tell_dependents(session: Session, ended: JobRecord) -> None:
             .execution_options(synchronize_session=False)
         )
         return
+    error = dependency_error(ended)
     for job_id in session.scalars(waiting.order_by(JobDependencyRecord.job_id)).all():
-        error = dependency_error(ended)
-        transition(
-            session,
-            job_id,
-            source=(State.QUEUED, State.PAUSED),
-            target=State.FAILED,
-            message=error["message"],
-            data={"code": error["code"], "job_id": ended.id},
-            error=error,
-            status_reason=error["message"],
-            finished_at=database_now(),
-            nudge_at=None,
-        )
+        bound = {"job_id": job_id, "new_error": error, "new_reason": error["message"]}
+        _FAILED_WITH_ANOTHER.take(session, bound, error["message"], {"code": error["code"], "job_id": ended.id})
 
 
 def dependency_error(ended: JobRecord) -> dict[str, Any]:
@@ -109,26 +117,32 @@ def dependency_error(ended: JobRecord) -> dict[str, Any]:
 _ENDED_AS = {State.FAILED: "failed", State.CANCELLED: "was cancelled"}
 
 
+_TOLD = (
+    update(JobRecord)
+    .where(THE_JOB)
+    .values(last_sequence=JobRecord.last_sequence + 1, updated_at=database_now())
+    .returning(JobRecord)
+    .execution_options(populate_existing=True, synchronize_session=False)
+)
+_TOLD_BY_ITS_HOLDER = _TOLD.where(*STILL_HELD, JobRecord.state.in_(HELD))
+
+
 def record_event(
     session: Session,
-    job_id: str,
+    job: str | Token,
     kind: str,
     message: str,
     *,
     data: dict[str, Any] | None = None,
-    where: Collection[ColumnElement[bool]] = (),
 ) -> JobRecord | None:
-    """Write an event that changes no state, if the conditions hold; return the job, or None."""
-    job = session.scalar(
-        update(JobRecord)
-        .where(JobRecord.id == job_id, *where)
-        .values(last_sequence=JobRecord.last_sequence + 1, updated_at=database_now())
-        .returning(JobRecord)
-        .execution_options(populate_existing=True)
-    )
-    if job is not None:
-        _write_event(session, job, kind, message, data)
-    return job
+    """Write an event that changes no state; return the job, or None when a token is given that no longer holds it."""
+    if isinstance(job, Token):
+        told = session.scalar(_TOLD_BY_ITS_HOLDER, job.bound())
+    else:
+        told = session.scalar(_TOLD, {"job_id": job})
+    if told is not None:
+        _write_event(session, told, kind, message, data)
+    return told
 
 
 def _write_event(session: Session, job: JobRecord, kind: str, message: str, data: dict[str, Any] | None) -> None:

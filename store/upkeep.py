@@ -62,22 +62,23 @@ def due(session: Session, nudge_repeat_s: float) -> list[Due]:
     return [Due(row.id, row.kind) for row in sorted(rows, key=lambda row: (-row.priority, row.id))]
 
 
+_EXPIRED = (
+    select(JobRecord.id, JobRecord.attempt)
+    .where(JobRecord.lease_until < database_now(), JobRecord.state.in_(HELD))
+    .order_by(JobRecord.lease_until)
+    .limit(BATCH)
+)
+
+
 def reap(session: Session, budget: CrashBudget) -> list[str]:
     """Take jobs whose lease ran out from their workers; return their ids.
 
     The lease is checked again inside the update: a worker that completed in between keeps its success.
     """
-    expired = session.execute(
-        select(JobRecord.id, JobRecord.attempt, JobRecord.lease_until)
-        .where(JobRecord.lease_until < database_now(), JobRecord.state.in_(HELD))
-        .order_by(JobRecord.lease_until)
-        .limit(BATCH)
-    ).all()
     reaped = []
-    for row in expired:
+    for row in session.execute(_EXPIRED).all():
         token = Token(row.id, row.attempt)
-        where = (JobRecord.lease_until < database_now(),)
-        if attempts.crash(session, token, "the worker stopped answering", budget, where=where):
+        if attempts.crash(session, token, "the worker stopped answering", budget, only_if_expired=True):
             reaped.append(row.id)
     return reaped
 

@@ -19,7 +19,7 @@ from store.attempts import BACK_OFF, CrashBudget, Measurement
 from store.checkpoints import NewCheckpoint, Retention
 from store.database import Database, database_now
 from store.errors import Fenced, IllegalTransition, NotFound
-from store.records import CheckpointRecord, JobRecord, MetricRecord
+from store.records import CheckpointRecord, MetricRecord
 from store.settings import StoreSettings
 from store.states import State
 from store.token import Token
@@ -147,8 +147,8 @@ def test_a_renewed_lease_is_not_reaped(database: Database) -> None:
     job_id = submit(database)
     token = claim(database, job_id)
     with database.write() as session:
-        expired = (JobRecord.lease_until < database_now(),)
-        assert attempts.crash(session, token, "the worker stopped answering", CrashBudget(), where=expired) is None
+        budget = CrashBudget()
+        assert attempts.crash(session, token, "the worker stopped answering", budget, only_if_expired=True) is None
     assert look(database, job_id).state == State.RUNNING
 
 
