@@ -15,6 +15,7 @@ from store.settings import StoreSettings
 from workers import assignment, tasks
 from workers.context import Context
 from workers.draining import DrainSignal
+from workers.pool_loss import end_with_pool_process
 
 WORKER_OPTIONS = ("--pool=prefork", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO")
 
@@ -24,6 +25,7 @@ def create_worker(settings: StoreSettings, queues: tuple[str, ...]) -> Celery:
     app = queue.create_celery(settings)
     drain = DrainSignal()
     opened: list[Context] = []
+    end_with_pool_process(app)
 
     @app.task(name=queue.RUN_JOB, ignore_result=True)
     def run_job(job_id: str) -> None:

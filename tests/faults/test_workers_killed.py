@@ -91,6 +91,19 @@ def test_the_worker_killed(
     same(client, job, undisturbed)
 
 
+def test_a_pool_process_killed_while_it_waits(column: Stack, client: httpx.Client, rows: str) -> None:
+    """On the embedded broker it holds the lock that all of its successors would wait for."""
+    quick = classify(rows, hyperparameters={"epochs": 1})
+    succeeded(client, submit(client, quick))
+    worker = column.processes["train"]
+    (pool_process,) = (pid for pid in supervisors(column) if pid != worker.pid)
+    os.kill(pool_process, signal.SIGKILL)
+    if "ANNEAL_BROKER_URL" not in column.environment:
+        assert worker.wait(15) == -signal.SIGKILL
+        column.start("train", "workers", "--queue", "train")
+    succeeded(client, submit(client, quick))
+
+
 def test_a_supervisor_stopped_past_its_lease(
     column: Stack, client: httpx.Client, rows: str, undisturbed: tuple[dict[str, Any], str]
 ) -> None:
