@@ -108,16 +108,17 @@ class Tally:
 
     def metrics(self) -> dict[str, Any]:
         """Return precision, recall and F1 over all entities, and those of each kind with how many there are."""
+        counts = (self._wanted, self._found, self._right)
         each = {
-            kind: {**_scores(*counts), "count": int(counts[0])}
-            for kind, *counts in zip(self._kinds, self._wanted, self._found, self._right, strict=True)
+            kind: {**_scores(wanted, found, right), "count": wanted}
+            for kind, wanted, found, right in zip(self._kinds, *(part.tolist() for part in counts), strict=True)
         }
-        return {**_scores(self._wanted.sum(), self._found.sum(), self._right.sum()), "entities": each}
+        return {**_scores(*(int(part.sum()) for part in counts)), "entities": each}
 
 
-def _scores(wanted: np.int64, found: np.int64, right: np.int64) -> dict[str, float]:
+def _scores(wanted: int, found: int, right: int) -> dict[str, float]:
     return {
-        "precision": float(right / max(1, found)),
-        "recall": float(right / max(1, wanted)),
-        "f1": float(2 * right / max(1, wanted + found)),
+        "precision": right / max(1, found),
+        "recall": right / max(1, wanted),
+        "f1": 2 * right / max(1, wanted + found),
     }

@@ -160,7 +160,8 @@ def continued(tokenizer: Tokenizer, ids: Sequence[int]) -> list[bool]:
     """Return for each token whether it goes on with the word of the one before; only pieces of words say so."""
     if not isinstance(tokenizer.model, models.WordPiece):
         return [False] * len(ids)
-    return [tokenizer.id_to_token(number).startswith(tokenizer.model.continuing_subword_prefix) for number in ids]
+    prefix = tokenizer.model.continuing_subword_prefix
+    return [(tokenizer.id_to_token(number) or "").startswith(prefix) for number in ids]
 
 
 def _cut(ids: list[int], most: int, end: int) -> list[int]:
