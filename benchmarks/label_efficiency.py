@@ -111,13 +111,13 @@ def classical(which: str, benchmark: Benchmark, few: pa.Table, test: pa.Table) -
     inputs = modality.fit(few, columns, TabularConfig())
     state: Any = task.fit(few, columns, task.Config(), inputs)
     rows, others = (modality.encode(table, inputs)["inputs_BF"].numpy() for table in (few, test))
-    targets = next(iter(task.targets(few, state).values())).numpy().reshape(len(few))
+    targets = next(iter(task.targets(few, state, {}).values())).numpy().reshape(len(few))
     model = CLASSICAL[benchmark.task][which](len(few)).fit(rows, targets)
     if benchmark.task == "tabular-classification":
         predictions = model.predict_proba(others)
     else:
         predictions = model.predict(others)[:, None] * state.deviations[0] + state.means[0]
-    metrics = task.metrics(as_tensor(predictions), task.targets(test, state), state)
+    metrics = task.metrics(as_tensor(predictions), task.targets(test, state, {}), state)
     return {**metrics, "seconds": perf_counter() - started}
 
 

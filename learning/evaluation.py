@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from learning.interfaces import Batch, Examples, rows_in
+from learning.interfaces import Batch, Examples, Predictions, rows_in
 from learning.model import BackboneWithHead, Design
+from learning.packing import joined
 
 _SEED = 20_240_501
 
@@ -30,7 +30,7 @@ def evaluate(
     """
     task, state = design.task, design.targets
     total, rows = 0.0, 0
-    predictions: list[Tensor] = []
+    predictions: list[Predictions] = []
     targets: list[Batch] = []
     was_training = network.training
     network.eval()
@@ -46,8 +46,8 @@ def evaluate(
             predictions.append(task.predict(network, batch, state))
             targets.append({name: value for name, value in batch.items() if name.startswith("target")})
     network.train(was_training)
-    joined = {name: torch.cat([part[name] for part in targets]).cpu() for name in targets[0]}
-    return {"loss": total / rows, "rows": rows, **task.metrics(torch.cat(predictions).cpu(), joined, state)}
+    measured = {name: torch.cat([part[name] for part in targets]).cpu() for name in targets[0]}
+    return {"loss": total / rows, "rows": rows, **task.metrics(joined(predictions), measured, state)}
 
 
 def is_better(task_monitor: str, value: float, best: float | None, min_delta: float = 0.0) -> bool:

@@ -70,7 +70,10 @@ def _bert(config: dict[str, Any], tokenizer: str) -> Design:
                 f"The model has {name} {config[name]!r}; only {value!r} is known here.", param="base_model"
             )
     architecture_config = BertConfig(
-        layers=config["num_hidden_layers"], width=width, heads=config["num_attention_heads"]
+        layers=config["num_hidden_layers"],
+        width=width,
+        heads=config["num_attention_heads"],
+        norm="post" if config["model_type"] == "bert" else "pre",
     )
     longest = config["max_position_embeddings"]
     inputs = TextState(column="text", tokenizer=tokenizer, max_length=longest)
@@ -84,4 +87,4 @@ def _bert(config: dict[str, Any], tokenizer: str) -> Design:
     return Design(task, Bert(), Text(), preprocessing, architecture_config, inputs, targets)
 
 
-_DESIGNS: dict[str, Callable[[dict[str, Any], str], Design]] = {"bert": _bert}
+_DESIGNS: dict[str, Callable[[dict[str, Any], str], Design]] = {"bert": _bert, "megatron-bert": _bert}

@@ -78,6 +78,21 @@ class PackedFeatures(NamedTuple):
         return self.features_SD[starts_B.to(self.features_SD.device)]
 
 
+class PackedPredictions(NamedTuple):
+    """Predictions for each position of rows of unequal lengths; both on the CPU."""
+
+    values_S: Tensor  # or more dimensions, S the first of them
+    length_B: Tensor
+
+    def rows(self) -> tuple[Tensor, ...]:
+        """Return the values of each row."""
+        return self.values_S.split(self.length_B.tolist())
+
+
+Predictions = Tensor | PackedPredictions
+"""What a task predicts for a batch: a tensor whose first dimension is B, or values by position."""
+
+
 class Backbone(nn.Module):
     """Maps a batch to features; what pretraining produces."""
 
@@ -263,8 +278,8 @@ class Task(Protocol):
         """Fit labels and the like on the training rows; `inputs` is the modality's state. The result is JSON."""
         ...
 
-    def targets(self, table: pa.Table, state: Any) -> Batch:
-        """Return the rows' target tensors; InvalidData names the row that has none."""
+    def targets(self, table: pa.Table, state: Any, encoded: Batch) -> Batch:
+        """Return the rows' target tensors beside their encoded inputs; InvalidData names the row that has none."""
         ...
 
     def head(self, width: int, state: Any) -> nn.Module:
@@ -279,15 +294,15 @@ class Task(Protocol):
         """Return the canonical link when the loss is plainly its own, so that its gradient is known; else None."""
         ...
 
-    def predict(self, network: Network, batch: Batch, state: Any) -> Tensor:
-        """Return predictions whose first dimension is B."""
+    def predict(self, network: Network, batch: Batch, state: Any) -> Predictions:
+        """Return predictions of the batch's rows."""
         ...
 
-    def answers(self, predictions: Tensor, state: Any) -> list[dict[str, Any]]:
-        """Return the predictions as the JSON that a caller gets."""
+    def answers(self, predictions: Any, state: Any, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        """Return the predictions for parsed rows as the JSON that a caller gets."""
         ...
 
-    def metrics(self, predictions: Tensor, targets: Batch, state: Any) -> dict[str, Any]:
+    def metrics(self, predictions: Any, targets: Batch, state: Any) -> dict[str, Any]:
         """Return named numbers for predictions beside their targets."""
         ...
 

@@ -6,7 +6,7 @@ batch follows from the epoch's order alone, so a run can resume at any batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learning.config import count_batches
-from learning.interfaces import Batch, by_position, rows_in
+from learning.interfaces import Batch, PackedPredictions, Predictions, by_position, rows_in
 
 # So many batches' rows are sorted by length together: enough for batches of about one length, and few enough that
 # rows meet others in every epoch.
@@ -82,3 +82,12 @@ def pieces(batch: Batch) -> Iterator[Batch]:
         end = int(end_B[last - 1])
         yield {name: tensor[position:end] if by_position(name) else tensor[row:last] for name, tensor in batch.items()}
         row, position = last, end
+
+
+def joined(parts: Sequence[Predictions]) -> Predictions:
+    """Return the predictions of several batches as those of one, on the CPU."""
+    packed = [part for part in parts if isinstance(part, PackedPredictions)]
+    if packed:
+        values_S, length_B = (torch.cat(tensors).cpu() for tensors in zip(*packed, strict=True))
+        return PackedPredictions(values_S, length_B)
+    return torch.cat([part for part in parts if isinstance(part, Tensor)]).cpu()

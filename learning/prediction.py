@@ -18,7 +18,7 @@ from learning.interfaces import InputWarning, Network, PredictionOptions
 from learning.modalities.tabular import TabularState
 from learning.modalities.tabular_rows import RowEncoder
 from learning.model import BackboneWithHead, Design, configure, load
-from learning.packing import pieces
+from learning.packing import joined, pieces
 from learning.row_forward import RowForward
 
 Answer = dict[str, Any]
@@ -115,8 +115,8 @@ class Predictor:
             else:
                 batch = modality.assemble(rows, state)
                 parts = [task.predict(self._network, part, self.design.targets) for part in pieces(batch)]
-                predictions = torch.cat(parts)
-            return task.answers(predictions, self.design.targets)
+                predictions = joined(parts)
+            return task.answers(predictions, self.design.targets, rows)
 
     def predict(self, inputs: Sequence[Any], options: PredictionOptions | None = None) -> Predictions:
         """Answer every input; one that does not fit gets an error and leaves its neighbours alone."""

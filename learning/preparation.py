@@ -223,7 +223,8 @@ def encode_part(design: Design, table: pa.Table, device: torch.device) -> Exampl
     """Return encoded rows: in memory when they fit, else taken from the mapped table batch by batch."""
 
     def encode(rows: pa.Table) -> Batch:
-        return {**design.modality.encode(rows, design.inputs), **design.task.targets(rows, design.targets)}
+        encoded = design.modality.encode(rows, design.inputs)
+        return {**encoded, **design.task.targets(rows, design.targets, encoded)}
 
     sample = encode(table.slice(0, _SAMPLE_ROWS))
     row_bytes = sum(tensor.nbytes for tensor in sample.values()) / rows_in(sample)

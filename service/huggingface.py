@@ -21,6 +21,8 @@ router = APIRouter(prefix="/hf", tags=["hugging face"])
 
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
 
+_OF_ENTITY = ("start", "end", "score")
+
 
 async def _meaning(ref: str, state: Opened, _: Scheme, authorization: Authorization = "") -> Meaning:
     return await state.known.of(authorization, ref)
@@ -46,8 +48,9 @@ async def infer_hugging_face(
 ) -> JSONResponse:
     """Return a label or number for each row of a table, or what fits each input; a wrong one fails the request.
 
-    For an input that is classified that is its labels and their scores, the highest first; for one of a base model its
-    embedding; else the native answer.
+    For an input that is classified that is its labels and their scores, the highest first; for one whose entities are
+    found, these, with nothing around those of a single input; for one of a base model its embedding; else the native
+    answer.
     """
     async with deadline(timeout_s), in_use(state, meant) as (loaded, load_ms):
         design = loaded.predictor.design
@@ -55,7 +58,9 @@ async def infer_hugging_face(
         answers = await every_answer(state, loaded, inputs, asked.parameters, request.receive)
     form = _ranked if asked.table is None else _short
     headers = {"Model-State": "cold" if load_ms else "loaded"}
-    return JSONResponse([form(one) for one in answers], headers=headers)
+    content = [form(one) for one in answers]
+    alone = asked.table is None and not isinstance(asked.inputs, list) and "entities" in answers[0]
+    return JSONResponse(content[0] if alone else content, headers=headers)
 
 
 def _inputs(asked: InferenceRequest, schema: dict[str, Any]) -> list[Any]:
@@ -90,10 +95,15 @@ def _number(value: Any) -> Any:
 
 
 def _ranked(answer: dict[str, Any]) -> Any:
-    """Return what the client expects of an input: labels with their scores, highest first, or an embedding."""
+    """Return what the client expects of an input: labels with scores, highest first, entities, or an embedding."""
     if "label" in answer:
         scores = answer.get("probabilities", {answer["label"]: answer["score"]})  # the likeliest come first
         return [{"label": label, "score": score} for label, score in scores.items()]
+    if "entities" in answer:
+        return [
+            {"entity_group": entity["label"], "word": entity["text"], **{name: entity[name] for name in _OF_ENTITY}}
+            for entity in answer["entities"]
+        ]
     return answer.get("embedding", answer)
 
 

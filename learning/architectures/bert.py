@@ -1,7 +1,8 @@
 """BERT (Devlin et al. 2019, arXiv 1810.04805) on packed rows: nothing is computed for padding, since there is none.
 
-Weights are named and laid out as in Transformers' BertModel, which opens what is saved here. S positions of all rows
-together, G rows of one length, T that length, H heads, K width of a head.
+Weights are named and laid out as in Transformers' BertModel or, with the norm before each block (Shoeybi et al. 2019,
+arXiv 1909.08053), its MegatronBertModel, which open what is saved here. S positions of all rows together, G rows of one
+length, T that length, H heads, K width of a head.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class BertConfig(Config):
     )
     norm: Literal["post", "pre"] = Field(
         "post",
-        description="Normalise after each block, as BERT does, or before it; Transformers opens the former only.",
+        description="Normalise after each block, as BERT does, or before it, as Megatron-LM's does.",
     )
     activation_checkpointing: bool = Field(
         False,
@@ -55,14 +56,14 @@ class BertConfig(Config):
 
 
 class Embeddings(nn.Module):
-    """Token, position and (always the first) segment embeddings, summed and normalised."""
+    """Token, position and (always the first) segment embeddings, summed, and normalised if nothing behind does that."""
 
-    def __init__(self, vocabulary: int, positions: int, width: int) -> None:
+    def __init__(self, vocabulary: int, positions: int, width: int, norm_first: bool) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(vocabulary, width)
         self.position_embeddings = nn.Embedding(positions, width)
         self.token_type_embeddings = nn.Embedding(2, width)
-        self.LayerNorm = nn.LayerNorm(width, eps=_EPSILON)
+        self.LayerNorm = nn.Identity() if norm_first else _norm(width)
         self.dropout = QuickDropout(0.0)
 
     def forward(self, token_S: Tensor, position_S: Tensor) -> Tensor:
@@ -89,22 +90,23 @@ class SelfAttention(nn.Module):
 
 
 class Output(nn.Module):
-    """The linear layer that ends a block, its dropout and its norm."""
+    """The linear layer that ends a block, its dropout, and its norm unless that comes first."""
 
-    def __init__(self, inputs: int, width: int) -> None:
+    def __init__(self, inputs: int, width: int, norm_first: bool) -> None:
         super().__init__()
         self.dense = nn.Linear(inputs, width)
-        self.LayerNorm = nn.LayerNorm(width, eps=_EPSILON)
+        self.LayerNorm = nn.Identity() if norm_first else _norm(width)
         self.dropout = QuickDropout(0.0)
 
 
 class Attention(nn.Module):
     """A block of attention."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, norm_first: bool) -> None:
         super().__init__()
         self.self = SelfAttention(width, heads)
-        self.output = Output(width, width)
+        self.ln = _norm(width) if norm_first else nn.Identity()
+        self.output = Output(width, width, norm_first)
 
 
 class Intermediate(nn.Module):
@@ -120,19 +122,16 @@ class Layer(nn.Module):
 
     def __init__(self, width: int, heads: int, norm_first: bool) -> None:
         super().__init__()
-        self.attention = Attention(width, heads)
+        self.attention = Attention(width, heads, norm_first)
         self.intermediate = Intermediate(width)
-        self.output = Output(4 * width, width)
-        self.norm_first = norm_first
+        self.ln = _norm(width) if norm_first else nn.Identity()
+        self.output = Output(4 * width, width, norm_first)
 
     def forward(self, hidden_SD: Tensor, groups: Groups) -> Tensor:
-        """Return the layer's output, (S, D)."""
-        first, second = self.attention.output, self.output
-        if self.norm_first:
-            hidden_SD = hidden_SD + self._gather(first.LayerNorm(hidden_SD), groups)
-            return hidden_SD + self._think(second.LayerNorm(hidden_SD))
-        hidden_SD = first.LayerNorm(hidden_SD + self._gather(hidden_SD, groups))
-        thought_SD: Tensor = second.LayerNorm(hidden_SD + self._think(hidden_SD))
+        """Return the layer's output, (S, D). Of the norms of a block, the one before or the one behind is none."""
+        block = self.attention
+        hidden_SD = block.output.LayerNorm(hidden_SD + self._gather(block.ln(hidden_SD), groups))
+        thought_SD: Tensor = self.output.LayerNorm(hidden_SD + self._think(self.ln(hidden_SD)))
         return thought_SD
 
     def _gather(self, hidden_SD: Tensor, groups: Groups) -> Tensor:
@@ -152,9 +151,9 @@ class Encoder(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         layers, width, heads = config.shape()
-        before = config.norm == "pre"
-        self.layer = nn.ModuleList(Layer(width, heads, before) for _ in range(layers))
-        self.norm = nn.LayerNorm(width, eps=_EPSILON) if before else nn.Identity()
+        norm_first = config.norm == "pre"
+        self.layer = nn.ModuleList(Layer(width, heads, norm_first) for _ in range(layers))
+        self.ln = _norm(width) if norm_first else nn.Identity()
         self.recompute = config.activation_checkpointing
 
     def forward(self, hidden_SD: Tensor, groups: Groups) -> Tensor:
@@ -164,7 +163,7 @@ class Encoder(nn.Module):
                 hidden_SD = checkpoint(layer, hidden_SD, groups, use_reentrant=False)
             else:
                 hidden_SD = layer(hidden_SD, groups)
-        normed_SD: Tensor = self.norm(hidden_SD)
+        normed_SD: Tensor = self.ln(hidden_SD)
         return normed_SD
 
 
@@ -176,7 +175,7 @@ class BertBackbone(TokenBackbone):
     def __init__(self, vocabulary: int, positions: int, config: BertConfig) -> None:
         super().__init__()
         _, self.width, _ = config.shape()
-        self.embeddings = Embeddings(vocabulary, positions, self.width)
+        self.embeddings = Embeddings(vocabulary, positions, self.width, config.norm == "pre")
         self.encoder = Encoder(config)
         self.apply(_initialise)
 
@@ -215,13 +214,12 @@ class Bert:
         return Defaults(32 if situation.rows >= 200 else 16, 5e-4, 0.1, 500, 5, 100)
 
     def foreign_config(self, config: BertConfig, state: TextState) -> dict[str, Any]:
-        """Return the config.json of a BertModel; with the norm before each block there is no such class."""
-        if config.norm == "pre":
-            return {}
+        """Return the config.json of a BertModel, or of a MegatronBertModel where the norm comes first."""
         layers, width, heads = config.shape()
+        kind, name = ("bert", "BertModel") if config.norm == "post" else ("megatron-bert", "MegatronBertModel")
         return {
-            "model_type": "bert",
-            "architectures": ["BertModel"],
+            "model_type": kind,
+            "architectures": [name],
             "vocab_size": state.vocabulary,
             "max_position_embeddings": state.max_length,
             "type_vocab_size": 2,
@@ -234,6 +232,10 @@ class Bert:
             "initializer_range": _DEVIATION,
             "pad_token_id": 0,
         }
+
+
+def _norm(width: int) -> nn.LayerNorm:
+    return nn.LayerNorm(width, eps=_EPSILON)
 
 
 def _initialise(module: nn.Module) -> None:

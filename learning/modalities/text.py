@@ -1,6 +1,7 @@
 """Texts as tokens, by a tokenizer fitted on the training rows; it is part of the model and never fitted again.
 
-Rows are as long as their texts: token_S, with length_B tokens to each row.
+Rows are as long as their texts: token_S, with length_B tokens to each row. A column of lists of words is read as one
+text each; then word_S says which word of its row each token belongs to, -1 if it belongs to none.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from learning.config import Columns, Config
 from learning.errors import InvalidData, InvalidInput, did_you_mean
 from learning.interfaces import Batch, InputWarning
 from learning.modalities import tokenization
+from learning.modalities.text_rows import TextRow, words_of, write_out
 from learning.modalities.tokenization import Kind
 from learning.splits import require_column
 
@@ -115,33 +117,31 @@ class Text:
         }
 
     def encode(self, table: pa.Table, state: TextState) -> Batch:
-        """Return token_S, int32, and length_B."""
-        return _packed(list(tokenization.encode(state.opened, _texts(table, state.column), state.max_length)))
+        """Return token_S, int32, and length_B; of lists of words also word_S and words_B, how many there are."""
+        if not _holds_words(table, state.column):
+            return _packed(list(tokenization.encode(state.opened, _texts(table, state.column), state.max_length)))
+        rows = [write_out(words) for words in _lists(table, state.column)]
+        encoded = list(tokenization.encode_with_offsets(state.opened, [row.text for row in rows], state.max_length))
+        word_S = np.concatenate([words_of(offsets, row) for row, (_, offsets) in zip(rows, encoded, strict=True)])
+        return {
+            **_packed([tokens for tokens, _ in encoded]),
+            "word_S": torch.from_numpy(word_S),
+            "words_B": torch.tensor([len(row.spans) for row in rows]),
+        }
 
     def column_names(self, state: TextState) -> tuple[str, ...]:
         """Return the text column."""
         return (state.column,)
 
-    def parse(self, value: Any, index: int, state: TextState) -> tuple[list[int], list[InputWarning]]:
-        """Return a text's tokens, given a string or an object; warns when it is too long to be read whole."""
-        text = value
-        if isinstance(value, dict):
-            key = state.column if state.column in value else "text"
-            if key not in value:
-                raise InvalidInput(
-                    f'Input {index}: "{state.column}" is missing.{did_you_mean(state.column, value)}',
-                    index=index,
-                    hint=f'Send a string, or {{"{state.column}": "..."}}.',
-                    param=state.column,
-                )
-            text = value[key]
-        if not isinstance(text, str):
-            raise InvalidInput(
-                f'Input {index}, "{state.column}": {str(text)[:80]} is not a text.',
-                index=index,
-                hint='Send {"inputs": ["a text", ...]}.',
-                param=state.column,
-            )
+    def parse(self, value: Any, index: int, state: TextState) -> tuple[TextRow, list[InputWarning]]:
+        """Return a text or a list of words, or an object with either; warns when it is too long to be read whole."""
+        given = _given(value, index, state)
+        # Half of a surrogate pair is no character.
+        if isinstance(given, str):
+            text, words = given.encode("utf-8", "replace").decode(), None
+        else:
+            words = write_out([word.encode("utf-8", "replace").decode() for word in given])
+            text = words.text
         if not text.strip():
             raise InvalidInput(
                 f'Input {index}, "{state.column}": the text is empty.',
@@ -149,26 +149,51 @@ class Text:
                 hint="Leave the input out.",
                 param=state.column,
             )
-        text = text.encode("utf-8", "replace").decode()  # half of a surrogate pair is no character
         tokens, length = tokenization.encode_one(state.opened, text, state.max_length)
+        row = TextRow(text, tokens, state.opened, words)
         if length == len(tokens):
-            return tokens, []
+            return row, []
         message = f'Input {index}, "{state.column}": only the first {state.max_length} of {length} tokens are read.'
-        return tokens, [InputWarning(index, "truncated", message)]
+        return row, [InputWarning(index, "truncated", message)]
 
-    def assemble(self, rows: Sequence[list[int]], state: TextState) -> Batch:
+    def assemble(self, rows: Sequence[TextRow], state: TextState) -> Batch:
         """Return token_S and length_B of parsed texts."""
-        return _packed(rows)
+        return _packed([row.tokens for row in rows])
 
-    def positions(self, row: list[int]) -> int:
+    def positions(self, row: TextRow) -> int:
         """Return the number of tokens."""
-        return len(row)
+        return len(row.tokens)
 
     def schema(self, state: TextState) -> dict[str, Any]:
         """Return the JSON Schema of an input."""
         text = {"type": "string", "minLength": 1}
-        row = {"type": "object", "required": [state.column], "properties": {state.column: text}}
-        return {"anyOf": [text, row], "example": _EXAMPLE}
+        words = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+        either = {"type": ["string", "array"], "items": {"type": "string"}, "minLength": 1, "minItems": 1}
+        row = {"type": "object", "required": [state.column], "properties": {state.column: either}}
+        return {"anyOf": [text, words, row], "example": _EXAMPLE}
+
+
+def _given(value: Any, index: int, state: TextState) -> str | list[str]:
+    """Return the text or the words of an input; InvalidInput when it has neither."""
+    given = value
+    if isinstance(value, dict):
+        key = state.column if state.column in value else "text"
+        if key not in value:
+            raise InvalidInput(
+                f'Input {index}: "{state.column}" is missing.{did_you_mean(state.column, value)}',
+                index=index,
+                hint=f'Send a string, or {{"{state.column}": "..."}}.',
+                param=state.column,
+            )
+        given = value[key]
+    if isinstance(given, str) or (isinstance(given, list) and all(isinstance(word, str) for word in given)):
+        return given
+    raise InvalidInput(
+        f'Input {index}, "{state.column}": {str(given)[:80]} is neither a text nor a list of words.',
+        index=index,
+        hint='Send {"inputs": ["a text", ...]}.',
+        param=state.column,
+    )
 
 
 def _packed(rows: Sequence[list[int]]) -> Batch:
@@ -199,20 +224,32 @@ def text_column(table: pa.Table, columns: Columns) -> str:
 
 
 def _candidates(table: pa.Table, columns: Columns) -> list[str]:
+    """Return the columns with texts, or with lists of words where there are none or lists are to be predicted."""
     names = columns.inputs if columns.inputs is not None else table.column_names
     left_out = {*columns.target_names(), *columns.ignore}
-    return [name for name in names if name not in left_out and _holds_text(table.schema.field(name).type)]
+    kept = [name for name in names if name not in left_out]
+    texts = [name for name in kept if _is_text(table.schema.field(name).type)]
+    words = [name for name in kept if _holds_words(table, name)]
+    of_lists = any(name in table.column_names and _holds_words(table, name) for name in columns.target_names())
+    return (words or texts) if of_lists else (texts or words)
 
 
-def _holds_text(kind: pa.DataType) -> bool:
+def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
+def _holds_words(table: pa.Table, column: str) -> bool:
+    kind = table.schema.field(column).type
+    return bool((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _is_text(kind.value_type))
+
+
 def _texts(table: pa.Table, column: str) -> list[str]:
-    """Return a column's texts; InvalidData names the first row that has none."""
+    """Return a column's texts, lists of words as one each; InvalidData names the first row that has none."""
     require_column(table, column, "columns.text")
     values = table.column(column)
-    if not _holds_text(values.type):
+    if _holds_words(table, column):
+        return [write_out(words).text for words in _lists(table, column)]
+    if not _is_text(values.type):
         raise InvalidData(
             f'Column "{column}" holds {values.type} values, which are no text.',
             hint="Choose another column with columns.text.",
@@ -221,13 +258,25 @@ def _texts(table: pa.Table, column: str) -> list[str]:
     empty = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0), True)
     row = pc.index(empty, True).as_py()
     if row >= 0:
-        raise InvalidData(
-            f'Row {row + 1}, column "{column}": the text is empty.',
-            hint="Fill in or remove the row.",
-            param="columns.text",
-        )
+        raise _empty(row, column)
     texts: list[str] = values.to_pylist()
     return texts
+
+
+def _lists(table: pa.Table, column: str) -> list[list[str]]:
+    lists: list[list[str] | None] = table.column(column).to_pylist()
+    for row, words in enumerate(lists):
+        if not any(word and word.strip() for word in words or ()):
+            raise _empty(row, column)
+    return [[word or "" for word in words or ()] for words in lists]
+
+
+def _empty(row: int, column: str) -> InvalidData:
+    return InvalidData(
+        f'Row {row + 1}, column "{column}": the text is empty.',
+        hint="Fill in or remove the row.",
+        param="columns.text",
+    )
 
 
 def _may_be_cut(text: str, state: TextState) -> bool:

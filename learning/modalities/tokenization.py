@@ -28,6 +28,7 @@ PADDING, UNKNOWN, FIRST, LAST, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SE
 # What occurs once teaches nothing, and a vocabulary in which everything occurred would not know the unknown.
 _LEAST_COUNT = 2
 _CONTINUED = "##"
+_AT_ONCE = 1_000
 _ANY = Regex(r"[\s\S]")
 
 
@@ -142,6 +143,25 @@ def encode_one(tokenizer: Tokenizer, text: str, most: int) -> tuple[list[int], i
     (encoding,) = tokenizer.encode_batch_fast([text])
     ids = encoding.ids
     return _cut(ids, most, number_of(tokenizer, LAST)), len(ids)
+
+
+def encode_with_offsets(
+    tokenizer: Tokenizer, texts: Sequence[str], most: int
+) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+    """Iterate over each text's ids like `encode`, and where in it each stands; (0, 0) for those of no text."""
+    end = number_of(tokenizer, LAST)
+    for begin in range(0, len(texts), _AT_ONCE):
+        for encoding in tokenizer.encode_batch(list(texts[begin : begin + _AT_ONCE])):
+            places = encoding.offsets
+            yield _cut(encoding.ids, most, end), places if len(places) <= most else [*places[: most - 1], (0, 0)]
+
+
+def continued(tokenizer: Tokenizer, ids: Sequence[int]) -> list[bool]:
+    """Return for each token whether it goes on with the word of the one before; only pieces of words say so."""
+    if not isinstance(tokenizer.model, models.WordPiece):
+        return [False] * len(ids)
+    prefix = tokenizer.model.continuing_subword_prefix
+    return [(tokenizer.id_to_token(number) or "").startswith(prefix) for number in ids]
 
 
 def _cut(ids: list[int], most: int, end: int) -> list[int]:

@@ -12,6 +12,7 @@ from learning.tasks.masked_tokens import MaskedTokens
 from learning.tasks.tabular_classification import TabularClassification
 from learning.tasks.tabular_regression import TabularRegression
 from learning.tasks.text_classification import TextClassification
+from learning.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -22,6 +23,7 @@ TASKS: dict[str, Task] = {
         TabularRegression(),
         MaskedTokens(),
         TextClassification(),
+        TokenClassification(),
     )
 }
 

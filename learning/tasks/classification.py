@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -65,7 +66,7 @@ class Classification:
 
     def fit(self, table: pa.Table, columns: Columns, config: ClassificationConfig, inputs: Any) -> ClassificationState:
         """Collect the classes; InvalidData for fewer than two, or for a column that is no label."""
-        target = _only_target(self.name, columns)
+        target = only_target(self.name, columns)
         require_column(table, target, "columns.target")
         if pa.types.is_nested(table.schema.field(target).type):
             raise InvalidData(
@@ -91,7 +92,7 @@ class Classification:
             label_smoothing=config.label_smoothing,
         )
 
-    def targets(self, table: pa.Table, state: ClassificationState) -> Batch:
+    def targets(self, table: pa.Table, state: ClassificationState, encoded: Batch) -> Batch:
         """Return target_N: float 0 or 1 for two classes, the class number for more."""
         require_column(table, state.target, "columns.target")
         found = pc.index_in(_labels(table, state.target), value_set=pa.array(state.labels, type=pa.string()))
@@ -143,7 +144,7 @@ class Classification:
         positive_B1 = outputs_BC.sigmoid()
         return torch.cat([1 - positive_B1, positive_B1], 1)
 
-    def answers(self, predictions: Tensor, state: ClassificationState) -> list[dict[str, Any]]:
+    def answers(self, predictions: Tensor, state: ClassificationState, rows: Sequence[Any]) -> list[dict[str, Any]]:
         """Return label, score and all probabilities, highest first."""
         answers = []
         for row in predictions.tolist():
@@ -187,7 +188,8 @@ def _pick(values_C: Tensor, state: ClassificationState) -> float:
     return float(values_C[1] if state.binary else values_C.mean())
 
 
-def _only_target(task: str, columns: Columns) -> str:
+def only_target(task: str, columns: Columns) -> str:
+    """Return the column to predict; InvalidConfig unless there is exactly one."""
     names = columns.target_names()
     if len(names) != 1:
         raise InvalidConfig(

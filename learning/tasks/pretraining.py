@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ class Pretraining:
     monitor: ClassVar[str] = "loss"
     Options: ClassVar[type[PredictionOptions]] = PredictionOptions
 
-    def targets(self, table: pa.Table, state: Any) -> Batch:
+    def targets(self, table: pa.Table, state: Any, encoded: Batch) -> Batch:
         """Return nothing: the inputs are their own targets."""
         return {}
 
@@ -32,7 +33,7 @@ class Pretraining:
         features: Features | PackedFeatures = network.backbone(batch)
         return features.pooled().float()
 
-    def answers(self, predictions: Tensor, state: Any) -> list[dict[str, Any]]:
+    def answers(self, predictions: Tensor, state: Any, rows: Sequence[Any]) -> list[dict[str, Any]]:
         """Return one vector per input."""
         return [{"embedding": row} for row in predictions.tolist()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -74,7 +75,7 @@ class TabularRegression:
             loss=config.loss,
         )
 
-    def targets(self, table: pa.Table, state: RegressionState) -> Batch:
+    def targets(self, table: pa.Table, state: RegressionState, encoded: Batch) -> Batch:
         """Return standardised target_BK."""
         values_NK = (_numbers(table, state.targets) - np.asarray(state.means)) / np.asarray(state.deviations)
         return {"target_BK": torch.from_numpy(values_NK.astype(np.float32))}
@@ -99,7 +100,7 @@ class TabularRegression:
         outputs_BK = network(batch).double()
         return outputs_BK * outputs_BK.new_tensor(state.deviations) + outputs_BK.new_tensor(state.means)
 
-    def answers(self, predictions: Tensor, state: RegressionState) -> list[dict[str, Any]]:
+    def answers(self, predictions: Tensor, state: RegressionState, rows: Sequence[Any]) -> list[dict[str, Any]]:
         """Return the value of a single target, or the values of several by name."""
         rows = predictions.tolist()
         if len(state.targets) == 1:

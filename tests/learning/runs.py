@@ -18,11 +18,17 @@ from learning.training import Outcome, Plan, train
 CLASSES = "tabular-classification"
 NUMBERS = "tabular-regression"
 TEXTS = "text-classification"
-TARGETS = {CLASSES: {"target": "label"}, NUMBERS: {"target": "amount"}, TEXTS: {"target": "label"}}
+TAGS = "token-classification"
+TARGETS = {
+    CLASSES: {"target": "label"},
+    NUMBERS: {"target": "amount"},
+    TEXTS: {"target": "label"},
+    TAGS: {"target": "tags"},
+}
 # Options of an architecture and a modality by which its networks are tiny, and of a task by which it can be exact.
 TINY = {"bert": {"layers": 2, "width": 32, "heads": 2}}
 SHORT_TEXTS = {"text": {"vocabulary_size": 120, "max_length": 16}}
-EXACT = {TEXTS: {"label_smoothing": 0.0, "token_masking": 0.0}}
+EXACT = {TEXTS: {"label_smoothing": 0.0, "token_masking": 0.0}, TAGS: {"token_masking": 0.0}}
 
 
 @dataclass
@@ -82,8 +88,13 @@ def small_table(rows: int = 40, seed: int = 0) -> pa.Table:
     )
 
 
+_TAGS = {"card": "B-thing", "order": "B-thing", "app": "B-thing", "这个餐馆": "B-place", "我的订单": "B-thing"} | {
+    "my": "B-owner", "annoys": "B-feeling", "pleases": "B-feeling", "me": "I-feeling"
+}  # fmt: skip
+
+
 def small_texts(rows: int = 40, seed: int = 0) -> pa.Table:
-    """Sentences in two languages, and whether they please; and a date, which no text task reads."""
+    """Sentences in two languages, their words, what these are about, and whether they please; and a date."""
     generator = np.random.default_rng(seed)
     openings = ["the card", "my order", "this app", "这个餐馆", "我的订单"]
     fillers = ["really", "again", "today", "今天", "and so on", "as ever"]
@@ -96,7 +107,16 @@ def small_texts(rows: int = 40, seed: int = 0) -> pa.Table:
         for words in (good if each else bad for each in pleased)
     ]
     days = pa.array(generator.integers(0, 1000, rows) * 86_400_000_000, pa.timestamp("us"))
-    return pa.table({"text": texts, "since": days, "label": np.where(pleased, "good", "bad")})
+    words = [text.split() for text in texts]
+    return pa.table(
+        {
+            "text": texts,
+            "since": days,
+            "label": np.where(pleased, "good", "bad"),
+            "tokens": words,
+            "tags": [[_TAGS.get(word, "O") for word in row] for row in words],
+        }
+    )
 
 
 def table_for(task: str, rows: int = 40, seed: int = 0) -> pa.Table:
@@ -113,7 +133,7 @@ def write(table: pa.Table, path: Path) -> Path:
 def spec_of(task: str, kind: str = "finetune", **fields: Any) -> TrainingSpec:
     """A specification of a tiny network that leaves the other targets out of the inputs."""
     columns, modality = TARGETS.get(task, {}), TASKS[task].modality
-    targets = ("amount", "label") if modality == "tabular" else ("label",)
+    targets = ("amount", "label") if modality == "tabular" else ("label", "tags")
     fields = {
         "architecture": default_for(modality),
         "columns": {**columns, "ignore": [name for name in targets if name != columns.get("target")]},

@@ -135,8 +135,8 @@ def test_the_predictor_answers_what_evaluation_measured(task, architecture, tabl
     served = predictor.predict(inputs)
     assert served.errors == []
     predictions = predicted(design, result.prepared.network, table)
-    assert served.outputs == design.task.answers(predictions, design.targets)
-    targets = design.task.targets(table, design.targets)
+    assert served.outputs == design.task.answers(predictions, design.targets, predictor.parse(inputs).rows)
+    targets = design.task.targets(table, design.targets, design.modality.encode(table, design.inputs))
     measured = design.task.metrics(predictions, targets, design.targets)
     assert {name: result.metrics["test"][name] for name in measured} == measured
 

@@ -62,7 +62,8 @@ def problem(
     state = modality.fit(table, chosen, TabularConfig())
     targets = task.fit(table, chosen, task.Config.model_validate(task_config or {}), state)
     design = Design(task, Mlp(), modality, modality.Config(), MlpConfig.model_validate(architecture), state, targets)
-    return design, {**modality.encode(table, state), **task.targets(table, targets)}
+    encoded = modality.encode(table, state)
+    return design, {**encoded, **task.targets(table, targets, encoded)}
 
 
 def built(design: Design, seed: int = 0) -> BackboneWithHead:

@@ -74,7 +74,7 @@ def by_table(loaded: Predictor, inputs: list[Any]) -> list[dict[str, Any]]:
     rows = [modality.parse(value, index, state)[0] for index, value in enumerate(inputs)]
     with torch.inference_mode():
         batch = modality.assemble(rows, state)
-        return task.answers(task.predict(loaded._network, batch, loaded.design.targets), loaded.design.targets)
+        return task.answers(task.predict(loaded._network, batch, loaded.design.targets), loaded.design.targets, rows)
 
 
 @pytest.mark.parametrize("scaling", ["clipped", "standard", "min-max", "none"])

@@ -80,7 +80,7 @@ def test_what_is_too_long_is_cut_and_said():
     assert (warning.index, warning.code) == (3, "truncated")
     assert "only the first 12 of 41 tokens" in warning.message
     row, warnings = TEXT.parse({"text": "eight"}, 0, state)
-    assert (row, warnings) == (batch["token_S"][21:].tolist(), [])
+    assert (row.tokens, warnings) == (batch["token_S"][21:].tolist(), [])
     assert TEXT.positions(row) == 7
     again = TEXT.assemble([TEXT.parse(text, 0, state)[0] for text in table.column("text").to_pylist()], state)
     assert all(torch.equal(again[name], batch[name]) for name in batch)
@@ -132,9 +132,10 @@ def test_rows_together_in_any_order_are_rows_alone(norm):
     torch.testing.assert_close(together.first(), torch.stack([row[0] for row in alone]), atol=1e-5, rtol=1e-5)
 
 
-def test_transformers_opens_the_model_and_agrees(tmp_path):
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_transformers_opens_the_model_and_agrees(norm, tmp_path):
     result = run(
-        spec_of("masked-tokens", "pretrain", hyperparameters={"epochs": 2}),
+        spec_of("masked-tokens", "pretrain", hyperparameters={"epochs": 2}, architecture_config={"norm": norm}),
         {"train": write(small_texts(), tmp_path / "t")},
         tmp_path,
     )
@@ -292,15 +293,16 @@ def test_many_long_inputs_are_answered_in_pieces(tmp_path, monkeypatch):
         assert one["score"] == pytest.approx(other["score"], abs=1e-5)
 
 
-def test_a_bert_that_transformers_saved_is_a_base_model(tmp_path):
+@pytest.mark.parametrize("kind", ["Bert", "MegatronBert"])
+def test_a_bert_that_transformers_saved_is_a_base_model(kind, tmp_path):
     state = fitted()
     directory = tmp_path / "theirs"
-    config = transformers.BertConfig(
+    config = getattr(transformers, f"{kind}Config")(
         vocab_size=state.vocabulary, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128,
         max_position_embeddings=20,
     )  # fmt: skip
     torch.manual_seed(3)
-    theirs = transformers.BertForMaskedLM(config).eval()
+    theirs = getattr(transformers, f"{kind}ForMaskedLM")(config).eval()
     theirs.save_pretrained(directory)
     (directory / "tokenizer.json").write_text(state.tokenizer)
     table = small_texts()

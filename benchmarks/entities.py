@@ -1,0 +1,188 @@
+"""What pretraining gives where entities are found: from scratch and a classical baseline beside it.
+
+    python benchmarks/entities.py [--data DIRECTORY] [--datasets wnut17 ...] [--seeds 3] [--work DIRECTORY]
+
+Networks have the default settings. The base model learns from the tokens of the training file, once; two hundred tagged
+sentences or all of them are learned from; everything is measured on the test file, F1 of whole entities. With --choose
+it is measured on the development file.
+Prints the table and writes benchmarks/results/entities.json and .md. With --work the base model stays there, is used
+again, and its training goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from label_efficiency import ROOT, spread, write
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.linear_model import LogisticRegression
+from text_labels import read, run
+
+from learning.config import TrainingSpec
+from learning.data import open_table
+from learning.device import choose_device, describe
+from learning.entities import Tally, numbered, spans
+
+RESULTS = Path(__file__).parent / "results" / "entities.json"
+TASK = "token-classification"
+FEW = 200
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A dataset's files, and whether its few sentences are a file of their own."""
+
+    name: str
+    suffix: str
+    few: str | None = None
+
+
+BENCHMARKS = (Benchmark("wnut17", "jsonl", "wnut17_few200"), Benchmark("uner_zh", "conll"))
+
+
+def pretrained(benchmark: Benchmark, data: Path, work: Path, settings: dict[str, Any]) -> Path:
+    """Return the directory of the base model, made if it is not there."""
+    directory = work / f"{benchmark.name}-base"
+    if not (directory / "model.safetensors").exists():
+        spec = TrainingSpec(
+            kind="pretrain", task="masked-tokens", architecture="bert", columns={"text": "tokens"}, **settings
+        )
+        rows = read(data, f"{benchmark.name}_train", benchmark.suffix, work)
+        found = run(spec, {"train": rows}, None, directory)
+        print(f"{benchmark.name}: pretrained in {found['seconds']:.0f} processor seconds", flush=True)
+    return directory
+
+
+def finetuned(rows: Path, test: Path, base: Path | None, seed: int, **more: Any) -> dict[str, Any]:
+    """Return the metrics of one finetuning."""
+    spec = TrainingSpec(
+        kind="finetune", task=TASK, architecture="bert", columns={"target": "tags"}, seed=seed,
+        split={"validation": 0.0}, **more,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as directory:
+        found = run(spec, {"train": rows, "test": test}, base, Path(directory))
+    return {**found["test"], "seconds": found["seconds"]}
+
+
+def features(words: list[str], place: int) -> dict[str, Any]:
+    """Return what a classical tagger knows of a word: itself, its form and ends, and its neighbours."""
+    found: dict[str, Any] = {}
+    for step in (-2, -1, 0, 1, 2):
+        word = words[place + step] if 0 <= place + step < len(words) else ""
+        found[f"word{step}"] = word.lower()
+        found[f"form{step}"] = (word.istitle(), word.isupper(), word.isdigit(), word.isalpha()).__repr__()
+    word = words[place]
+    return {**found, **{f"ends{n}": word[-n:] for n in (1, 2, 3)}, **{f"begins{n}": word[:n] for n in (1, 2, 3)}}
+
+
+def classical(rows: pa.Table, test: pa.Table) -> dict[str, Any]:
+    """Fit a logistic regression of each word's tag; measured with the same metrics."""
+    started = process_time()
+    described = [
+        [features(words, place) for place in range(len(words))]
+        for table in (rows, test)
+        for words in table.column("tokens").to_pylist()
+    ]
+    known, others = described[: len(rows)], described[len(rows) :]
+    vectors = DictVectorizer()
+    inputs = vectors.fit_transform([word for row in known for word in row])
+    tags = [tag for row in rows.column("tags").to_pylist() for tag in row]
+    model = LogisticRegression(C=10, max_iter=300).fit(inputs, tags)
+    kinds = sorted({tag[2:] for tag in tags if tag != "O"})
+    number = {kind: place for place, kind in enumerate(kinds)}
+    tally = Tally(kinds)
+    for row, wanted in zip(others, test.column("tags").to_pylist(), strict=True):
+        found = model.predict(vectors.transform(row)).tolist()
+        tally.add(spans(numbered(wanted, number)), spans(numbered(found, number)))
+    return {"f1": tally.metrics()["f1"], "seconds": process_time() - started}
+
+
+def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> Iterator[dict[str, Any]]:
+    """Yield one result per number of rows, model and seed."""
+    whole = read(options.data, f"{benchmark.name}_train", benchmark.suffix, work)
+    part = "dev" if options.choose else "test"
+    test = read(options.data, f"{benchmark.name}_{part}", benchmark.suffix, work)
+    if benchmark.few is not None:
+        few = read(options.data, benchmark.few, benchmark.suffix, work)
+    else:
+        few = write(open_table(whole).slice(0, FEW), work / f"{benchmark.name}-few.arrow")
+    base = pretrained(benchmark, options.data, work, json.loads(options.pretrain))
+    for rows in (few, whole) if options.all else (few,):
+        place = {"dataset": benchmark.name, "rows": len(open_table(rows))}
+        baseline = classical(open_table(rows), open_table(test))
+        yield {**place, "model": "logistic regression", "seed": 0, **kept(baseline)}
+        for seed in range(options.seeds):
+            for model, start in (("masked-tokens", base), ("from scratch", None)):
+                more = json.loads(options.finetune if start else options.scratch)
+                found = finetuned(rows, test, start, seed, **more)
+                print(benchmark.name, place["rows"], model, seed, f"{found['f1']:.4f}", flush=True)
+                yield {**place, "model": model, "seed": seed, **kept(found)}
+
+
+def kept(found: dict[str, Any]) -> dict[str, float]:
+    """Return the figures of the table."""
+    return {name: round(found[name], 5) for name in ("f1", "precision", "recall", "seconds") if name in found}
+
+
+def summarise(results: list[dict[str, Any]]) -> str:
+    """Return the table: mean and deviation over seeds."""
+    lines = ["| dataset | tagged sentences | model | runs | F1 | seconds |", "|---|---|---|---|---|---|"]
+    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for result in results:
+        groups.setdefault((result["dataset"], result["rows"], result["model"]), []).append(result)
+    for (dataset, rows, model), group in groups.items():
+        score = spread([result["f1"] for result in group])
+        seconds = np.mean([result["seconds"] for result in group])
+        lines.append(f"| {dataset} | {rows} | {model} | {len(group)} | {score} | {seconds:.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT / ".." / "shared" / "data", help="folder of the data files")
+    parser.add_argument("--datasets", nargs="*", default=[benchmark.name for benchmark in BENCHMARKS])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--all", action="store_true", help="learn from all tagged sentences too, which takes longer")
+    parser.add_argument("--work", type=Path, default=None, help="where the base model is kept")
+    parser.add_argument("--choose", action="store_true", help="measure on the development file")
+    for run_, what in (("pretrain", "pretraining"), ("finetune", "finetuning"), ("scratch", "training from scratch")):
+        parser.add_argument(f"--{run_}", default="{}", help=f"other settings of {what}, as JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as directory:
+        work = options.work or Path(directory)
+        work.mkdir(parents=True, exist_ok=True)
+        for benchmark in (benchmark for benchmark in BENCHMARKS if benchmark.name in options.datasets):
+            results += measure(benchmark, options, work)
+            print(summarise(results), flush=True)
+    if not options.choose:
+        store(results)
+
+
+def store(results: list[dict[str, Any]]) -> None:
+    """Write the results beside those of the datasets that were not run this time."""
+    run_now = {result["dataset"] for result in results}
+    earlier = json.loads(RESULTS.read_text())["results"] if RESULTS.exists() else []
+    results = [result for result in earlier if result["dataset"] not in run_now] + results
+    about = {"machine": describe(choose_device("cpu")), "task": TASK}
+    RESULTS.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+    what, _, how = (__doc__ or "").split("\n\n")
+    RESULTS.with_suffix(".md").write_text(
+        f"# Label efficiency of entities\n\n{what}\n{how.partition('With --choose')[0]}\nMean and standard deviation "
+        f"over seeds; one thread; processor seconds of one run.\n\n{summarise(results)}\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
