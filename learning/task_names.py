@@ -12,4 +12,5 @@ TASK_NAMES: tuple[str, ...] = (
     "tabular-regression",
     "masked-tokens",
     "text-classification",
+    "image-classification",
 )
