@@ -151,7 +151,7 @@ class Image:
         if isinstance(value, dict):
             key = next((key for key in (state.column, "image") if key in value), None)
             if key is None:
-                raise _not_an_image(index, state, f"is missing.{did_you_mean(state.column, value)}")
+                raise _not_an_image(index, state, f"is missing.{did_you_mean(next(iter(value), ''), [state.column])}")
             content = value[key]
         if isinstance(content, str):
             content = _from_text(content, index, state)
@@ -283,7 +283,7 @@ def _from_text(text: str, index: int, state: ImageState) -> bytes:
 
 def _not_an_image(index: int, state: ImageState, what: str) -> InvalidInput:
     return InvalidInput(
-        f'Input {index}, "{state.column}": {what.removesuffix(".")}.',
+        f'Input {index}, "{state.column}": {what}{"" if what.endswith((".", "?")) else "."}',
         index=index,
         hint="Send a PNG, JPEG or WebP file as base64.",
         param=state.column,
