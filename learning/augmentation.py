@@ -43,6 +43,13 @@ PHOTO = View(
     brightness=0.5, contrast=0.35, tint=0.2, erase=0.5,
 )  # fmt: skip
 
+# Two such views of an image have little in common but what it shows.
+DRAWN_APART = View(rotation=20, scale=(0.75, 1.35), shift=0.15, shear=0.3, elastic=0.12, erase=0.3)
+PHOTO_APART = View(
+    scale=(0.6, 1.0), aspect=1.25, shift=1.0, inside=True, mirror=True, rotation=10,
+    brightness=0.8, contrast=0.5, tint=0.4, grey=0.2,
+)  # fmt: skip
+
 
 def augment(image_BCHW: Tensor, view: View) -> Tensor:
     """Return a view of each image, float32, of the same shape."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeGuard
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 ColumnType = Literal["integer", "number", "boolean", "timestamp", "string", "strings"]
 
@@ -11,6 +14,6 @@ MediaType = Literal["image", "audio", "objects"]
 AnyType = ColumnType | MediaType
 
 
-def is_media(kind: AnyType) -> TypeGuard[MediaType]:
+def is_media(kind: AnyType) -> TypeIs[MediaType]:
     """Return whether a column of this type holds what was taken from an archive."""
     return kind in {"image", "audio", "objects"}

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from learning.column_type import MediaType
+from learning.column_type import AnyType
 
-MEDIA_TYPES: dict[MediaType, pa.DataType] = {
+MEDIA_TYPES: dict[AnyType, pa.DataType] = {
     # Width and height are those of the picture as it is looked at, its orientation applied.
     "image": pa.struct(
         [

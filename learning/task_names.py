@@ -12,5 +12,6 @@ TASK_NAMES: tuple[str, ...] = (
     "tabular-regression",
     "masked-tokens",
     "text-classification",
+    "contrastive-images",
     "image-classification",
 )

@@ -227,7 +227,8 @@ class ResNet:
 def image_defaults(situation: Situation) -> Defaults:
     """Return what "auto" means for convolutional networks on so many images."""
     if situation.kind == "pretrain":
-        return Defaults(256 if situation.rows >= 1_000 else 64, 2e-3, 0.0, 400, 20, 400)
+        batch_size = next((size for size, least in ((256, 1_000), (64, 200)) if situation.rows >= least), 16)
+        return Defaults(batch_size, 2e-3, 0.0, 400, 20, 400)
     hasty = situation.optimizer == "sgd"
     batch_size = 64 if situation.rows >= 2_000 else 32
     return Defaults(batch_size, 0.05 if hasty else 2e-3, 0.0, 400, 15, 150)

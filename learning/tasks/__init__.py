@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from learning.errors import UnknownName, did_you_mean
 from learning.interfaces import Task
 from learning.tasks.contrastive_features import ContrastiveFeatures
+from learning.tasks.contrastive_images import ContrastiveImages
 from learning.tasks.image_classification import ImageClassification
 from learning.tasks.masked_features import MaskedFeatures
 from learning.tasks.masked_tokens import MaskedTokens
@@ -23,6 +24,7 @@ TASKS: dict[str, Task] = {
         TabularRegression(),
         MaskedTokens(),
         TextClassification(),
+        ContrastiveImages(),
         ImageClassification(),
     )
 }

@@ -1,7 +1,4 @@
-"""Every file of the real data, uploaded: the format, the rows, the classes and the tasks that it suggests.
-
-They are not in the repository: they are looked for in shared/data beside it, or beside a folder that it is in.
-"""
+"""Every file of the real data, uploaded: the format, the rows, the classes and the tasks that it suggests."""
 
 from __future__ import annotations
 
@@ -12,15 +9,13 @@ import httpx
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from servers import REPOSITORY
-from support import upload
+from support import SHARED, upload
 
 from learning.task_names import TASK_NAMES
 
-PLACES = [parent / "shared" / "data" for parent in REPOSITORY.parents]
-DATA = next((place for place in PLACES if place.is_dir()), PLACES[0])
-
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real data are not in shared/data beside the repository")
+pytestmark = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the real data are not in shared/data beside the repository"
+)
 
 
 class Known(NamedTuple):
@@ -136,7 +131,7 @@ LONG = {
 
 
 def test_no_file_is_forgotten() -> None:
-    found = {path.name for path in DATA.iterdir() if path.suffix in {".csv", ".jsonl", ".conll", ".txt", ".zip"}}
+    found = {path.name for path in SHARED.iterdir() if path.suffix in {".csv", ".jsonl", ".conll", ".txt", ".zip"}}
     assert found - {"LICENSES.txt"} == set(FILES)
 
 
@@ -144,7 +139,7 @@ def test_no_file_is_forgotten() -> None:
     "filename", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in FILES]
 )
 def test_a_real_file_is_ready(running: httpx.Client, filename: str) -> None:
-    known, path = FILES[filename], DATA / filename
+    known, path = FILES[filename], SHARED / filename
     dataset = upload(running, path)
     expect(dataset, known)
     assert dataset["encoding"] == (None if path.suffix == ".zip" else "utf-8")
@@ -158,11 +153,11 @@ def test_a_real_file_is_ready(running: httpx.Client, filename: str) -> None:
 @pytest.mark.parametrize("filename", ["breast_cancer_train.csv", "bike_sharing_test.csv"])
 def test_a_real_table_as_parquet_is_the_same(running: httpx.Client, tmp_path: Path, filename: str) -> None:
     path = tmp_path / "table.parquet"
-    pyarrow.parquet.write_table(pyarrow.csv.read_csv(DATA / filename), path)
+    pyarrow.parquet.write_table(pyarrow.csv.read_csv(SHARED / filename), path)
     dataset = upload(running, path)
     expect(dataset, FILES[filename]._replace(format="parquet"))
     assert dataset["encoding"] is None
-    written = upload(running, DATA / filename)
+    written = upload(running, SHARED / filename)
     assert dataset["task_candidates"] == written["task_candidates"]
 
 
