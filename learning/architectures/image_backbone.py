@@ -50,6 +50,11 @@ class ConvolutionalBackbone(ImageBackbone):
         return Features(self.dropout(grid_BDHW).flatten(2).transpose(1, 2), grid=(height, width))
 
 
+def with_channels_last(backbone: ImageBackbone) -> None:
+    """Lay all weights out as convolutions want them."""
+    backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def initialise(module: nn.Module) -> None:
     """Draw convolutions by He et al. 2015 (arXiv 1502.01852), as is usual for networks with ReLU."""
     if isinstance(module, nn.Conv2d):

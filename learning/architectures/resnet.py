@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from learning.architectures.image_backbone import ConvolutionalBackbone, initialise
+from learning.architectures.image_backbone import ConvolutionalBackbone, initialise, with_channels_last
 from learning.config import Config, Defaults, Situation
 from learning.interfaces import Batch, Features
 from learning.modalities.image import ImageState
@@ -178,7 +177,7 @@ class ResNetBackbone(ConvolutionalBackbone):
         self.encoder = Encoder(stem_width, shape)
         self.width = shape[1][-1]
         self.apply(initialise)
-        self.to(memory_format=torch.channels_last)
+        with_channels_last(self)
 
     def grids(self, batch: Batch) -> list[Tensor]:
         """Return each stage's outputs, (B, C, H, W), from fine to coarse."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import nn
 
-from learning.architectures.image_backbone import ConvolutionalBackbone, initialise
+from learning.architectures.image_backbone import ConvolutionalBackbone, initialise, with_channels_last
 from learning.architectures.resnet import image_defaults
 from learning.config import Config, Defaults, Situation
 from learning.interfaces import Batch, Features
@@ -52,7 +51,7 @@ class VggBackbone(ConvolutionalBackbone):
         self.width = width
         self.layers = nn.Sequential(*layers)
         self.apply(initialise)
-        self.to(memory_format=torch.channels_last)
+        with_channels_last(self)
 
     def forward(self, batch: Batch) -> Features:
         """Return features_BTD of image_BCHW, a position for each cell of the last grid."""

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -32,6 +32,9 @@ from learning.formats.media import (
 from learning.formats.media import Row as MediaRow
 from learning.formats.row_errors import RowErrors, invalid_file
 from learning.media_types import MEDIA_TYPES, UnreadableMedia
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 _MOST_BYTES = 256 << 20
 _KEYS = ("images", "annotations", "categories")
@@ -149,33 +152,31 @@ class _Book:
             if annotation.get("iscrowd"):
                 self.crowds += 1
                 continue
-            found = self._object(annotation, image, row, errors)
-            if found is not None:
+            found = self._object(annotation, image)
+            if isinstance(found, tuple):
+                self._report(errors, row, *found)
+            else:
                 objects.append(found)
         return {"image": image, "objects": objects, "file": row.name} if errors.count == before else None
 
-    def _object(
-        self, annotation: dict[str, Any], image: dict[str, Any], row: MediaRow, errors: RowErrors
-    ) -> dict[str, Any] | None:
+    def _object(self, annotation: dict[str, Any], image: dict[str, Any]) -> dict[str, Any] | tuple[str, str]:
+        """Return an annotation as an object, or by which rule it is wrong and what is."""
         which = f"annotation {annotation.get('id')}"
         label = self.categories.get(_key(annotation.get("category_id")))
         box = annotation.get("bbox")
         if label is None:
-            what = f"{which} has the unknown category {annotation.get('category_id')!r}."
-            return self._report(errors, row, "unknown_category", what)
+            return "unknown_category", f"{which} has the unknown category {annotation.get('category_id')!r}."
         if not _is_box(box):
-            return self._report(errors, row, "bad_box", f"{which}: {str(box)[:60]} is no box [x, y, width, height].")
+            return "bad_box", f"{which}: {str(box)[:60]} is no box [x, y, width, height]."
         x, y, width, height = (float(number) for number in box)
         size = f"{image['width']} x {image['height']}"
         over = max(-x, -y, x + width - image["width"], y + height - image["height"])
         if over > _SLACK:
-            return self._report(
-                errors, row, "box_outside", f"{which}: the box {box} reaches {over:g} pixels out of the image, {size}."
-            )
+            return "box_outside", f"{which}: the box {box} reaches {over:g} pixels out of the image, {size}."
         right, bottom = min(x + width, image["width"]), min(y + height, image["height"])
         x, y = max(0.0, x), max(0.0, y)
         if right <= x or bottom <= y:
-            return self._report(errors, row, "bad_box", f"{which}: the box {box} is empty.")
+            return "bad_box", f"{which}: the box {box} is empty."
         return {"label": label, "x": x, "y": y, "width": right - x, "height": bottom - y}
 
     def _report(self, errors: RowErrors, row: MediaRow, rule: str, what: str) -> None:
@@ -237,7 +238,7 @@ def _key(identifier: Any) -> Any:
     return identifier if isinstance(identifier, int | str | float) else repr(identifier)
 
 
-def _is_box(box: Any) -> bool:
+def _is_box(box: Any) -> TypeIs[list[float]]:
     return (
         isinstance(box, list)
         and len(box) == 4

@@ -60,7 +60,7 @@ class ZipFoldersFormat:
                 if not label:
                     _report_unlabelled(name, kind, number, errors)
                     continue
-                values = (label, name)
+                values: tuple[str, ...] = (label, name)
                 if parts:
                     part, _, own = label.partition("/")
                     values = (own, name, _PARTS[part.lower()])

@@ -168,7 +168,7 @@ class Image:
 
     def positions(self, row: Pixels) -> int:
         """Return how many blocks of 64 pixels there are: what an image costs beside others."""
-        return max(1, row.shape[1] * row.shape[2] // _PIXELS_A_POSITION)
+        return max(1, row[0].size // _PIXELS_A_POSITION)
 
     def schema(self, state: ImageState) -> dict[str, Any]:
         """Return the JSON Schema of an input."""

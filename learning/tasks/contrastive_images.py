@@ -115,7 +115,8 @@ def _foretelling(first_BP: Tensor, second_BP: Tensor, prototypes_KP: Tensor) -> 
     scores_BK = first_BP @ prototypes_PK, second_BP @ prototypes_PK
     told_BK = [functional.log_softmax(scores / _CLUSTER_TEMPERATURE, 1) for scores in scores_BK]
     given_BK = [_assigned(scores.detach()) for scores in reversed(scores_BK)]
-    return -sum((given * told).sum(1).mean() for given, told in zip(given_BK, told_BK, strict=True)) / 2
+    agreed = [(given * told).sum(1).mean() for given, told in zip(given_BK, told_BK, strict=True)]
+    return -torch.stack(agreed).mean()
 
 
 def _assigned(scores_BK: Tensor) -> Tensor:

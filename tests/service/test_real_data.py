@@ -13,9 +13,7 @@ from support import SHARED, upload
 
 from learning.task_names import TASK_NAMES
 
-pytestmark = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="the real data are not in shared/data beside the repository"
-)
+pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are not in shared/data")
 
 
 class Known(NamedTuple):
