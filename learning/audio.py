@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from learning.media_types import UnreadableMedia
 from learning.signatures import signature_of
@@ -19,8 +18,7 @@ _WRITE_AGAIN = "Write or copy the recording again."
 _KINDS = ((8, b"WAVE", "WAV"), (0, b"fLaC", "FLAC"), (0, b"OggS", "Ogg"), (0, b"ID3", "MP3"))
 
 
-@dataclass(frozen=True, slots=True)
-class AudioFacts:
+class AudioFacts(NamedTuple):
     """What is known of a recording; `rate` in samples a second of each channel."""
 
     format: str

@@ -13,8 +13,9 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 from zipfile import ZipInfo
 
 from learning.errors import InvalidDataset, RowError
@@ -32,6 +33,14 @@ _LOCAL_HEADER_BYTES = 30
 _JUNK = re.compile(r"(^|/)(\.[^/]*|__MACOSX|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _ZIP_AGAIN = "Make the archive again with an ordinary zip program."
+
+
+class Refusal(NamedTuple):
+    """Why a member makes an archive unreadable: by which rule, what it is in half a sentence, and what to do."""
+
+    rule: str
+    what: str
+    remedy: str
 
 
 class Archive:
@@ -145,7 +154,7 @@ def _too_many(count: int, filename: str) -> InvalidDataset:
     )
 
 
-def _problems(infos: list[ZipInfo]) -> Iterator[tuple[ZipInfo, tuple[str, str, str]]]:
+def _problems(infos: list[ZipInfo]) -> Iterator[tuple[ZipInfo, Refusal]]:
     """Yield the members that make an archive unreadable, each with rule, half a sentence and remedy."""
     seen: set[str] = set()
     for info in infos:
@@ -156,26 +165,26 @@ def _problems(infos: list[ZipInfo]) -> Iterator[tuple[ZipInfo, tuple[str, str, s
     for info, following in pairwise(places):
         # One block of bytes that several members share unpacks to as many times its size.
         if info.header_offset + _LOCAL_HEADER_BYTES + info.compress_size > following.header_offset:
-            yield following, ("overlapping_members", "lies in the bytes of another member", _ZIP_AGAIN)
+            yield following, Refusal("overlapping_members", "lies in the bytes of another member", _ZIP_AGAIN)
 
 
-def _name_problem(name: str, seen: set[str]) -> tuple[str, str, str] | None:
+def _name_problem(name: str, seen: set[str]) -> Refusal | None:
     rename = "Make the archive again from a folder, with names relative to it."
     if "\\" in name or "\0" in name:
-        return "member_name", "has a backslash or a NUL in its name", rename
-    if name.startswith("/") or _DRIVE.match(name) or ".." in PurePosixPath(name).parts:
-        return "member_name", "leads out of the archive", rename
+        return Refusal("member_name", "has a backslash or a NUL in its name", rename)
+    if name.startswith("/") or _DRIVE.match(name) or ".." in name.split("/"):
+        return Refusal("member_name", "leads out of the archive", rename)
     if name in seen:
-        return "duplicate_member", "is there twice", _ZIP_AGAIN
+        return Refusal("duplicate_member", "is there twice", _ZIP_AGAIN)
     return None
 
 
-def _kind_problem(info: ZipInfo) -> tuple[str, str, str] | None:
+def _kind_problem(info: ZipInfo) -> Refusal | None:
     if info.flag_bits & _ENCRYPTED:
-        return "encrypted_member", "is encrypted", "Make the archive again without a password."
+        return Refusal("encrypted_member", "is encrypted", "Make the archive again without a password.")
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind and not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
-        return "special_member", "is a link or device, and no file", "Put the file itself into the archive."
+        return Refusal("special_member", "is a link or device, and no file", "Put the file itself into the archive.")
     if info.compress_type not in _READABLE:
-        return "compression", "is neither stored nor deflated", _ZIP_AGAIN
+        return Refusal("compression", "is neither stored nor deflated", _ZIP_AGAIN)
     return None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -25,8 +25,28 @@ SKIP = 'or set on_bad_rows="skip".'
 _BATCH_ROWS = 1024
 _BATCH_BYTES = 8 << 20
 # Names that say what a file is meant to be, also in formats that are not read, so that those are named.
-_IMAGES = "apng avif bmp gif heic heif ico jfif jpe jpeg jpg png ppm pgm svg tga tif tiff webp"
-_RECORDINGS = "aac aif aiff amr flac m4a mp3 oga ogg opus wav wave wma"
+_IMAGES = [
+    "apng",
+    "avif",
+    "bmp",
+    "gif",
+    "heic",
+    "heif",
+    "ico",
+    "jfif",
+    "jpe",
+    "jpeg",
+    "jpg",
+    "png",
+    "ppm",
+    "pgm",
+    "svg",
+    "tga",
+    "tif",
+    "tiff",
+    "webp",
+]
+_RECORDINGS = ["aac", "aif", "aiff", "amr", "flac", "m4a", "mp3", "oga", "ogg", "opus", "wav", "wave", "wma"]
 _NOUNS: dict[Kind, str] = {"image": "images", "audio": "recordings"}
 _SHOWN = 5
 # For so many missing files one with a name like theirs is looked for, among all names.
@@ -57,12 +77,10 @@ class Contents:
     def tops(self, *endings: str) -> list[str]:
         """Return the other files with such an ending that lie in no folder, or in the one that everything lies in."""
         names = [*self.media, *self.others]
-        first = {PurePosixPath(name).parts[0] for name in names if "/" in name}
+        first = {name.partition("/")[0] for name in names if "/" in name}
         one = next(iter(first)) if len(first) == 1 and all("/" in name for name in names) else None
         depth = 2 if one else 1
-        return [
-            name for name in self.others if len(PurePosixPath(name).parts) == depth and name.lower().endswith(endings)
-        ]
+        return [name for name in self.others if name.count("/") == depth - 1 and name.lower().endswith(endings)]
 
 
 def folder_of(name: str) -> str:
@@ -73,7 +91,7 @@ def folder_of(name: str) -> str:
 def kind_of(name: str) -> Kind | None:
     """Return what a member is meant to be, by its name."""
     ending = name.rpartition(".")[2].lower() if "." in name else ""
-    return "image" if ending in _IMAGES.split() else "audio" if ending in _RECORDINGS.split() else None
+    return "image" if ending in _IMAGES else "audio" if ending in _RECORDINGS else None
 
 
 def contents(archive: Archive) -> Contents:
@@ -175,7 +193,7 @@ def media_cell(archive: Archive, name: str, kind: Kind, row: int, errors: RowErr
     reader, most = (images.inspect, images.MAX_BYTES) if kind == "image" else (audio.inspect, audio.MAX_BYTES)
     try:
         content = archive.read(name, most)
-        return {"bytes": content, **asdict(reader(content))}
+        return {"bytes": content, **reader(content)._asdict()}
     except UnreadableMedia as error:
         errors.add(
             error.rule,

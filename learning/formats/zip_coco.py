@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
@@ -83,6 +83,13 @@ class ZipCocoFormat:
             book.say_what_is_not_read(errors)
 
 
+class Mistake(NamedTuple):
+    """What is wrong with an annotation, and by which rule."""
+
+    rule: str
+    what: str
+
+
 @dataclass(slots=True)
 class _Book:
     """A document of COCO, its parts by id."""
@@ -103,7 +110,7 @@ class _Book:
         for annotation in self._objects("annotations"):
             image = _key(annotation.get("image_id"))
             if image not in ids:
-                raise self._wrong(
+                raise self._refuse(
                     "unknown_image",
                     f"Annotation {annotation.get('id')} is of image {annotation.get('image_id')!r}, which images "
                     "does not have.",
@@ -112,17 +119,17 @@ class _Book:
             self.by_image[image].append(annotation)
         twice = next((image for image, count in ids.items() if count > 1), None)
         if twice is not None:
-            raise self._wrong("duplicate_image", f"{ids[twice]} images have the id {twice!r}.", "Number them anew.")
+            raise self._refuse("duplicate_image", f"{ids[twice]} images have the id {twice!r}.", "Number them anew.")
         if not self.entries:
-            raise self._wrong("no_rows", "It has no images.", "Add at least one.")
+            raise self._refuse("no_rows", "It has no images.", "Add at least one.")
 
     def _objects(self, key: str) -> list[dict[str, Any]]:
         found = self.document.get(key)
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-            raise self._wrong("annotations", f'"{key}" is no list of objects.', "Write the file as COCO does.")
+            raise self._refuse("annotations", f'"{key}" is no list of objects.', "Write the file as COCO does.")
         return found
 
-    def _wrong(self, rule: str, message: str, remedy: str) -> InvalidDataset:
+    def _refuse(self, rule: str, message: str, remedy: str) -> InvalidDataset:
         return invalid_file(rule, f"{self.name}: {message}", remedy, file=self.filename)
 
     def rows(self, archive: Archive, prefix: str, errors: RowErrors) -> list[MediaRow]:
@@ -153,30 +160,30 @@ class _Book:
                 self.crowds += 1
                 continue
             found = self._object(annotation, image)
-            if isinstance(found, tuple):
+            if isinstance(found, Mistake):
                 self._report(errors, row, *found)
             else:
                 objects.append(found)
         return {"image": image, "objects": objects, "file": row.name} if errors.count == before else None
 
-    def _object(self, annotation: dict[str, Any], image: dict[str, Any]) -> dict[str, Any] | tuple[str, str]:
+    def _object(self, annotation: dict[str, Any], image: dict[str, Any]) -> dict[str, Any] | Mistake:
         """Return an annotation as an object, or by which rule it is wrong and what is."""
         which = f"annotation {annotation.get('id')}"
         label = self.categories.get(_key(annotation.get("category_id")))
         box = annotation.get("bbox")
         if label is None:
-            return "unknown_category", f"{which} has the unknown category {annotation.get('category_id')!r}."
+            return Mistake("unknown_category", f"{which} has the unknown category {annotation.get('category_id')!r}.")
         if not _is_box(box):
-            return "bad_box", f"{which}: {str(box)[:60]} is no box [x, y, width, height]."
+            return Mistake("bad_box", f"{which}: {str(box)[:60]} is no box [x, y, width, height].")
         x, y, width, height = (float(number) for number in box)
         size = f"{image['width']} x {image['height']}"
         over = max(-x, -y, x + width - image["width"], y + height - image["height"])
         if over > _SLACK:
-            return "box_outside", f"{which}: the box {box} reaches {over:g} pixels out of the image, {size}."
+            return Mistake("box_outside", f"{which}: the box {box} reaches {over:g} pixels out of the image, {size}.")
         right, bottom = min(x + width, image["width"]), min(y + height, image["height"])
         x, y = max(0.0, x), max(0.0, y)
         if right <= x or bottom <= y:
-            return "bad_box", f"{which}: the box {box} is empty."
+            return Mistake("bad_box", f"{which}: the box {box} is empty.")
         return {"label": label, "x": x, "y": y, "width": right - x, "height": bottom - y}
 
     def _report(self, errors: RowErrors, row: MediaRow, rule: str, what: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -14,7 +14,6 @@ from learning.formats.media import (
     SKIP,
     Row,
     contents,
-    folder_of,
     one_kind,
     outline,
     rows_as_batches,
@@ -71,7 +70,7 @@ class ZipFoldersFormat:
 
 def _labels(names: Sequence[str]) -> list[str]:
     """Return the folders of members, relative to the folder that all of them lie in; "" for one that lies in none."""
-    folders = [PurePosixPath(folder_of(name)).parts for name in names]
+    folders = [tuple(name.split("/")[:-1]) for name in names]
     common = 0
     shortest = min(len(folder) for folder in folders)
     while common < shortest and len({folder[: common + 1] for folder in folders}) == 1:

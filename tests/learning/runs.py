@@ -1,6 +1,6 @@
 """Small tables and real training runs for the tests of learning."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def small_images(rows: int = 40, seed: int = 0) -> pa.Table:
         pixels = patches.repeat(4, 0).repeat(4, 1)[:height, :width].copy()
         pixels[slice(-4, None) if down else slice(4), :5] += 120
         content = encode_png(pixels)
-        cells.append({"bytes": content, **asdict(inspect(content))})
+        cells.append({"bytes": content, **inspect(content)._asdict()})
     return pa.table(
         {
             "image": pa.array(cells, MEDIA_TYPES["image"]),

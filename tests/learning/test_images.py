@@ -27,13 +27,8 @@ IMAGE = Image()
 
 
 def table_of(*contents: bytes) -> pa.Table:
-    cells = [None if one is None else {"bytes": one, **facts(one)} for one in contents]
+    cells = [None if one is None else {"bytes": one, **images.inspect(one)._asdict()} for one in contents]
     return pa.table({"image": pa.array(cells, MEDIA_TYPES["image"])})
-
-
-def facts(content: bytes) -> dict:
-    found = images.inspect(content)
-    return {"format": found.format, "mode": found.mode, "width": found.width, "height": found.height}
 
 
 def decoded(content: bytes, **target) -> np.ndarray:
