@@ -44,8 +44,8 @@ class ConvolutionalBackbone(ImageBackbone):
         """Silence this share of the last layer's channels in training."""
         self.dropout.p = share
 
-    def features(self, grid_BDHW: Tensor) -> Features:
-        """Return a grid's cells as positions."""
+    def positions(self, grid_BDHW: Tensor) -> Features:
+        """Return a grid's cells as the positions of features."""
         height, width = grid_BDHW.shape[2:]
         return Features(self.dropout(grid_BDHW).flatten(2).transpose(1, 2), grid=(height, width))
 

@@ -186,7 +186,7 @@ class ResNetBackbone(ConvolutionalBackbone):
 
     def forward(self, batch: Batch) -> Features:
         """Return features_BTD of image_BCHW, a position for each cell of the coarsest grid."""
-        return self.features(self.grids(batch)[-1])
+        return self.positions(self.grids(batch)[-1])
 
 
 class ResNet:

@@ -1,7 +1,7 @@
 """Plain convolutional networks (Simonyan and Zisserman 2014, arXiv 1409.1556), with batch normalisation.
 
-Layers are numbered as in torchvision's vgg11_bn and vgg16_bn. In place of three dense layers, which were nine tenths of
-the weights, stands the mean over the image, so that any size of images will do.
+Weights are named as those of torchvision's vgg11_bn and vgg16_bn. In place of three dense layers, which were nine
+tenths of the weights, stands the mean over the image, so that any size of images will do.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class VggBackbone(ConvolutionalBackbone):
                 layers.append(nn.MaxPool2d(2))
                 side //= 2
         self.width = width
-        self.layers = nn.Sequential(*layers)
+        self.features = nn.Sequential(*layers)
         self.apply(initialise)
         with_channels_last(self)
 
     def forward(self, batch: Batch) -> Features:
         """Return features_BTD of image_BCHW, a position for each cell of the last grid."""
-        return self.features(self.layers(self.normalized(batch)))
+        return self.positions(self.features(self.normalized(batch)))
 
 
 class Vgg:

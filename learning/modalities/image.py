@@ -30,7 +30,7 @@ from learning.splits import require_column
 _LARGEST_AUTO = 64
 _FITTED_ROWS = 2_000
 # Means and deviations of red, green and blue in ImageNet, by which public checkpoints were trained.
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _LEAST_DEVIATION = 1 / 255
 # Decoding smaller files than this is mostly work that one thread does at a time.
 _WORTH_A_THREAD_BYTES = 4 << 10
@@ -168,7 +168,7 @@ class Image:
 
     def positions(self, row: Pixels) -> int:
         """Return how many blocks of 64 pixels there are: what an image costs beside others."""
-        return max(1, row[0].size // _PIXELS_A_POSITION)
+        return max(1, int(row[0].size) // _PIXELS_A_POSITION)
 
     def schema(self, state: ImageState) -> dict[str, Any]:
         """Return the JSON Schema of an input."""
@@ -249,7 +249,7 @@ def _normalization(table: pa.Table, state: ImageState, kind: str) -> tuple[tuple
     if kind == "none":
         return (0.0,) * state.channels, (1.0,) * state.channels
     if kind == "imagenet":
-        mean, deviation = _IMAGENET
+        mean, deviation = IMAGENET
         grey = sum(mean) / 3, sum(deviation) / 3
         return (mean, deviation) if state.channels == 3 else ((grey[0],), (grey[1],))
     step = max(1, table.num_rows // _FITTED_ROWS)

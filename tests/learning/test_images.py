@@ -22,6 +22,7 @@ from learning.images import Target
 from learning.media_types import MEDIA_TYPES, UnreadableMedia
 from learning.modalities.image import Image, ImageConfig
 from learning.prediction import Predictor
+from learning.preparation import prepare
 
 IMAGE = Image()
 
@@ -208,6 +209,31 @@ def test_transformers_opens_a_saved_model(tmp_path):
     for name, tensor in theirs.state_dict().items():
         assert tensor.shape == own.backbone.state_dict()[name].shape
     assert type(theirs) is transformers.ResNetModel
+
+
+@pytest.mark.parametrize("layer_type", ["basic", "bottleneck"])
+def test_a_transformers_resnet_is_a_base_model(layer_type, tmp_path):
+    torch.manual_seed(0)
+    widths = [64, 32] if layer_type == "bottleneck" else [16, 32]
+    theirs = transformers.ResNetForImageClassification(transformers.ResNetConfig(
+        embedding_size=64 if layer_type == "bottleneck" else 16, hidden_sizes=widths, depths=[1, 1],
+        layer_type=layer_type, num_labels=3,
+    )).eval()  # fmt: skip
+    theirs.save_pretrained(tmp_path / "theirs")
+    (tmp_path / "theirs" / "preprocessor_config.json").write_text(
+        '{"size": {"shortest_edge": 32}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}'
+    )
+    tables = {"train": write(small_images(), tmp_path / "train.arrow")}
+    spec = spec_of("image-classification", hyperparameters={"max_steps": 1}, preprocessing={}, architecture_config={})
+    prepared = prepare(spec, tables, base=tmp_path / "theirs", device=torch.device("cpu"))
+    assert (prepared.design.inputs.size, prepared.design.inputs.mean) == (32, (0.5, 0.4, 0.3))
+    image_BCHW = prepared.train.tensors["image_BCHW"][:4]
+    numbers = (image_BCHW / 255 - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor([0.2, 0.3, 0.4]).view(
+        3, 1, 1
+    )
+    with torch.inference_mode():
+        ours = prepared.network.eval().backbone({"image_BCHW": image_BCHW}).pooled()
+        assert torch.allclose(ours, theirs.resnet(numbers).pooler_output.flatten(1), atol=1e-5)
 
 
 @pytest.mark.parametrize("stem", ["3x3/1", "3x3/2", "5x5/4", "7x7/4"])
