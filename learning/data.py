@@ -20,6 +20,7 @@ from learning.packing import pieces
 
 _LONG = 2**63 - 1
 EVALUATION_ROWS = 4096
+_EVALUATION_BYTES, _LEAST_EVALUATION_ROWS = 4 << 20, 16
 
 
 def open_table(path: Path) -> pa.Table:
@@ -60,7 +61,8 @@ class TensorExamples:
 
     def everything(self) -> Iterator[Batch]:
         """Yield every row once, in order."""
-        yield from self.batches(torch.arange(len(self)), evaluation_size(len(self)))
+        row_bytes = sum(tensor.nbytes for tensor in self.tensors.values()) // max(1, len(self))
+        yield from self.batches(torch.arange(len(self)), evaluation_size(len(self), row_bytes))
 
 
 class TableExamples:
@@ -83,12 +85,17 @@ class TableExamples:
 
     def everything(self) -> Iterator[Batch]:
         """Yield every row once, in order."""
-        size = evaluation_size(len(self))
+        row_bytes = sum(tensor.nbytes for tensor in self._encode(self._table.slice(0, 1)).values())
+        size = evaluation_size(len(self), row_bytes)
         for start in range(0, len(self), size):
             for batch in pieces(self._encode(self._table.slice(start, size))):
                 yield on_device(batch, self._device)
 
 
-def evaluation_size(rows: int) -> int:
-    """Return a batch size that leaves no last batch of one row, which training drops and evaluation must not."""
-    return EVALUATION_ROWS + 1 if rows % EVALUATION_ROWS == 1 else EVALUATION_ROWS
+def evaluation_size(rows: int, row_bytes: int = 0) -> int:
+    """Return a batch size that leaves no last batch of one row, which training drops and evaluation must not.
+
+    Rows of many bytes, such as images, come in smaller batches: what a network makes of them is larger still.
+    """
+    size = max(_LEAST_EVALUATION_ROWS, min(EVALUATION_ROWS, _EVALUATION_BYTES // max(1, row_bytes)))
+    return size + 1 if rows % size == 1 else size

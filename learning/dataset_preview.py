@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from learning import images
+
 _JSON_TYPES: dict[str, dict[str, Any]] = {
     "integer": {"type": "integer"},
     "number": {"type": "number"},
@@ -17,6 +20,35 @@ _JSON_TYPES: dict[str, dict[str, Any]] = {
     "timestamp": {"type": "string", "format": "date-time"},
     "string": {"type": "string"},
     "strings": {"type": "array", "items": {"type": "string"}},
+    "image": {
+        "type": "object",
+        "properties": {
+            "format": {"type": "string"},
+            "mode": {"type": "string"},
+            "width": {"type": "integer"},
+            "height": {"type": "integer"},
+            "thumbnail": {"type": "string", "description": "A small PNG as a data URL."},
+        },
+    },
+    "audio": {
+        "type": "object",
+        "properties": {
+            "format": {"type": "string"},
+            "seconds": {"type": "number"},
+            "rate": {"type": "integer"},
+            "channels": {"type": "integer"},
+        },
+    },
+    "objects": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {
+                "label": {"type": "string"},
+                **{name: {"type": "number"} for name in ("x", "y", "width", "height")},
+            },
+        },
+    },
 }
 
 
@@ -31,12 +63,25 @@ def preview_rows(path: Path, count: int, seed: int | None) -> dict[str, Any]:
         indices = list(range(count))
         if seed is not None:
             indices = sorted(np.random.default_rng(seed).choice(table.num_rows, count, replace=False).tolist())
-        rows = [table.slice(index, 1).to_pylist()[0] for index in indices]
+        rows = [_shown(table.slice(index, 1).to_pylist()[0]) for index in indices]
         return {
             "columns": table.column_names,
             "rows": json.loads(json.dumps(rows, default=str)),
             "indices": indices,
         }
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with what is known of its images and recordings, and a small picture, instead of their bytes."""
+    return {name: _media(cell) if isinstance(cell, dict) else cell for name, cell in row.items()}
+
+
+def _media(cell: dict[str, Any]) -> dict[str, Any]:
+    known = {name: value for name, value in cell.items() if name != "bytes"}
+    if "width" not in cell:
+        return known
+    small = base64.b64encode(images.thumbnail(cell["bytes"])).decode()
+    return {**known, "thumbnail": f"data:image/png;base64,{small}"}
 
 
 def row_schema(columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from learning.formats.row_errors import RowErrors
+from learning.images import CONVERTED_MODES
 from learning.leaks import leaks
+from learning.media_statistics import ImageSizes
 from learning.row_hashes import Duplicates
 from learning.sampling import sample
 from learning.statistics import Column, TableStatistics
@@ -40,6 +42,7 @@ def dataset_warnings(
     targets = list(dict.fromkeys(one.target for one in candidates if one.target))[:_TARGETS]
     return [
         *_bad_rows(errors, facts.num_rows),
+        *(DatasetWarning(code, message) for code, message in errors.remarks),
         *_header(facts.columns),
         *(found for column in facts.columns for found in _column(column, facts)),
         *_duplicates(duplicates, facts),
@@ -75,15 +78,24 @@ def _column(column: Column, facts: Facts) -> Iterator[DatasetWarning]:
     name = column.name
     if not column.unique:
         yield DatasetWarning("empty_column", f'Column "{name}" has no values.', name)
-    elif column.unique == 1 and not column.missing and facts.num_rows > 1:
+    elif column.unique == 1 and not column.missing and facts.num_rows > 1 and column not in facts.media:
         yield DatasetWarning("constant_column", f'Column "{name}" has the same value in every row.', name)
+    elif isinstance(column.media, ImageSizes) and (odd := _converted(column.media)):
+        what = ", ".join(f"{count} of mode {mode}" for mode, count in odd.items())
+        yield DatasetWarning(
+            "converted_images", f'Column "{name}": images are read as 8 bits of grey or colour: {what}.', name
+        )
     elif _is_id(column, facts):
         message = f'Column "{name}" has another value in every row, as an id has: leave it out with columns.ignore.'
         yield DatasetWarning("id_column", message, name)
 
 
+def _converted(sizes: ImageSizes) -> dict[str, int]:
+    return {mode: count for mode, count in sizes.modes.items() if mode in CONVERTED_MODES}
+
+
 def _is_id(column: Column, facts: Facts) -> bool:
-    if facts.num_rows < _ENOUGH_ROWS or column.missing or len(facts.columns) == 1:
+    if facts.num_rows < _ENOUGH_ROWS or column.missing or len(facts.columns) == 1 or facts.media:
         return False
     if column.unique < (0.95 if column.unique_estimated else 1) * facts.num_rows:
         return False

@@ -1,4 +1,4 @@
-"""A directory that Transformers saved, as a base model: config.json, model.safetensors, tokenizer.json.
+"""A directory that Transformers saved, as a base model: config.json, model.safetensors, and what texts or images need.
 
 Read as JSON and safetensors; no code and no pickle of a foreign directory is ever run.
 """
@@ -16,13 +16,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from learning.architectures.bert import Bert, BertConfig
+from learning.architectures.resnet import ResNet, ResNetConfig
 from learning.config import Columns
 from learning.errors import IncompatibleModel
+from learning.modalities.image import IMAGENET, Image, ImageConfig, ImageState
 from learning.modalities.text import Text, TextConfig, TextState
 from learning.model import CONFIG_FILE, WEIGHTS_FILE, Design, load
+from learning.tasks.contrastive_images import ContrastiveImages
 from learning.tasks.masked_tokens import MaskedTokens
 
-TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_FILE, PREPROCESSOR_FILE = "tokenizer.json", "preprocessor_config.json"
 
 
 def load_base(directory: Path) -> tuple[Design, dict[str, Tensor]]:
@@ -35,7 +38,7 @@ def load_base(directory: Path) -> tuple[Design, dict[str, Tensor]]:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise IncompatibleModel(
             f"No model can be read here: {error}",
-            hint=f"A Transformers model needs {CONFIG_FILE}, {WEIGHTS_FILE} and {TOKENIZER_FILE}.",
+            hint=f"A Transformers model needs {CONFIG_FILE} and {WEIGHTS_FILE}, and one on texts {TOKENIZER_FILE}.",
             param="base_model",
         ) from None
 
@@ -47,7 +50,7 @@ def _read(directory: Path, config: dict[str, Any]) -> tuple[Design, dict[str, Te
             hint=f"Types: {', '.join(_DESIGNS)}.",
             param="base_model",
         )
-    design = _DESIGNS[config["model_type"]](config, (directory / TOKENIZER_FILE).read_text())
+    design = _DESIGNS[config["model_type"]](config, directory)
     backbone = design.architecture.build(design.architecture_config, design.inputs)
     prefix = f"{backbone.prefix}."
     given = {_today(name.removeprefix(prefix)): tensor for name, tensor in load_file(directory / WEIGHTS_FILE).items()}
@@ -61,14 +64,20 @@ def _today(name: str) -> str:
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
-def _bert(config: dict[str, Any], tokenizer: str) -> Design:
-    width = config["hidden_size"]
-    fixed = {"hidden_act": "gelu", "intermediate_size": 4 * width, "layer_norm_eps": 1e-12, "type_vocab_size": 2}
+def _check_fixed(config: dict[str, Any], fixed: dict[str, Any]) -> None:
     for name, value in fixed.items():
         if config.get(name, value) != value:
             raise IncompatibleModel(
                 f"The model has {name} {config[name]!r}; only {value!r} is known here.", param="base_model"
             )
+
+
+def _bert(config: dict[str, Any], directory: Path) -> Design:
+    tokenizer = (directory / TOKENIZER_FILE).read_text()
+    width = config["hidden_size"]
+    _check_fixed(
+        config, {"hidden_act": "gelu", "intermediate_size": 4 * width, "layer_norm_eps": 1e-12, "type_vocab_size": 2}
+    )
     architecture_config = BertConfig(
         layers=config["num_hidden_layers"],
         width=width,
@@ -87,4 +96,43 @@ def _bert(config: dict[str, Any], tokenizer: str) -> Design:
     return Design(task, Bert(), Text(), preprocessing, architecture_config, inputs, targets)
 
 
-_DESIGNS: dict[str, Callable[[dict[str, Any], str], Design]] = {"bert": _bert, "megatron-bert": _bert}
+def _resnet(config: dict[str, Any], directory: Path) -> Design:
+    widths, is_basic = tuple(config["hidden_sizes"]), config.get("layer_type") == "basic"
+    _check_fixed(
+        config,
+        {
+            "hidden_act": "relu",
+            "downsample_in_first_stage": False,
+            "downsample_in_bottleneck": False,
+            "embedding_size": widths[0] if is_basic else 64,
+        },
+    )
+    architecture_config = ResNetConfig(
+        size="18" if is_basic else "50", stem="7x7/4", depths=tuple(config["depths"]), widths=widths
+    )
+    mean, deviation, side = _preprocessing(directory)
+    preprocessing = ImageConfig(size=side, fit="crop", normalization="imagenet")
+    inputs = ImageState(
+        column="image", size=side, fit="crop", background=255, channels=config["num_channels"],
+        mean=mean, deviation=deviation,
+    )  # fmt: skip
+    task = ContrastiveImages()
+    targets = task.fit(pa.table({}), Columns(), task.Config(), inputs)
+    return Design(task, ResNet(), Image(), preprocessing, architecture_config, inputs, targets)
+
+
+def _preprocessing(directory: Path) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    """Return mean, deviation and side of the images that a model learned from; what is not said is as in ImageNet."""
+    path = directory / PREPROCESSOR_FILE
+    said = json.loads(path.read_text()) if path.exists() else {}
+    size = said.get("crop_size") or said.get("size") or {}
+    side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge") or 224
+    mean, deviation = (said.get(name, usual) for name, usual in zip(("image_mean", "image_std"), IMAGENET, strict=True))
+    return tuple(mean), tuple(deviation), int(side)
+
+
+_DESIGNS: dict[str, Callable[[dict[str, Any], Path], Design]] = {
+    "bert": _bert,
+    "megatron-bert": _bert,
+    "resnet": _resnet,
+}

@@ -47,6 +47,7 @@ class Features(NamedTuple):
 
     features_BTD: Tensor
     mask_BT: Tensor | None = None  # true where a position counts; None: all of them do
+    grid: tuple[int, int] | None = None  # rows and columns, where the positions are the cells of an image's grid
 
     def pooled(self) -> Tensor:
         """Return the mean over the positions that count, (B, D)."""

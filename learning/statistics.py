@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learning.column_type import ColumnType
+from learning.column_type import AnyType, is_media
 from learning.formats.format import ARROW_TYPES
+from learning.media_statistics import Media, MediaStatistics, digests
 from learning.tag_check import TagCheck, TagErrors
 from learning.value_counts import LengthCounts, ValueCounts
 
@@ -26,7 +27,7 @@ _PROSE = r"\S\s+\S|[^\x00-\x{2E7F}]{2}"
 _PROSE_SAMPLE = 1_000
 _LISTS_COMPARED = 8
 
-_KINDS: dict[pa.DataType, ColumnType] = {arrow: kind for kind, arrow in ARROW_TYPES.items()}
+_KINDS: dict[pa.DataType, AnyType] = {arrow: kind for kind, arrow in ARROW_TYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,11 @@ class Column:
     estimate, within about two percent, and `unique_estimated` says so. `min` and `max` are given for numbers and, as
     ISO 8601, for timestamps; `mean` for numbers; `top`, the most frequent values or items, for strings, lists,
     booleans and integers; `lengths` for strings and lists. `prose` says of strings whether most are several words
-    rather than a name or a code.
+    rather than a name or a code. `media` is what is known of images, recordings or marked objects.
     """
 
     name: str
-    type: ColumnType
+    type: AnyType
     nullable: bool
     missing: int
     unique: int
@@ -71,18 +72,20 @@ class Column:
     top: list[TopValue]
     lengths: Lengths | None
     prose: bool | None
+    media: Media | None
 
 
 class ColumnStatistics:
     """Gathers what is known of one column."""
 
-    def __init__(self, name: str, kind: ColumnType, columns: int) -> None:
+    def __init__(self, name: str, kind: AnyType, columns: int) -> None:
         self.name = name
         self.kind = kind
         self.present = 0
         self.missing = 0
         share = min(max(_VALUES // columns, _LEAST_VALUES), _MOST_VALUES)
-        counted: ColumnType = "string" if kind == "strings" else kind
+        self._media = MediaStatistics(kind) if is_media(kind) else None
+        counted: AnyType = "string" if kind == "strings" else "integer" if self._media else kind
         self.counts = ValueCounts(ARROW_TYPES[counted], share, min(max(_BYTES // columns, _LEAST_BYTES), _MOST_BYTES))
         self._lengths = LengthCounts() if kind in {"string", "strings"} else None
         self._low: Any = None
@@ -109,6 +112,9 @@ class ColumnStatistics:
             self._look_for_prose(values)
         if self.tags:
             self.tags.add(cells, first_row)
+        if self._media:
+            self._media.add(values)
+            values = digests(values)
         self.counts.add(values.flatten() if self.kind == "strings" else values)
 
     def _measure(self, values: pa.Array) -> None:
@@ -141,7 +147,7 @@ class ColumnStatistics:
     def column(self, estimate: int | None) -> Column:
         """Return what was found; `estimate` is the number of different values where they were too many to count."""
         counts, kind = self.counts, self.kind
-        shown = kind not in {"number", "timestamp"}
+        shown = kind not in {"number", "timestamp"} and self._media is None
         summary = self._lengths.summary() if self._lengths else None
         return Column(
             name=self.name,
@@ -156,6 +162,7 @@ class ColumnStatistics:
             top=[TopValue(_shown(value), count) for value, count in counts.top(TOP)] if shown else [],
             lengths=Lengths(**summary) if summary else None,  # type: ignore[arg-type]
             prose=self.prose if kind == "string" else None,
+            media=self._media.summary() if self._media else None,
         )
 
     def _end(self, value: Any) -> Any:

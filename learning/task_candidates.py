@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from learning.column_type import is_media
 from learning.statistics import Column, TableStatistics, TopValue
 from learning.task_names import TASK_NAMES
 
@@ -55,11 +56,14 @@ class Facts:
         self.num_rows = statistics.num_rows
         self.paired = [(columns[first], columns[second]) for first, second in sorted(statistics.paired)]
         self._statistics = {column.name: column for column in statistics.columns}
-        sentences = [column for column in columns if self._is_sentences(column)]
+        self.media = [column for column in columns if is_media(column.type)]
+        # Beside images and recordings the other columns are about them: labels, names, transcripts.
+        written = [] if self.media else columns
+        sentences = [column for column in written if self._is_sentences(column)]
         self.sentences = sentences[:_MOST_TEXTS]
         self.is_text = len(columns) == 1 and bool(columns[0].prose)
         # What a table's row is made of: sentences hardly ever repeat, so as categories they say nothing.
-        self.features = [column for column in columns if column.type != "strings" and column not in sentences]
+        self.features = [column for column in written if column.type != "strings" and column not in sentences]
         # The last column first: that is where a target usually is.
         self.labels = [column for column in reversed(columns) if self._has_labels(column)]
 
@@ -136,6 +140,27 @@ def _what(facts: Facts, column: Column) -> str:
     return f'"{column.name}" is {kind} with {about}{column.unique} distinct values in {facts.present(column)} rows'
 
 
+def _image_classification(facts: Facts) -> Iterator[TaskCandidate]:
+    for image in facts.media:
+        for label in facts.labels if image.type == "image" else ():
+            reason = f'"{image.name}" is a column of images, and {_what(facts, label)}'
+            yield TaskCandidate("image-classification", label.name, reason, [image.name], facts.balance(label))
+
+
+def _object_detection(facts: Facts) -> Iterator[TaskCandidate]:
+    for column in facts.media:
+        if column.type == "objects":
+            reason = f'"{column.name}" has the boxes and labels of the objects in each image'
+            yield TaskCandidate("object-detection", column.name, reason, ["image"])
+
+
+def _image_pretraining(facts: Facts) -> Iterator[TaskCandidate]:
+    for image in facts.media:
+        if image.type == "image":
+            reason = f'"{image.name}" is a column of images, which can be learned from without labels'
+            yield TaskCandidate("contrastive-images", None, reason, [image.name])
+
+
 def _masked_features(facts: Facts) -> Iterator[TaskCandidate]:
     # A lone label beside sentences is what the sentences are about.
     is_label = len(facts.features) == 1 and bool(facts.sentences) and facts.features[0] in facts.labels
@@ -154,8 +179,11 @@ def _text_pretraining(facts: Facts) -> Iterator[TaskCandidate]:
 _SUGGESTIONS: tuple[Callable[[Facts], Iterator[TaskCandidate]], ...] = (
     _token_classification,
     _translation,
+    _object_detection,
+    _image_classification,
     _text_classification,
     _tabular,
     _masked_features,
     _text_pretraining,
+    _image_pretraining,
 )

@@ -13,4 +13,6 @@ TASK_NAMES: tuple[str, ...] = (
     "masked-tokens",
     "text-classification",
     "token-classification",
+    "contrastive-images",
+    "image-classification",
 )

@@ -15,6 +15,9 @@ from store.database import Database
 
 DATA = REPOSITORY / "anneal" / "data"
 TRAIN = DATA / "breast_cancer_train.csv"
+# The real data are not in the repository: they are looked for beside it, or beside a folder that it is in.
+_PLACES = [parent / "shared" / "data" for parent in REPOSITORY.parents]
+SHARED = next((place for place in _PLACES if place.is_dir()), _PLACES[0])
 T = TypeVar("T")
 # Nothing of the server's inside may be seen from outside.
 INSIDE = ("Traceback", 'File "/', "sqlalchemy", "sqlite3", "psycopg", "site-packages", "/home/", "/tmp/")

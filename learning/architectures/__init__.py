@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from learning.architectures.bert import Bert
+from learning.architectures.flatten_mlp import FlattenMlp
 from learning.architectures.mlp import Mlp
+from learning.architectures.resnet import ResNet
+from learning.architectures.vgg import Vgg
 from learning.errors import UnknownName, did_you_mean
 from learning.interfaces import Architecture
 
-ARCHITECTURES: dict[str, Architecture] = {architecture.name: architecture for architecture in (Mlp(), Bert())}
+ARCHITECTURES: dict[str, Architecture] = {
+    architecture.name: architecture for architecture in (Mlp(), Bert(), ResNet(), Vgg(), FlattenMlp())
+}
 
 
 def default_for(modality: str) -> str:

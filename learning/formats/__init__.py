@@ -15,12 +15,20 @@ from learning.formats.jsonl import JsonlFormat
 from learning.formats.parquet import ParquetFormat
 from learning.formats.row_errors import invalid_file
 from learning.formats.text import TextFormat
+from learning.formats.zip_coco import ZipCocoFormat
+from learning.formats.zip_files import ZipFilesFormat
+from learning.formats.zip_folders import ZipFoldersFormat
+from learning.formats.zip_manifest import ZipManifestFormat
 
 # In the order they are asked: the surest signs first.
 FORMATS: dict[str, Format] = {
     one.name: one
     for one in (
         ParquetFormat(),
+        ZipCocoFormat(),
+        ZipManifestFormat(),
+        ZipFoldersFormat(),
+        ZipFilesFormat(),
         JsonlFormat(),
         ConllFormat(),
         TextFormat(),
@@ -92,9 +100,14 @@ def _names() -> str:
     return ", ".join(sorted(FORMATS))
 
 
+_IN_A_ZIP = "A dataset of images or recordings is a zip archive: put all of them into one."
 # What is a step away from a format, and that step.
 _NEARLY = {
     "a Parquet file": "Its end is missing: copy or download it again, whole, then upload it.",
+    "a PNG image": _IN_A_ZIP,
+    "a JPEG image": _IN_A_ZIP,
+    "a WebP image": _IN_A_ZIP,
+    "a WAV recording": _IN_A_ZIP,
     "a JSON array": "Write each of its objects on a line of its own, without the brackets and commas around them.",
 }
 

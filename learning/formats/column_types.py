@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pyarrow as pa
 
-from learning.column_type import ColumnType
+from learning.column_type import AnyType, ColumnType, is_media
 from learning.errors import RowError, UnknownName, did_you_mean
 from learning.formats.cells import count_kinds, parse, texts
 from learning.formats.format import ARROW_TYPES, MAX_COLUMNS
@@ -130,7 +130,7 @@ def check_names(names: list[str], filename: str) -> None:
             )
 
 
-def typed(records: Records, types: Mapping[str, ColumnType], errors: RowErrors) -> pa.RecordBatch:
+def typed(records: Records, types: Mapping[str, AnyType], errors: RowErrors) -> pa.RecordBatch:
     """Parse the text columns to their types and leave out the records with a cell that does not parse.
 
     A column that already has its type passes through.
@@ -139,6 +139,9 @@ def typed(records: Records, types: Mapping[str, ColumnType], errors: RowErrors) 
     columns = []
     for name, kind in types.items():
         cells = records.columns.column(name)
+        if is_media(kind):
+            columns.append(cells)
+            continue
         values, bad = parse(cells, kind)
         columns.append(values)
         if bad is not None:
@@ -146,14 +149,15 @@ def typed(records: Records, types: Mapping[str, ColumnType], errors: RowErrors) 
             report_bad_cells(errors, name, kind, records.rows[bad], cells.filter(pa.array(bad)))
     batch = pa.record_batch(columns, schema=schema_of(types))
     if not keep.all():
-        errors.set_aside(records.rows[~keep], records.columns.filter(pa.array(~keep)))
+        written = records.columns.select([name for name in types if not is_media(types[name])])
+        errors.set_aside(records.rows[~keep], written.filter(pa.array(~keep)))
         batch = batch.filter(pa.array(keep))
     if len(records.rows):
         errors.settle(int(records.rows[-1]))
     return batch
 
 
-def schema_of(types: Mapping[str, ColumnType]) -> pa.Schema:
+def schema_of(types: Mapping[str, AnyType]) -> pa.Schema:
     """Return the Arrow schema of columns of these types."""
     return pa.schema([(name, ARROW_TYPES[kind]) for name, kind in types.items()])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,22 +50,7 @@ class CsvFormat:
         The first block says what the types probably are, and all cells are counted while they are converted; only when
         the count says otherwise in the end does the file have to be read again.
         """
-        check_text(path, options.filename, self.row_at)
-        layout = layout_of(path, options.filename)
-        check_declared(options.column_types, layout.names)
-        reader = _Reader(path, layout, options, "reading", errors)
-        if options.known_types is None:
-            yield from _guessed(reader, Survey(options.column_types), errors)
-        else:
-            for records in reader.records():
-                yield typed(records, options.known_types, errors)
-        if not errors.rows_seen:
-            raise invalid_file(
-                "no_rows",
-                "The file has a header and no rows.",
-                "Add at least one row below the header.",
-                file=options.filename,
-            )
+        yield from read_csv(path, options, errors)
 
     def row_at(self, path: Path, offset: int) -> int | None:
         """Return the record that holds a byte, 0 for the header, None when that cannot be told."""
@@ -73,7 +58,37 @@ class CsvFormat:
         return _row_at(path, offset, layout) if layout.names else None
 
 
-def _guessed(reader: _Reader, survey: Survey, errors: RowErrors) -> Iterator[pa.RecordBatch]:
+# What makes batches of some records, given all columns' types, and records what is wrong with them.
+Finish = Callable[[Records, Mapping[str, ColumnType], RowErrors], Iterator[pa.RecordBatch]]
+
+
+def _as_they_are(records: Records, types: Mapping[str, ColumnType], errors: RowErrors) -> Iterator[pa.RecordBatch]:
+    yield typed(records, types, errors)
+
+
+def read_csv(
+    path: Path, options: ReadOptions, errors: RowErrors, finish: Finish = _as_they_are
+) -> Iterator[pa.RecordBatch]:
+    """Yield the typed clean rows of a file; `finish` may add columns to them, or leave more of them out."""
+    check_text(path, options.filename, CsvFormat().row_at)
+    layout = layout_of(path, options.filename)
+    check_declared(options.column_types, layout.names)
+    reader = _Reader(path, layout, options, "reading", errors)
+    if options.known_types is None:
+        yield from _guessed(reader, Survey(options.column_types), errors, finish)
+    else:
+        for records in reader.records():
+            yield from finish(records, options.known_types, errors)
+    if not errors.rows_seen:
+        raise invalid_file(
+            "no_rows",
+            "The file has a header and no rows.",
+            "Add at least one row below the header.",
+            file=options.filename,
+        )
+
+
+def _guessed(reader: _Reader, survey: Survey, errors: RowErrors, finish: Finish) -> Iterator[pa.RecordBatch]:
     types: dict[str, ColumnType] = {}
     right = True
     for records in reader.records():
@@ -84,7 +99,7 @@ def _guessed(reader: _Reader, survey: Survey, errors: RowErrors) -> Iterator[pa.
         types = found
         if right:
             names = records.columns.schema.names
-            yield typed(Records(records.rows, pa.record_batch(columns, names=names)), types, errors)
+            yield from finish(Records(records.rows, pa.record_batch(columns, names=names)), types, errors)
     if not right:
         raise Misjudged(types)
 

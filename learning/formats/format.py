@@ -9,16 +9,18 @@ from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from learning.column_type import ColumnType
+from learning.column_type import AnyType, ColumnType
 from learning.formats.row_errors import RowErrors
+from learning.media_types import MEDIA_TYPES
 
-ARROW_TYPES: dict[ColumnType, pa.DataType] = {
+ARROW_TYPES: dict[AnyType, pa.DataType] = {
     "integer": pa.int64(),
     "number": pa.float64(),
     "boolean": pa.bool_(),
     "timestamp": pa.timestamp("us"),
     "string": pa.string(),
     "strings": pa.list_(pa.string()),
+    **MEDIA_TYPES,
 }
 
 # Bounds against hostile files; a legitimate table stays far below them.

@@ -29,6 +29,7 @@ class RowErrors:
         self._quarantine = quarantine
         self.rows_seen = 0
         self.by_rule: Counter[str] = Counter()
+        self.remarks: list[tuple[str, str]] = []
         self._by_place: Counter[tuple[str, str | None]] = Counter()
         self._kept: list[RowError] = []
         self._before: float = math.inf  # only errors of earlier rows than this are still kept
@@ -54,6 +55,10 @@ class RowErrors:
         self.add_all(rule, column, 1, [error])
         if self._quarantine and text is not None:
             self._quarantine.keep(row, text=text)
+
+    def remark(self, code: str, message: str) -> None:
+        """Note something of the file that is no error of a row: it becomes a warning of the dataset."""
+        self.remarks.append((code, message))
 
     @property
     def keeps_all(self) -> bool:

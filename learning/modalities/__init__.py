@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from learning.interfaces import Modality
+from learning.modalities.image import Image
 from learning.modalities.tabular import Tabular
 from learning.modalities.text import Text
 
-MODALITIES: dict[str, Modality] = {modality.name: modality for modality in (Tabular(), Text())}
+MODALITIES: dict[str, Modality] = {modality.name: modality for modality in (Tabular(), Text(), Image())}

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from learning.errors import UnknownName, did_you_mean
 from learning.interfaces import Task
 from learning.tasks.contrastive_features import ContrastiveFeatures
+from learning.tasks.contrastive_images import ContrastiveImages
+from learning.tasks.image_classification import ImageClassification
 from learning.tasks.masked_features import MaskedFeatures
 from learning.tasks.masked_tokens import MaskedTokens
 from learning.tasks.tabular_classification import TabularClassification
@@ -24,6 +26,8 @@ TASKS: dict[str, Task] = {
         MaskedTokens(),
         TextClassification(),
         TokenClassification(),
+        ContrastiveImages(),
+        ImageClassification(),
     )
 }
 

@@ -26,7 +26,9 @@ SOURCES = [path for package in PACKAGES for path in sorted((REPOSITORY / package
 FORBIDDEN = re.compile(r"(?i)(?:^|_|(?<=[a-z]))(managers?|helpers?|utils?|engines?|common)(?:$|_|(?=[A-Z]))")
 # Where the code of an error stands in a call: the function's name and the argument's place.
 CODE_ARGUMENT = {"ApiError": 1, "problem": 2, "_refuse": 3}
-RULE_CALLS = {"invalid_file", "RowError", "bad_byte", "_refuse", "add", "add_all"}
+RULE_CALLS = {
+    "invalid_file", "RowError", "bad_byte", "_refuse", "add", "add_all", "UnreadableMedia", "Refusal", "Mistake",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
@@ -141,7 +143,8 @@ def test_every_error_s_code_is_explained() -> None:
 def test_every_rule_of_a_row_error_is_named() -> None:
     (section,) = re.findall(r"^## Row errors\n(.+)", (DOCS / "errors.md").read_text(), re.MULTILINE | re.DOTALL)
     rules: set[str] = set()
-    for path in (REPOSITORY / "learning" / "formats").glob("*.py"):
+    media = [REPOSITORY / "learning" / name for name in ("images.py", "audio.py")]
+    for path in (*(REPOSITORY / "learning" / "formats").glob("*.py"), *media):
         rules |= {rule for name, args in calls(path) if name in RULE_CALLS for rule in constant(args, 0)}
     rules |= {rule for name, args in calls(REPOSITORY / "learning" / "ingestion.py")
               if name == "invalid_file" for rule in constant(args, 0)}  # fmt: skip

@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 from pages import DOCS, blocks, example
 from servers import REPOSITORY, Stack
+from support import SHARED
 
 HOW_TOS = ("add-a-task.md", "add-an-architecture.md", "add-a-format.md", "add-an-endpoint.md")
 ADDRESS = "http://127.0.0.1:8000"  # what the documentation writes
@@ -56,6 +58,28 @@ def test_the_worked_case(embedded: Stack, checkout: Path) -> None:
     assert _without_figures(said) == _without_figures(shown)
     accuracy = dict(re.findall(r"^(\w+).*?: accuracy (0\.\d+), recall 0\.\d+, 200 test rows$", said, re.MULTILINE))
     assert accuracy["continued"] > accuracy["random"] > "0.6"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are not in shared/data")
+def test_the_first_lesson(embedded: Stack, tmp_path: Path) -> None:
+    for name, step in (("mnist_train10k.zip", 8), ("mnist_test.zip", 20)):
+        with zipfile.ZipFile(SHARED / name) as source, zipfile.ZipFile(tmp_path / name, "w") as target:
+            for member in source.namelist()[::step]:
+                target.writestr(member, source.read(member))
+    code = "".join(blocks(DOCS / "first-lesson.md", "python"))
+    said = run([sys.executable, "-W", "error", "-c", code], tmp_path, ANNEAL_URL=embedded.url,
+               ANNEAL_API_KEY=embedded.key, DIGITS="mnist_train10k.zip", TEST_DIGITS="mnist_test.zip")  # fmt: skip
+    (shown,) = blocks(DOCS / "first-lesson.md", "text")
+    # The page's figures are those of all images; these are of an eighth of them.
+    assert _without_answers(said) == _without_answers(shown)
+    accuracy = [float(figure) for figure in re.findall(r"accuracy (0\.\d+), 500 test images", said)]
+    assert len(accuracy) == 3
+    assert accuracy[0] > 0.85
+    assert accuracy[2] > 0.6
+
+
+def _without_answers(text: str) -> str:
+    return re.sub(r"\d+\.\d+|predicted \w+|\d+ test images|it is \d", "#", text).strip()
 
 
 def _without_figures(text: str) -> str:

@@ -10,6 +10,8 @@ import pyarrow as pa
 from learning.architectures import default_for
 from learning.config import TrainingSpec
 from learning.device import choose_device, pin
+from learning.images import encode_png, inspect
+from learning.media_types import MEDIA_TYPES
 from learning.model import save
 from learning.preparation import Prepared, prepare
 from learning.tasks import TASKS
@@ -18,17 +20,27 @@ from learning.training import Outcome, Plan, train
 CLASSES = "tabular-classification"
 NUMBERS = "tabular-regression"
 TEXTS = "text-classification"
+IMAGES = "image-classification"
 TAGS = "token-classification"
-TARGETS = {
-    CLASSES: {"target": "label"},
+TARGETS = {name: {"target": "label"} for name in (CLASSES, TEXTS, IMAGES)} | {
     NUMBERS: {"target": "amount"},
-    TEXTS: {"target": "label"},
     TAGS: {"target": "tags"},
 }
 # Options of an architecture and a modality by which its networks are tiny, and of a task by which it can be exact.
-TINY = {"bert": {"layers": 2, "width": 32, "heads": 2}}
+TINY = {
+    "bert": {"layers": 2, "width": 32, "heads": 2},
+    "resnet": {"depths": [1, 1], "widths": [8, 16]},
+    "vgg": {"size": "tiny"},
+    "flatten-mlp": {"hidden_sizes": [32]},
+}
+# What a task is asked for when it is to learn from so few rows.
+MILD = {"contrastive-images": {"augmentation": "drawn", "prototypes": 8}}
 SHORT_TEXTS = {"text": {"vocabulary_size": 120, "max_length": 16}}
-EXACT = {TEXTS: {"label_smoothing": 0.0, "token_masking": 0.0}, TAGS: {"token_masking": 0.0}}
+EXACT = {
+    TEXTS: {"label_smoothing": 0.0, "token_masking": 0.0},
+    TAGS: {"token_masking": 0.0},
+    IMAGES: {"label_smoothing": 0.0, "augmentation": "none"},
+}
 
 
 @dataclass
@@ -119,9 +131,30 @@ def small_texts(rows: int = 40, seed: int = 0) -> pa.Table:
     )
 
 
+def small_images(rows: int = 40, seed: int = 0) -> pa.Table:
+    """Patches of colour with a bright corner, and which one it is; most images are no squares."""
+    generator = np.random.default_rng(seed)
+    low = generator.integers(0, 2, rows).astype(bool)
+    cells = []
+    for down in low:
+        height, width = generator.integers(9, 13, 2)
+        patches = generator.integers(0, 120, (3, 3, 3), dtype=np.uint8)
+        pixels = patches.repeat(4, 0).repeat(4, 1)[:height, :width].copy()
+        pixels[slice(-4, None) if down else slice(4), :5] += 120
+        content = encode_png(pixels)
+        cells.append({"bytes": content, **inspect(content)._asdict()})
+    return pa.table(
+        {
+            "image": pa.array(cells, MEDIA_TYPES["image"]),
+            "label": np.where(low, "low", "high"),
+            "file": [f"{number}.png" for number in range(rows)],
+        }
+    )
+
+
 def table_for(task: str, rows: int = 40, seed: int = 0) -> pa.Table:
     """A small table of the task's modality."""
-    return {"tabular": small_table, "text": small_texts}[TASKS[task].modality](rows, seed)
+    return {"tabular": small_table, "text": small_texts, "image": small_images}[TASKS[task].modality](rows, seed)
 
 
 def write(table: pa.Table, path: Path) -> Path:
@@ -138,6 +171,7 @@ def spec_of(task: str, kind: str = "finetune", **fields: Any) -> TrainingSpec:
         "architecture": default_for(modality),
         "columns": {**columns, "ignore": [name for name in targets if name != columns.get("target")]},
         "preprocessing": SHORT_TEXTS.get(modality, {}),
+        "task_config": MILD.get(task, {}),
         **fields,
     }
     if fields["architecture"] in TINY:

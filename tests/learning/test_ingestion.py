@@ -47,7 +47,7 @@ def test_the_arrow_file_and_its_description(tmp_path):
     )
     answer = description.to_dict()
     assert json.loads(json.dumps(answer)) == answer
-    unlike = {"unique_estimated": False, "lengths": None, "prose": None}
+    unlike = {"unique_estimated": False, "lengths": None, "prose": None, "media": None}
     assert answer["columns"] == [
         {"name": "x", "type": "number", "nullable": True, "missing": 1, "unique": 2,
          "min": 0.5, "max": 1.5, "mean": 1.0, "top": [], **unlike},
@@ -60,7 +60,7 @@ def test_the_arrow_file_and_its_description(tmp_path):
          "min": "2024-01-01T10:00:00", "max": "2024-01-02T00:00:00", "mean": None, "top": [], **unlike},
         {"name": "name", "type": "string", "nullable": False, "missing": 0, "unique": 2,
          "min": None, "max": None, "mean": None, "top": [{"value": "b", "count": 2}, {"value": "a", "count": 1}],
-         "unique_estimated": False, "prose": False,
+         "unique_estimated": False, "prose": False, "media": None,
          "lengths": {"min": 1, "mean": 1.0, "p50": 1, "p95": 1, "max": 1}},
     ]  # fmt: skip
     assert answer["validation"] == {

@@ -1,7 +1,4 @@
-"""Every table and text of the real data, uploaded: the format, the rows, the classes and the tasks that it suggests.
-
-They are not in the repository: they are looked for in shared/data beside it, or beside a folder that it is in.
-"""
+"""Every file of the real data, uploaded: the format, the rows, the classes and the tasks that it suggests."""
 
 from __future__ import annotations
 
@@ -12,15 +9,11 @@ import httpx
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from servers import REPOSITORY
-from support import upload
+from support import SHARED, upload
 
 from learning.task_names import TASK_NAMES
 
-PLACES = [parent / "shared" / "data" for parent in REPOSITORY.parents]
-DATA = next((place for place in PLACES if place.is_dir()), PLACES[0])
-
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real data are not in shared/data beside the repository")
+pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are not in shared/data")
 
 
 class Known(NamedTuple):
@@ -39,6 +32,14 @@ def table(rows: int, target: str) -> Known:
 
 def labelled(format: str, rows: int, target: str, classes: int, task: str = "text-classification") -> Known:
     return Known(format, rows, task, target, classes)
+
+
+def pictures(rows: int, classes: int) -> Known:
+    return labelled("zip-folders", rows, "label", classes, "image-classification")
+
+
+def recordings(rows: int) -> Known:
+    return labelled("zip-manifest", rows, "text", 10, "audio-classification")
 
 
 FILES = {
@@ -78,6 +79,34 @@ FILES = {
     "tinyshakespeare_valid.txt": Known("text", 4_475, "text-generation"),
     "song_ci_train.txt": Known("text", 91_407, "text-generation"),
     "song_ci_valid.txt": Known("text", 4_806, "text-generation"),
+    "clothing10_train.zip": pictures(3_068, 10),
+    "clothing10_validation.zip": pictures(341, 10),
+    "clothing10_test.zip": pictures(372, 10),
+    "clothing10_few10.zip": pictures(100, 10),
+    "clothing_unlabeled.zip": Known("zip-files", 1_975, "contrastive-images"),
+    "mnist_train10k.zip": pictures(10_000, 10),
+    "mnist_few10.zip": pictures(100, 10),
+    "mnist_test.zip": pictures(10_000, 10),
+    "mnist_unlabeled.zip": Known("zip-files", 12_000, "contrastive-images"),
+    "digits8x8_train.zip": pictures(1_438, 10),
+    "digits8x8_few10.zip": pictures(100, 10),
+    "digits8x8_test.zip": pictures(359, 10),
+    "bccd_train.zip": Known("zip-coco", 205, "object-detection", "objects"),
+    "bccd_val.zip": Known("zip-coco", 87, "object-detection", "objects"),
+    "bccd_test.zip": Known("zip-coco", 72, "object-detection", "objects"),
+    "bccd_few30.zip": Known("zip-coco", 30, "object-detection", "objects"),
+    "cmu_faces_train.zip": pictures(357, 15),
+    "cmu_faces_few2.zip": pictures(30, 15),
+    "cmu_faces_test.zip": pictures(113, 15),
+    "cmu_faces_openset.zip": pictures(154, 5),
+    "cmu_faces_unlabeled.zip": Known("zip-files", 200, "contrastive-images"),
+    "fsdd_train.zip": recordings(2_700),
+    "fsdd_test.zip": recordings(300),
+    "fsdd_few10_word.zip": recordings(100),
+    "fsdd_few10_speaker.zip": recordings(60),
+    "fsdd_unlabeled.zip": Known("zip-files", 400, "contrastive-audio"),
+    "fsdd_strings_train.zip": Known("zip-manifest", 300, "speech-recognition", "text"),
+    "fsdd_strings_test.zip": Known("zip-manifest", 80, "speech-recognition", "text"),
 }
 
 
@@ -88,11 +117,19 @@ LONG = {
     "tatoeba_en_zh_train.jsonl",
     "tinyshakespeare_train.txt",
     "song_ci_train.txt",
+    "clothing10_train.zip",
+    "clothing_unlabeled.zip",
+    "mnist_train10k.zip",
+    "mnist_test.zip",
+    "mnist_unlabeled.zip",
+    "bccd_train.zip",
+    "fsdd_train.zip",
+    "fsdd_strings_train.zip",
 }
 
 
 def test_no_file_is_forgotten() -> None:
-    found = {path.name for path in DATA.iterdir() if path.suffix in {".csv", ".jsonl", ".conll", ".txt"}}
+    found = {path.name for path in SHARED.iterdir() if path.suffix in {".csv", ".jsonl", ".conll", ".txt", ".zip"}}
     assert found - {"LICENSES.txt"} == set(FILES)
 
 
@@ -100,10 +137,10 @@ def test_no_file_is_forgotten() -> None:
     "filename", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in FILES]
 )
 def test_a_real_file_is_ready(running: httpx.Client, filename: str) -> None:
-    known, path = FILES[filename], DATA / filename
+    known, path = FILES[filename], SHARED / filename
     dataset = upload(running, path)
     expect(dataset, known)
-    assert dataset["encoding"] == "utf-8"
+    assert dataset["encoding"] == (None if path.suffix == ".zip" else "utf-8")
     if known.format == "text":
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         assert len(lines) == known.rows
@@ -114,11 +151,11 @@ def test_a_real_file_is_ready(running: httpx.Client, filename: str) -> None:
 @pytest.mark.parametrize("filename", ["breast_cancer_train.csv", "bike_sharing_test.csv"])
 def test_a_real_table_as_parquet_is_the_same(running: httpx.Client, tmp_path: Path, filename: str) -> None:
     path = tmp_path / "table.parquet"
-    pyarrow.parquet.write_table(pyarrow.csv.read_csv(DATA / filename), path)
+    pyarrow.parquet.write_table(pyarrow.csv.read_csv(SHARED / filename), path)
     dataset = upload(running, path)
     expect(dataset, FILES[filename]._replace(format="parquet"))
     assert dataset["encoding"] is None
-    written = upload(running, DATA / filename)
+    written = upload(running, SHARED / filename)
     assert dataset["task_candidates"] == written["task_candidates"]
 
 

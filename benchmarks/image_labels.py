@@ -1,0 +1,175 @@
+"""What pretraining gives on images with few labels: from scratch and a classical baseline beside it.
+
+    python benchmarks/image_labels.py [--data DIRECTORY] [--datasets mnist ...] [--seeds 3] [--work DIRECTORY]
+
+The base model learns from the unlabelled images, and where the labelled training images are few in number also from
+those, labels ignored; once. Few labelled rows are the given file; everything is measured on the test file. With
+--choose nothing is tested: settings are compared on labelled images that are neither among the few nor in the test.
+Prints the table and writes benchmarks/results/image_labels.json and .md. With --work the base model stays there, is
+used again, and its training goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from label_efficiency import ROOT, as_tensor, write
+from sklearn.svm import SVC
+from text_labels import kept, read, run, summarise
+
+from learning.config import Columns, TrainingSpec
+from learning.data import open_table
+from learning.device import choose_device, describe
+from learning.modalities.image import Image, ImageConfig
+
+RESULTS = Path(__file__).parent / "results" / "image_labels.json"
+TASK, PRETRAINING = "image-classification", "contrastive-images"
+CHOOSING_ROWS = 1_500
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A dataset's files: what to pretrain on, what to choose by."""
+
+    name: str
+    unlabelled: tuple[str, ...]
+    apart: str
+
+
+BENCHMARKS = (
+    Benchmark("mnist", ("mnist_unlabeled",), "mnist_train10k"),
+    Benchmark("clothing10", ("clothing_unlabeled", "clothing10_train"), "clothing10_validation"),
+)
+
+
+def unlabelled(benchmark: Benchmark, data: Path, work: Path) -> Path:
+    """Return the images of all files to pretrain on, without their labels."""
+    path = work / f"{benchmark.name}-unlabelled.arrow"
+    if not path.exists():
+        parts = [open_table(read(data, name, "zip", work)).select(["image"]) for name in benchmark.unlabelled]
+        write(pa.concat_tables(parts), path)
+    return path
+
+
+def pretrained(benchmark: Benchmark, data: Path, work: Path, settings: dict[str, Any]) -> Path:
+    """Return the directory of the base model, made if it is not there."""
+    directory = work / f"{benchmark.name}-base"
+    if not (directory / "model.safetensors").exists():
+        spec = TrainingSpec(
+            **{
+                "kind": "pretrain",
+                "task": PRETRAINING,
+                "architecture": "resnet",
+                "split": {"validation": 0.0},
+                **settings,
+            }
+        )
+        found = run(spec, {"train": unlabelled(benchmark, data, work)}, None, directory)
+        print(f"{benchmark.name}: pretrained in {found['seconds']:.0f} processor seconds", flush=True)
+    return directory
+
+
+def finetuned(few: Path, test: Path, base: Path | None, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the metrics of one finetuning."""
+    spec = TrainingSpec(
+        **{
+            "kind": "finetune", "task": TASK, "architecture": "resnet", "columns": Columns(target="label"),
+            "seed": seed, "split": {"validation": 0.0}, **settings,
+        }
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as directory:
+        found = run(spec, {"train": few, "test": test}, base, Path(directory))
+    return {**found["test"], "seconds": found["seconds"]}
+
+
+def classical(few: pa.Table, test: pa.Table) -> dict[str, Any]:
+    """Fit a support vector machine with an RBF kernel on pixels; measured with the same metrics."""
+    started = process_time()
+    state = Image().fit(few, Columns(), ImageConfig())
+    pixels, others = (Image().encode(table, state)["image_BCHW"].flatten(1).numpy() / 255 for table in (few, test))
+    model = SVC(C=10).fit(pixels, few.column("label").to_pylist())
+    right = np.array(model.predict(others)) == np.array(test.column("label").to_pylist())
+    return {"accuracy": float(as_tensor(right).double().mean()), "seconds": process_time() - started}
+
+
+def apart(benchmark: Benchmark, data: Path, work: Path, few: Path) -> Path:
+    """Return labelled images that are neither among the few nor in the test, to choose settings by."""
+    whole = open_table(read(data, benchmark.apart, "zip", work))
+    known = {cell["bytes"] for cell in open_table(few).column("image").to_pylist()}
+    rows = [row for row, cell in enumerate(whole.column("image").to_pylist()) if cell["bytes"] not in known]
+    chosen = np.sort(np.random.default_rng(0).permutation(rows)[:CHOOSING_ROWS])
+    return write(whole.take(chosen), work / f"{benchmark.name}-apart.arrow")
+
+
+def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> Iterator[dict[str, Any]]:
+    """Yield one result per model and seed."""
+    few = read(options.data, f"{benchmark.name}_few10", "zip", work)
+    test = (
+        apart(benchmark, options.data, work, few)
+        if options.choose
+        else read(options.data, f"{benchmark.name}_test", "zip", work)
+    )
+    place = {"dataset": benchmark.name, "rows": len(open_table(few))}
+    if "svm" in options.models:
+        yield {**place, "model": "SVM on pixels", "seed": 0, **kept(classical(open_table(few), open_table(test)))}
+    starts: dict[str, Path | None] = {}
+    if "pretrained" in options.models:
+        starts[PRETRAINING] = pretrained(benchmark, options.data, work, json.loads(options.pretrain))
+    if "scratch" in options.models:
+        starts["from scratch"] = None
+    for seed in range(options.seeds):
+        for model, start in starts.items():
+            found = finetuned(few, test, start, seed, json.loads(options.finetune if start else options.scratch))
+            print(benchmark.name, model, seed, f"{found['accuracy']:.4f}", f"{found['seconds']:.0f} s", flush=True)
+            yield {**place, "model": model, "seed": seed, **kept(found)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT / ".." / "shared" / "data", help="folder of the data files")
+    parser.add_argument("--datasets", nargs="*", default=[benchmark.name for benchmark in BENCHMARKS])
+    parser.add_argument("--models", nargs="*", default=["svm", "scratch", "pretrained"])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--work", type=Path, default=None, help="where the base model is kept")
+    parser.add_argument("--choose", action="store_true", help="measure on labelled images apart from few and test")
+    for run_, what in (("pretrain", "pretraining"), ("finetune", "finetuning"), ("scratch", "training from scratch")):
+        parser.add_argument(f"--{run_}", default="{}", help=f"other settings of {what}, as JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as directory:
+        work = options.work or Path(directory)
+        work.mkdir(parents=True, exist_ok=True)
+        for benchmark in (benchmark for benchmark in BENCHMARKS if benchmark.name in options.datasets):
+            results = list(measure(benchmark, options, work))
+            print(summarise(results), flush=True)
+            if not options.choose:
+                store(results)
+
+
+def store(results: list[dict[str, Any]]) -> None:
+    """Write the results beside those of the datasets and models that were not run this time."""
+    run_now = {(result["dataset"], result["model"]) for result in results}
+    earlier = json.loads(RESULTS.read_text())["results"] if RESULTS.exists() else []
+    results = [result for result in earlier if (result["dataset"], result["model"]) not in run_now] + results
+    results.sort(key=lambda result: (result["dataset"] != "mnist", result["model"], result["seed"]))
+    about = {"machine": describe(choose_device("cpu")), "task": TASK}
+    RESULTS.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+    what, _, how = (__doc__ or "").split("\n\n")
+    RESULTS.with_suffix(".md").write_text(
+        f"# Label efficiency of images\n\n{what}\n{how.partition('With --choose')[0]}\nMean and standard deviation "
+        f"over seeds; one thread; processor seconds of one run.\n\n{summarise(results)}\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

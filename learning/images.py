@@ -1,0 +1,241 @@
+"""Encoded images: which are allowed, what is known of one, and its pixels. Imports no torch.
+
+The bytes are foreign. Three parsers of Pillow's are ever called, by the first bytes and never by a name, and an image's
+size is known and bounded before anything of that size is allocated.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learning.media_types import UnreadableMedia
+from learning.signatures import signature_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
+
+Pixels = NDArray[np.uint8]
+Fit = Literal["pad", "crop", "stretch"]
+
+MAX_BYTES = 64 << 20
+MAX_PIXELS = 25_000_000
+
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_CONVERT = "Convert it to PNG, JPEG or WebP."
+_WRITE_AGAIN = "Write or copy the image again."
+_ORIENTATION = 0x0112
+# Modes of images whose pixels are not 8 bits of grey or of red, green and blue, and so are changed to be.
+CONVERTED_MODES = ("CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+class ImageFacts(NamedTuple):
+    """What is known of an image: width and height as it is looked at."""
+
+    format: str
+    mode: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What pixels are wanted: how many, of how many channels (1 or 3), and how an image gets that shape.
+
+    `pad` shows all of an image and fills the rest with the background, `crop` cuts the longer side, `stretch` distorts.
+    """
+
+    height: int
+    width: int
+    channels: int
+    fit: Fit = "pad"
+    background: int = 255
+
+
+def inspect(content: bytes) -> ImageFacts:
+    """Decode an image whole and return what is known of it; UnreadableMedia says what is wrong with it."""
+    image, kind = _opened(content)
+    mode, (width, height), turned = image.mode, image.size, _orientation(image) >= 5
+    if kind == "JPEG":
+        image.draft(None, (1, 1))  # an eighth of the work, and all of the bytes are read
+    _load(image, kind)
+    return ImageFacts(kind, mode, *((height, width) if turned else (width, height)))
+
+
+def decode(content: bytes, target: Target) -> Pixels:
+    """Return pixels_HWC of the target's shape; UnreadableMedia for what is no image that can be read."""
+    image, kind = _opened(content)
+    orientation = _orientation(image)
+    if kind == "JPEG":
+        # The decoder scales by halves for next to nothing, but not below what is wanted.
+        longest = max(target.height, target.width)
+        image.draft(None, _covering(image.size, longest))
+    _load(image, kind)
+    upright = _upright(image, orientation)
+    fitted = _fitted(_plain(upright, target), target)
+    pixels: Pixels = np.asarray(fitted, dtype=np.uint8)
+    return pixels.reshape(target.height, target.width, target.channels)
+
+
+def thumbnail(content: bytes, side: int = 64) -> bytes:
+    """Return a small square PNG of an image; UnreadableMedia for what is no image that can be read."""
+    return encode_png(decode(content, Target(side, side, 3)))
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """Return pixels_HWC, of one or three channels, as a PNG file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _opened(content: bytes) -> tuple[ImageFile, str]:
+    """Return an image whose header alone was read, and its format."""
+    # Imported here because it costs every start of a process.
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
+    from PIL.WebPImagePlugin import WebPImageFile
+
+    if len(content) > MAX_BYTES:
+        raise UnreadableMedia(
+            "too_large", f"has {len(content)} bytes; at most {MAX_BYTES >> 20} MiB are read", "Make the image smaller."
+        )
+    kinds: dict[str, Any] = {"PNG": PngImageFile, "JPEG": JpegImageFile, "WebP": WebPImageFile}
+    kind = _kind(content)
+    if kind is None:
+        what = "is empty" if not content else f"is {signature_of(content) or 'no image'}"
+        raise UnreadableMedia("not_an_image", what, _CONVERT if content else _WRITE_AGAIN)
+    if kind == "WebP":
+        _check_pixels(*_webp_size(content))  # its decoder makes room for the pixels when it is opened
+    try:
+        image: ImageFile = kinds[kind](io.BytesIO(content))
+    # A parser of foreign bytes may fail in any way.
+    except Exception as error:
+        raise _damaged(kind, error) from None
+    _check_pixels(*image.size)
+    return image, kind
+
+
+def _kind(content: bytes) -> str | None:
+    if content.startswith(_PNG):
+        return "PNG"
+    if content.startswith(_JPEG):
+        return "JPEG"
+    return "WebP" if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else None
+
+
+def is_image(content: bytes) -> bool:
+    """Return whether bytes begin like an image of a format that is read."""
+    return _kind(content) is not None
+
+
+def _webp_size(content: bytes) -> tuple[int, int]:
+    """Return width and height from the header of a WebP file (RFC 9649), or of none what no check minds."""
+    kind, body = content[12:16], content[20:30]
+    if len(body) < 10:
+        return 1, 1
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    width, height = (int.from_bytes(body[at : at + 2], "little") & 0x3FFF for at in (6, 8))
+    return width, height
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise UnreadableMedia(
+            "too_many_pixels",
+            f"has {width} x {height} pixels; at most {MAX_PIXELS // 1_000_000} million are read",
+            "Make the image smaller.",
+        )
+
+
+def _load(image: ImageFile, kind: str) -> None:
+    try:
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _damaged(kind, error) from None
+
+
+def _damaged(kind: str, error: Exception) -> UnreadableMedia:
+    reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    return UnreadableMedia("damaged_image", f"is a {kind} image that cannot be decoded: {reason}", _WRITE_AGAIN)
+
+
+def _orientation(image: Image) -> int:
+    """Return EXIF's orientation, 1 to 8; 1, upright, where there is none that can be read."""
+    if "exif" not in image.info:
+        return 1
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _upright(image: Image, orientation: int) -> Image:
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+def _plain(image: Image, target: Target) -> Image:
+    """Return an image of one or three channels of 8 bits, what is transparent laid on the background."""
+    from PIL import Image as Images
+
+    mode = "L" if target.channels == 1 else "RGB"
+    if image.mode.startswith("I;16"):
+        image = Images.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in {"I", "F"}:
+        image = Images.fromarray(np.clip(np.asarray(image), 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        shown = image.convert("RGBA")
+        ground = Images.new("RGBA", shown.size, (target.background,) * 3 + (255,))
+        image = Images.alpha_composite(ground, shown)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _covering(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Return a size of the same shape whose shorter side is still what is wanted."""
+    scale = min(1.0, longest / min(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _fitted(image: Image, target: Target) -> Image:
+    from PIL import Image as Images
+
+    wanted = (target.width, target.height)
+    if image.size == wanted:
+        return image
+    if target.fit == "stretch":
+        return image.resize(wanted, Images.Resampling.BILINEAR)
+    scales = target.width / image.width, target.height / image.height
+    scale = min(scales) if target.fit == "pad" else max(scales)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    scaled = image if image.size == size else image.resize(size, Images.Resampling.BILINEAR)
+    if scaled.size == wanted:
+        return scaled
+    left, top = (target.width - scaled.width) // 2, (target.height - scaled.height) // 2
+    ground = Images.new(image.mode, wanted, (target.background,) * 3 if target.channels == 3 else target.background)
+    ground.paste(scaled, (left, top))  # where the image is larger than the ground, what stands over is cut
+    return ground

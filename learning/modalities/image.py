@@ -1,0 +1,290 @@
+"""Images as squares of equal size, kept as bytes; a network's first layer makes numbers around zero of them.
+
+C channels (1 of grey, 3 of colour), H rows and W columns of pixels.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from learning import images
+from learning.config import Auto, Columns, Config
+from learning.errors import InvalidData, InvalidInput, did_you_mean
+from learning.images import Fit, Pixels, Target
+from learning.interfaces import Batch, InputWarning
+from learning.media_types import MEDIA_TYPES, UnreadableMedia
+from learning.splits import require_column
+
+_LARGEST_AUTO = 64
+_FITTED_ROWS = 2_000
+# Means and deviations of red, green and blue in ImageNet, by which public checkpoints were trained.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_LEAST_DEVIATION = 1 / 255
+# Decoding smaller files than this is mostly work that one thread does at a time.
+_WORTH_A_THREAD_BYTES = 4 << 10
+_PIXELS_A_POSITION = 64
+# What travels with an image's column and needs no word.
+_OWN_COLUMNS = ("file", "split")
+
+
+class ImageConfig(Config):
+    """How images become squares of pixels, and pixels numbers."""
+
+    size: Annotated[int, Field(ge=8, le=1024)] | Auto = Field(
+        "auto",
+        description='Side in pixels of the square that every image becomes; "auto": the usual longer side, at most 64.',
+    )
+    fit: Fit = Field(
+        "pad", description="Show all of an image and fill the rest, crop its longer side, or stretch it to a square."
+    )
+    background: int = Field(
+        255, ge=0, le=255, description="Grey value of what an image does not fill, and under what is transparent."
+    )
+    channels: Literal["auto", "grey", "colour"] = Field(
+        "auto", description='Read grey values or colours; "auto": colours, unless every image is grey.'
+    )
+    normalization: Literal["fitted", "imagenet", "none"] = Field(
+        "fitted",
+        description="Subtract a mean and divide by a deviation: those of the training rows, or ImageNet's as public "
+        "checkpoints want; or only scale to 0 to 1.",
+    )
+
+
+class ImageState(Config):
+    """What was fitted: the column, the shape of the pixels, and each channel's mean and deviation (of 0 to 1)."""
+
+    column: str
+    size: int
+    fit: Fit
+    background: int
+    channels: int
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    @property
+    def target(self) -> Target:
+        """The shape that images are decoded to."""
+        return Target(self.size, self.size, self.channels, self.fit, self.background)
+
+
+class Image:
+    """One column of images."""
+
+    name: ClassVar[str] = "image"
+    Config: ClassVar[type[ImageConfig]] = ImageConfig
+    State: ClassVar[type[ImageState]] = ImageState
+
+    def fit(self, table: pa.Table, columns: Columns, config: ImageConfig) -> ImageState:
+        """Choose size and channels, and measure mean and deviation; InvalidData when there is no column of images."""
+        column = image_column(table, columns)
+        cells = _cells(table, column)
+        channels = {"grey": 1, "colour": 3}.get(config.channels) or (1 if _all_grey(cells) else 3)
+        state = ImageState(
+            column=column,
+            size=_usual_side(cells) if config.size == "auto" else config.size,
+            fit=config.fit,
+            background=config.background,
+            channels=channels,
+            mean=(0.0,) * channels,
+            deviation=(1.0,) * channels,
+        )
+        mean, deviation = _normalization(table, state, config.normalization)
+        return state.model_copy(update={"mean": mean, "deviation": deviation})
+
+    def reuse(self, table: pa.Table, columns: Columns, state: ImageState) -> ImageState:
+        """Return the state for this table's column of images, whatever it is called."""
+        return state.model_copy(update={"column": image_column(table, columns)})
+
+    def remarks(self, table: pa.Table, columns: Columns, state: ImageState) -> list[str]:
+        """Name the columns that are not read."""
+        read = {state.column, *columns.target_names(), *columns.ignore, *_OWN_COLUMNS}
+        unused = [name for name in table.column_names if name not in read]
+        return [f"Only images are read; these columns are not used: {', '.join(unused)}."] if unused else []
+
+    def files(self, state: ImageState) -> dict[str, str]:
+        """Return none."""
+        return {}
+
+    def encode(self, table: pa.Table, state: ImageState) -> Batch:
+        """Return image_BCHW, uint8."""
+        contents = _contents(table, state.column)
+        pixels_NCHW = np.empty((len(contents), state.channels, state.size, state.size), dtype=np.uint8)
+
+        def put(row: int) -> None:
+            try:
+                pixels_NCHW[row] = _pixels(contents[row], state)
+            except UnreadableMedia as error:
+                raise InvalidData(
+                    f'Row {row + 1}, column "{state.column}": the file {error.what}.',
+                    hint=error.remedy,
+                    param="columns",
+                ) from None
+
+        threads = min(8, os.cpu_count() or 1)
+        if threads > 1 and sum(map(len, contents)) > _WORTH_A_THREAD_BYTES * max(16, len(contents)):
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(put, range(len(contents))))
+        else:
+            for row in range(len(contents)):
+                put(row)
+        return {"image_BCHW": torch.from_numpy(pixels_NCHW)}
+
+    def column_names(self, state: ImageState) -> tuple[str, ...]:
+        """Return the column of images."""
+        return (state.column,)
+
+    def parse(self, value: Any, index: int, state: ImageState) -> tuple[Pixels, list[InputWarning]]:
+        """Return pixels_CHW of an image file: its bytes, their base64, a data URL, or an object with one of these."""
+        content = value
+        if isinstance(value, dict):
+            key = next((key for key in (state.column, "image") if key in value), None)
+            if key is None:
+                raise _not_an_image(index, state, f"is missing.{did_you_mean(next(iter(value), ''), [state.column])}")
+            content = value[key]
+        if isinstance(content, str):
+            content = _from_text(content, index, state)
+        if not isinstance(content, bytes):
+            raise _not_an_image(index, state, f"{str(content)[:80]} is no image")
+        try:
+            return _pixels(content, state), []
+        except UnreadableMedia as error:
+            raise _not_an_image(index, state, f"the file {error.what}. {error.remedy}") from None
+
+    def assemble(self, rows: Sequence[Pixels], state: ImageState) -> Batch:
+        """Return image_BCHW of parsed images."""
+        return {"image_BCHW": torch.from_numpy(np.stack(rows))}
+
+    def positions(self, row: Pixels) -> int:
+        """Return how many blocks of 64 pixels there are: what an image costs beside others."""
+        return max(1, int(row[0].size) // _PIXELS_A_POSITION)
+
+    def schema(self, state: ImageState) -> dict[str, Any]:
+        """Return the JSON Schema of an input."""
+        file = {
+            "type": "string",
+            "contentEncoding": "base64",
+            "contentMediaType": "image/*",
+            "description": "A PNG, JPEG or WebP file as base64, or as a data URL.",
+        }
+        row = {"type": "object", "required": [state.column], "properties": {state.column: file}}
+        grey = images.encode_png(np.full((8, 8, 1), 128, dtype=np.uint8))
+        return {"anyOf": [file, row], "example": base64.b64encode(grey).decode()}
+
+
+def image_column(table: pa.Table, columns: Columns) -> str:
+    """Return the column to read: the only one with images among the inputs."""
+    for name in columns.inputs or ():
+        require_column(table, name, "columns.inputs")
+    names = columns.inputs if columns.inputs is not None else table.column_names
+    candidates = [
+        name for name in names if name not in columns.ignore and table.schema.field(name).type == MEDIA_TYPES["image"]
+    ]
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        raise InvalidData(
+            f"There are {len(candidates)} columns of images: {', '.join(candidates)}.",
+            hint=f'Say which one to read: columns.inputs=["{candidates[0]}"].',
+            param="columns.inputs",
+        )
+    raise InvalidData(
+        "There is no column of images to learn from.",
+        hint="Upload images as a zip archive.",
+        param="columns",
+    )
+
+
+def _pixels(content: bytes, state: ImageState) -> Pixels:
+    return images.decode(content, state.target).transpose(2, 0, 1)
+
+
+def _cells(table: pa.Table, column: str) -> pa.Array:
+    """Return a column's images; InvalidData names the first row that has none."""
+    require_column(table, column, "columns")
+    if table.schema.field(column).type != MEDIA_TYPES["image"]:
+        raise InvalidData(
+            f'Column "{column}" holds {table.schema.field(column).type} values, which are no images.', param="columns"
+        )
+    cells = table.column(column)
+    row = pc.index(cells.is_null(), True).as_py()
+    if row >= 0:
+        raise InvalidData(
+            f'Row {row + 1}, column "{column}": there is no image.', hint="Remove the row.", param="columns"
+        )
+    return cells
+
+
+def _contents(table: pa.Table, column: str) -> list[bytes]:
+    return [content for chunk in _cells(table, column).chunks for content in chunk.field("bytes").to_pylist()]
+
+
+def _field(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    return pa.chunked_array([chunk.field(name) for chunk in cells.chunks], cells.type.field(name).type)
+
+
+def _all_grey(cells: pa.ChunkedArray) -> bool:
+    modes = set(_field(cells, "mode").unique().to_pylist())
+    return modes <= {"L", "LA", "1", "I", "I;16", "I;16B", "I;16L", "F"}
+
+
+def _usual_side(cells: pa.ChunkedArray) -> int:
+    sides = pc.max_element_wise(_field(cells, "width"), _field(cells, "height"))
+    usual = pc.quantile(sides, 0.5, interpolation="nearest")[0].as_py() or _LARGEST_AUTO
+    return max(8, min(_LARGEST_AUTO, int(usual)))
+
+
+def _normalization(table: pa.Table, state: ImageState, kind: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if kind == "none":
+        return (0.0,) * state.channels, (1.0,) * state.channels
+    if kind == "imagenet":
+        mean, deviation = IMAGENET
+        grey = sum(mean) / 3, sum(deviation) / 3
+        return (mean, deviation) if state.channels == 3 else ((grey[0],), (grey[1],))
+    step = max(1, table.num_rows // _FITTED_ROWS)
+    rows = np.arange(0, table.num_rows, step)
+    pixels_NCHW = Image().encode(table.take(rows), state)["image_BCHW"].numpy()
+    moments = [_moments(pixels_NCHW[:, channel]) for channel in range(state.channels)]
+    return tuple(mean for mean, _ in moments), tuple(deviation for _, deviation in moments)
+
+
+def _moments(values: NDArray[np.uint8]) -> tuple[float, float]:
+    """Return mean and deviation of bytes, as shares of 255, from how often each of them occurs."""
+    counts = np.bincount(values.reshape(-1), minlength=256)
+    level = np.arange(256) / 255
+    mean = float((counts * level).sum() / counts.sum())
+    deviation = float(np.sqrt((counts * (level - mean) ** 2).sum() / counts.sum()))
+    return mean, max(deviation, _LEAST_DEVIATION)
+
+
+def _from_text(text: str, index: int, state: ImageState) -> bytes:
+    if text.startswith(("http://", "https://")):
+        raise _not_an_image(index, state, "an address is not fetched")
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    if len(text) > images.MAX_BYTES * 3 // 2:
+        raise _not_an_image(index, state, f"the base64 is longer than that of {images.MAX_BYTES >> 20} MiB")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise _not_an_image(index, state, f'"{text[:40]}" is no base64') from None
+
+
+def _not_an_image(index: int, state: ImageState, what: str) -> InvalidInput:
+    return InvalidInput(
+        f'Input {index}, "{state.column}": {what}{"" if what.endswith((".", "?")) else "."}',
+        index=index,
+        hint="Send a PNG, JPEG or WebP file as base64.",
+        param=state.column,
+    )
