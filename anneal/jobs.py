@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from os import PathLike
+from pathlib import Path
 from typing import Any, Self
 
 from anneal.datasets import PATIENT, Dataset, poll_seconds
@@ -94,6 +96,14 @@ class Job(View):
             if ended:
                 return
             time.sleep(LOG_POLL_S)
+
+    def save_output(self, path: str | PathLike[str] = ".") -> Path:
+        """Save the file that a prediction job has made, in a folder or as the file named, and return its path."""
+        target = Path(path)
+        if target.is_dir():
+            form = (self.to_dict().get("resolved") or {}).get("format", "jsonl")
+            target = target / f"{self.id}.{form}"
+        return self._transport.download(f"/jobs/{self.id}/output", target)
 
     def checkpoints(self) -> list[View]:
         """Return the checkpoints that are kept, oldest first: id, run, step, score, is_best, metrics, bytes."""

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from anneal.errors import NotFound
+from anneal.jobs import Job
 from anneal.page import Page, fetch_page
 from anneal.transport import Transport
 from anneal.view import View
@@ -77,11 +78,33 @@ class Models:
 
         An input is a row by column; for a model of texts also a string.
         """
-        rows = [inputs] if isinstance(inputs, str | Mapping) else inputs
-        body: dict[str, Any] = {"inputs": [row if isinstance(row, str) else dict(row) for row in rows]}
+        body: dict[str, Any] = {"inputs": _listed(inputs)}
         if parameters:
             body["parameters"] = dict(parameters)
         return View(self._transport.json("POST", f"/models/{_quoted(ref)}/predict", json=body))
+
+    def predict_dataset(self, ref: str, dataset: str, *, format: str = "jsonl", **options: Any) -> Job:
+        """Submit a job that predicts for every row of a dataset and makes a file: see `Job.save_output`.
+
+        `options` are fields of the request: keep, parameters, text, name, priority, metadata.
+        """
+        body = {"dataset": dataset, "format": format, **options}
+        path = f"/models/{_quoted(ref)}/predict-dataset"
+        return Job(self._transport.json("POST", path, json=body), self._transport)
+
+    def embed(self, ref: str, inputs: Sequence[Input] | Input, *, normalize: bool = False) -> View:
+        """Return `embeddings` of one input or several in their order, None where `errors` has an entry."""
+        body = {"inputs": _listed(inputs), "normalize": normalize}
+        return View(self._transport.json("POST", f"/models/{_quoted(ref)}/embed", json=body))
+
+    def similarity(
+        self, ref: str, inputs: Sequence[Input] | Input, others: Sequence[Input] | Input | None = None
+    ) -> Sequence[Sequence[float]]:
+        """Return the cosines of the inputs' embeddings with the others', or with each other's."""
+        body = {"inputs": _listed(inputs), "others": None if others is None else _listed(others)}
+        answer = self._transport.json("POST", f"/models/{_quoted(ref)}/similarity", json=body)
+        found: Sequence[Sequence[float]] = answer["similarities"]
+        return found
 
     def _resolve(self, ref: str) -> tuple[str, int]:
         name, _, number = ref.partition(":")
@@ -96,6 +119,11 @@ class Models:
             known = ", ".join(aliases) or "none"
             raise NotFound(f'Model "{name}" has no alias "{alias}". Aliases: {known}.', status=404)
         return name, int(aliases[alias])
+
+
+def _listed(inputs: Sequence[Input] | Input) -> list[Any]:
+    rows = [inputs] if isinstance(inputs, str | Mapping) else inputs
+    return [row if isinstance(row, str) else dict(row) for row in rows]
 
 
 def _quoted(ref: str) -> str:

@@ -30,7 +30,6 @@ import httpx
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "service"))
 from registered import INPUT, register, register_text
 from servers import Stack, free_port, wait_for_port
 

@@ -167,6 +167,7 @@ class TrainingSpec(Config):
     checkpointing: Checkpointing = Checkpointing()
     split: Split = Split()
     compare: bool = False
+    serving_precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = Field(0, ge=0, le=2**31 - 1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(None, ge=1, le=1024)

@@ -28,6 +28,8 @@ Batch = dict[str, Tensor]
 whose `length_B` says how many of the S positions belong to each row; that one stays on the CPU."""
 
 Kind = Literal["pretrain", "finetune"]
+# What a task wants to predict: nothing (it learns from the inputs alone), one column of labels, columns of numbers.
+Target = Literal["nothing", "label", "numbers"]
 # How a task's outputs become means; the loss's gradient by the outputs is then (mean - target) / count.
 Link = Literal["identity", "sigmoid", "softmax"]
 
@@ -87,7 +89,8 @@ class PackedPredictions(NamedTuple):
 
     def rows(self) -> tuple[Tensor, ...]:
         """Return the values of each row."""
-        return self.values_S.split(self.length_B.tolist())
+        rows: tuple[Tensor, ...] = self.values_S.split(self.length_B.tolist())
+        return rows
 
 
 Predictions = Tensor | PackedPredictions
@@ -271,6 +274,7 @@ class Task(Protocol):
         """Return the class of what a caller may ask of the answers."""
         ...
 
+    target: ClassVar[Target]
     stratified: ClassVar[bool]  # whether a split keeps the shares of the target's values
     score: ClassVar[str]  # the metric by which two models are compared; higher is better
     monitor: ClassVar[str]  # the metric that chooses the best step; "loss" is minimised, anything else maximised

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
@@ -56,6 +56,7 @@ class Design:
     architecture_config: BaseModel
     inputs: BaseModel  # the modality's state
     targets: BaseModel  # the task's state
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the products when it predicts
 
     def build(self) -> BackboneWithHead:
         """Return a freshly initialised network."""
@@ -74,6 +75,7 @@ class Design:
             "architecture_config": self.architecture_config.model_dump(mode="json"),
             "inputs": self.inputs.model_dump(mode="json"),
             "targets": self.targets.model_dump(mode="json"),
+            "precision": self.precision,
         }
 
     def files(self) -> dict[str, str]:
@@ -108,6 +110,7 @@ class Design:
                 architecture_config=architecture.Config.model_validate(config["architecture_config"]),
                 inputs=modality.State.model_validate(config["inputs"]),
                 targets=task.State.model_validate(config["targets"]),
+                precision=config.get("precision", "fp32"),
             )
         except (KeyError, ValidationError) as error:
             raise IncompatibleModel(f"The model's {CONFIG_FILE} does not fit this release: {error}") from None

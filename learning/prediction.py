@@ -13,12 +13,14 @@ from typing import Any, cast
 
 import torch
 
+from learning.device import is_slow
 from learning.errors import InvalidInput
 from learning.interfaces import InputWarning, Network, PredictionOptions
 from learning.modalities.tabular import TabularState
 from learning.modalities.tabular_rows import RowEncoder
 from learning.model import BackboneWithHead, Design, configure, load
 from learning.packing import joined, pieces
+from learning.precision import arithmetic, lowered
 from learning.row_forward import RowForward
 
 Answer = dict[str, Any]
@@ -62,23 +64,37 @@ class Predictor:
         self.design, weights = load(directory)
         network = self.design.build()
         network.load_state_dict(weights)
-        self._network = network.eval()
+        self._precision = self.design.precision
+        self._network = lowered(network, self._precision).eval()
         self._direct = _Direct.of(self.design, self._network)
         self.load_ms = (perf_counter() - started) * 1000
+
+    @property
+    def network(self) -> BackboneWithHead:
+        """The network, in evaluation."""
+        return self._network
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the processor has no instructions for the model's arithmetic."""
+        return is_slow(self._precision, torch.device("cpu"))
 
     def options(self, values: dict[str, Any]) -> PredictionOptions:
         """Return checked options of an answer; InvalidConfig names the one that the task does not know or take."""
         return cast("PredictionOptions", configure(self.design.task.Options, values, "parameters"))
 
-    def parse(self, inputs: Sequence[Any]) -> Parsed:
-        """Return the inputs as rows; one that does not fit gets an error and leaves its neighbours alone."""
+    def parse(self, inputs: Sequence[Any], first: int = 0) -> Parsed:
+        """Return the inputs as rows; one that does not fit gets an error and leaves its neighbours alone.
+
+        Errors and warnings number the inputs from `first` on.
+        """
         parsed = Parsed(len(inputs))
         read = self._direct.encoder.read if self._direct is not None else _read_nothing
         for index, value in enumerate(inputs):
             row = read(value)
             if row is None:
                 try:
-                    row = self._look_closer(value, index, parsed.warnings)
+                    row = self._look_closer(value, first + index, parsed.warnings)
                 except InvalidInput as error:
                     parsed.errors.append(error)
                     continue
@@ -109,7 +125,7 @@ class Predictor:
     def answer(self, rows: Sequence[Any]) -> list[Answer]:
         """Return the answers to a batch of parsed rows, in order; each is what it would be alone, but for rounding."""
         modality, task, state = self.design.modality, self.design.task, self.design.inputs
-        with torch.inference_mode():
+        with torch.inference_mode(), arithmetic(self._precision):
             if self._direct is not None:
                 predictions = task.predict(self._direct.on(rows), {}, self.design.targets)
             else:
@@ -117,6 +133,16 @@ class Predictor:
                 parts = [task.predict(self._network, part, self.design.targets) for part in pieces(batch)]
                 predictions = joined(parts)
             return task.answers(predictions, self.design.targets, rows)
+
+    def embed(self, rows: Sequence[Any]) -> list[Answer]:
+        """Return what the backbone makes of parsed rows: the mean of each row's features, D numbers."""
+        with torch.inference_mode(), arithmetic(self._precision):
+            if self._direct is not None:
+                whole = {"inputs_BF": torch.from_numpy(self._direct.encoder.encode(rows))}
+            else:
+                whole = self.design.modality.assemble(rows, self.design.inputs)
+            parts = [self._network.backbone(part).pooled().float() for part in pieces(whole)]
+            return [{"embedding": row} for row in torch.cat(parts).tolist()]
 
     def predict(self, inputs: Sequence[Any], options: PredictionOptions | None = None) -> Predictions:
         """Answer every input; one that does not fit gets an error and leaves its neighbours alone."""

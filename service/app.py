@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -18,9 +18,11 @@ from service import (
     checkpoints,
     dataset_content,
     datasets,
+    embeddings,
     errors,
     health,
     huggingface,
+    input_bodies,
     job_commands,
     jobs,
     keys,
@@ -28,6 +30,11 @@ from service import (
     loaded_models,
     models,
     oip,
+    openai_batches,
+    openai_files,
+    openai_jobs,
+    openai_models,
+    prediction_jobs,
     predictions,
     quarantine,
     queue_view,
@@ -40,7 +47,7 @@ from service.event_stream import EventStreams
 from service.guard import Guard
 from service.known import Known
 from service.predictors import Predictors
-from service.settings import ServiceSettings
+from service.settings import Role, ServiceSettings
 from service.short_way import ShortWay
 from service.state import State
 from store import queue
@@ -52,12 +59,14 @@ from store.upkeep import Sweeper
 VERSION = "0.1.0"
 POLLER_THREADS = 2
 # Bodies that are files.
-UPLOADS = re.compile(r"/api/v1/(datasets|uploads/[^/]+/parts/[^/]+)")
+UPLOADS = re.compile(r"/api/v1/(datasets|uploads/[^/]+/parts/[^/]+)|/v1/(files|uploads/[^/]+/parts)")
 # The native API, a resource each. Routes are tried in this order: jobs are polled more than all else is asked for.
 PARTS = (
-    *(jobs, predictions, uploads, datasets, dataset_content, quarantine, job_commands, checkpoints),
-    *(loaded_models, models, catalogue, keys, queue_view, webhooks),
+    *(jobs, input_bodies, predictions, embeddings, prediction_jobs, uploads, datasets, dataset_content),
+    *(quarantine, job_commands, checkpoints, loaded_models, models, catalogue, keys, queue_view, webhooks),
 )
+# What a process of the role predict has of it, and one of the role api has not.
+PREDICTING = (input_bodies, predictions, embeddings, loaded_models)
 # A multipart body is the file and some lines around it.
 MULTIPART_OVERHEAD_BYTES = 1 << 20
 
@@ -84,13 +93,15 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = _open(settings)
         app.state.opened = state
-        state.sweeper.start()
-        state.deliverer.start()
+        if settings.role != "predict":  # jobs are the others' business
+            state.sweeper.start()
+            state.deliverer.start()
         # torch takes longer to import than everything else together: ready first, then warm.
         threading.Thread(target=library.warm, name="warm-up", daemon=True).start()
         yield
-        state.sweeper.stop()
-        state.deliverer.stop()
+        if settings.role != "predict":
+            state.sweeper.stop()
+            state.deliverer.stop()
         state.predictors.close()
         state.known.close()
         state.database.close()
@@ -104,13 +115,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         redoc_url=None,
         responses={"default": {"description": "A problem (RFC 9457).", "content": {"application/problem+json": {}}}},
     )
-    api = APIRouter(prefix="/api/v1")
-    for part in PARTS:
-        api.include_router(part.router)
-    api.include_router(jobs.submission)
-    app.include_router(api)
-    for part in (health, oip, huggingface):
-        app.include_router(part.router)
+    for router in _routers(settings.role):
+        app.include_router(router)
     app.guarded(
         hosts=settings.host_names,
         max_body_bytes=settings.max_body_bytes,
@@ -119,6 +125,24 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     )
     errors.install(app)
     return app
+
+
+def _routers(role: Role) -> Iterator[APIRouter]:
+    """Yield what a process of a role answers, in the order in which it is tried."""
+    api = APIRouter(prefix="/api/v1")
+    if role != "api":
+        api.include_router(prediction_jobs.later)  # before what answers the same path at once
+    for part in PARTS:
+        if role == "all" or (part in PREDICTING) == (role == "predict"):
+            api.include_router(part.router)
+    if role != "predict":
+        api.include_router(jobs.submission)
+    yield api
+    yield health.router
+    if role != "api":
+        yield from (huggingface.content, oip.router, huggingface.router, openai_models.serving)
+    if role != "predict":
+        yield from (part.router for part in (openai_files, openai_jobs, openai_models, openai_batches))
 
 
 def _open(settings: ServiceSettings) -> State:

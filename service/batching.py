@@ -7,6 +7,7 @@ a longer one on the process's one device thread, and whoever comes meanwhile mak
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -114,6 +115,7 @@ class Batcher:
         self._positions_waiting = 0
         self._is_running = False  # or waits for the device
         self._costs: dict[int, float] = {}  # seconds of the processor, by the bit length of the number of positions
+        self._quick_size = 0  # the largest such length whose batches hold the loop up no longer than they may
         self.counts = Counts()
 
     @property
@@ -275,12 +277,17 @@ class Batcher:
 
     def _is_quick(self, positions: int) -> bool:
         """Return whether a batch will hold the loop up no longer than it may."""
-        size = positions.bit_length()
-        # No batch takes longer than a larger one, nor more for each position than a smaller one.
-        bounds = [cost * (1 << max(0, size - known)) for known, cost in self._costs.items()]
-        return min(bounds, default=float("inf")) < ON_LOOP_S
+        return positions.bit_length() <= self._quick_size
 
     def _learn(self, positions: int, seconds: float) -> None:
         size = positions.bit_length()
         before = self._costs.get(size, seconds)
         self._costs[size] = before + 0.2 * (seconds - before)
+        # No batch takes longer than a larger one, nor more for each position than a smaller one.
+        known = ((size, cost) for size, cost in self._costs.items() if cost < ON_LOOP_S)
+        self._quick_size = max((size + _doublings(cost) for size, cost in known), default=0)
+
+
+def _doublings(cost: float) -> int:
+    """Return how often a batch of this cost can be doubled and still be quick."""
+    return math.ceil(math.log2(ON_LOOP_S / max(cost, 1e-9))) - 1

@@ -21,7 +21,7 @@ from service.state import Opened
 from service.times import rfc3339
 from store import checkpoints, idempotency, jobs, lineage, models
 from store.artifacts import Artifact, ArtifactStore
-from store.errors import CorruptArtifact
+from store.errors import CorruptArtifact, IllegalTransition
 from store.models import NewVersion
 from store.records import CheckpointRecord, JobRecord
 
@@ -107,6 +107,8 @@ def promote_checkpoint(
     """Register a model version from a checkpoint; the job goes on, whatever state it is in."""
     with state.database.read() as session:
         job = jobs.get(session, caller.project, job_id)
+        if job.kind == jobs.PREDICT:
+            raise IllegalTransition(f"Job {job_id} only predicts; no model can be made of what it keeps.")
         checkpoints.get(session, job_id, checkpoint_id)
         files = checkpoints.files(session, checkpoint_id)
     design = _design(state.artifacts, files)

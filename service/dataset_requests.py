@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -109,11 +110,16 @@ async def _form(request: Request, state: State) -> Asked:
             raise _wrong(f"file: a file is wanted, not text. {step}", step, "file")
         if form.filename is None and "upload_id" not in form.fields:
             raise _missing("file")
-        wanted = _checked({name: _parsed(name, text) for name, text in form.fields.items()})
+        wanted = from_fields(form.fields)
         _check_file(form, wanted, file.bytes)
         if form.filename is None:
             return Asked(wanted, None, None)
         return Asked(wanted, form.filename, await to_thread.run_sync(state.artifacts.keep, file))
+
+
+def from_fields(fields: Mapping[str, str]) -> DatasetCreate:
+    """Return what a form's fields say, in which objects are written as JSON."""
+    return _checked({name: _parsed(name, text) for name, text in fields.items()})
 
 
 def _check_file(form: Form, wanted: DatasetCreate, size: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 
 from learning import errors as learning_errors
+from service.error_forms import written
 from store import errors as store_errors
 
 log = structlog.get_logger(__name__)
@@ -97,33 +98,31 @@ def problem(
     return Response(content, status, headers, media_type=kind)
 
 
-# By prefix, what writes an error where other protocols than the native one are spoken.
-FORMATS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "/v2": lambda body: {"error": " ".join(filter(None, (body["detail"], body["hint"])))},
-    "/hf": lambda body: {"error": " ".join(filter(None, (body["detail"], body["hint"])))},
-}
-
-
-def written(path: str, body: dict[str, Any]) -> tuple[str, str]:
-    """Return a problem in the form of the path's protocol, and its content type."""
-    for prefix, form in FORMATS.items():
-        if path == prefix or path.startswith(prefix + "/"):
-            return json.dumps(form(body)), "application/json"
-    return json.dumps(body), "application/problem+json"
-
-
 def install(app: FastAPI) -> None:
     """Answer every error of the application with a problem."""
-    app.add_exception_handler(ApiError, _api_error)
-    app.add_exception_handler(ClientGone, _client_gone)
-    app.add_exception_handler(store_errors.StoreError, _known_error)
-    app.add_exception_handler(learning_errors.LearningError, _known_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(OperationalError, _database_error)
-    app.add_exception_handler(OSError, _file_error)
-    app.add_exception_handler(IntegrityError, _lost_race)
-    app.add_exception_handler(Exception, _unexpected)
+    for kind, handler in _handlers().items():
+        app.add_exception_handler(kind, handler)
+
+
+async def response_to(request: Request, error: Exception) -> Response:
+    """Return what the application answers to an error, for one that came up beside it."""
+    handlers = _handlers()
+    return await next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)(request, error)
+
+
+def _handlers() -> dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]]:
+    return {
+        ApiError: _api_error,
+        ClientGone: _client_gone,
+        store_errors.StoreError: _known_error,
+        learning_errors.LearningError: _known_error,
+        RequestValidationError: _validation_error,
+        HTTPException: _http_error,
+        OperationalError: _database_error,
+        OSError: _file_error,
+        IntegrityError: _lost_race,
+        Exception: _unexpected,
+    }
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

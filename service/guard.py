@@ -8,7 +8,7 @@ from os import urandom
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import written
+from service.error_forms import written
 
 _PORT = re.compile(r":[0-9]*$")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")

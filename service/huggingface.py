@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from service.dependencies import Authorization, Scheme
+from service.embeddings import alike
 from service.errors import ApiError
+from service.input_bodies import ContentRoute, Given, inputs_of
 from service.job_requests import Request
 from service.known import Meaning
-from service.predictions import RequestTimeout, deadline, every_answer, in_use
+from service.predictions import RequestTimeout, check_count, deadline, every_answer, in_use
 from service.state import Opened
+from service.table_values import number
 
 router = APIRouter(prefix="/hf", tags=["hugging face"])
-
-_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+content = APIRouter(prefix="/hf", route_class=ContentRoute, include_in_schema=False)
 
 _OF_ENTITY = ("start", "end", "score")
 
 
 async def _meaning(ref: str, state: Opened, _: Scheme, authorization: Authorization = "") -> Meaning:
     return await state.known.of(authorization, ref)
+
+
+Meant = Annotated[Meaning, Depends(_meaning)]
 
 
 class InferenceRequest(Request):
@@ -43,24 +47,53 @@ async def infer_hugging_face(
     asked: InferenceRequest,
     request: HttpRequest,
     state: Opened,
-    meant: Annotated[Meaning, Depends(_meaning)],
+    meant: Meant,
     timeout_s: RequestTimeout = None,
 ) -> JSONResponse:
     """Return a label or number for each row of a table, or what fits each input; a wrong one fails the request.
 
     For an input that is classified that is its labels and their scores, the highest first; for one whose entities are
     found, these, with nothing around those of a single input; for one of a base model its embedding; else the native
-    answer.
+    answer. For {"source_sentence", "sentences"}: how like each sentence is to the source.
     """
     async with deadline(timeout_s), in_use(state, meant) as (loaded, load_ms):
+        headers = {"Model-State": "cold" if load_ms else "loaded"}
+        if (compared := _compared(asked.inputs)) is not None:
+            source, sentences = compared
+            check_count(sentences, state)
+            found = await alike(loaded, [source], sentences, request.receive)
+            return JSONResponse(found[0].tolist(), headers=headers)
         design = loaded.predictor.design
         inputs = _inputs(asked, design.modality.schema(design.inputs))
         answers = await every_answer(state, loaded, inputs, asked.parameters, request.receive)
     form = _ranked if asked.table is None else _short
-    headers = {"Model-State": "cold" if load_ms else "loaded"}
     content = [form(one) for one in answers]
     alone = asked.table is None and not isinstance(asked.inputs, list) and "entities" in answers[0]
     return JSONResponse(content[0] if alone else content, headers=headers)
+
+
+@content.post("/models/{ref}")
+async def infer_from_bytes(
+    request: HttpRequest, state: Opened, meant: Meant, timeout_s: RequestTimeout = None
+) -> Response:
+    """Return what fits one input that is the body, such as an image, without a list around it."""
+    given = await Given.read(request)
+    async with deadline(timeout_s), in_use(state, meant) as (loaded, load_ms):
+        inputs = await inputs_of(given, loaded, state)
+        answers = await every_answer(state, loaded, inputs, given.parameters, request.receive)
+    found = [_ranked(one) for one in answers]
+    headers = {"Model-State": "cold" if load_ms else "loaded"}
+    return JSONResponse(found[0] if len(found) == 1 else found, headers=headers)
+
+
+def _compared(inputs: Any) -> tuple[Any, list[Any]] | None:
+    """Return what is to be compared with what, if the inputs are those of sentence similarity."""
+    if not isinstance(inputs, dict) or inputs.keys() != {"source_sentence", "sentences"}:
+        return None
+    sentences = inputs["sentences"]
+    if not isinstance(sentences, list) or not sentences:
+        raise ApiError(400, "invalid_request", "inputs.sentences is no list of texts.", hint='Send ["a text", ...].')
+    return inputs["source_sentence"], sentences
 
 
 def _inputs(asked: InferenceRequest, schema: dict[str, Any]) -> list[Any]:
@@ -74,7 +107,7 @@ def _inputs(asked: InferenceRequest, schema: dict[str, Any]) -> list[Any]:
     if len(set(lengths.values())) > 1:
         raise ApiError(400, "invalid_request", f"The table's columns have different lengths: {lengths}.")
     columns = {
-        name: [_number(value) for value in values] if _is_number(schema, name) else values
+        name: [number(value) for value in values] if _is_number(schema, name) else values
         for name, values in asked.table.items()
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -84,19 +117,11 @@ def _is_number(schema: dict[str, Any], name: str) -> bool:
     return "number" in schema.get("properties", {}).get(name, {}).get("type", ())
 
 
-def _number(value: Any) -> Any:
-    """Return the number that a text spells: Hugging Face's tables are of texts."""
-    if isinstance(value, str):
-        if not value.strip():
-            return None
-        if _NUMBER.fullmatch(value):
-            return float(value)
-    return value
-
-
 def _ranked(answer: dict[str, Any]) -> Any:
     """Return what the client expects of an input: labels with scores, highest first, entities, or an embedding."""
     if "label" in answer:
+        if answer["label"] is None and "probabilities" not in answer:
+            return []  # none of them was likely enough
         scores = answer.get("probabilities", {answer["label"]: answer["score"]})  # the likeliest come first
         return [{"label": label, "score": score} for label, score in scores.items()]
     if "entities" in answer:

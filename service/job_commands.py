@@ -103,8 +103,9 @@ def _changed(job: JobRecord, changes: Changes) -> dict[str, Any] | None:
     wanted = changes.model_dump(exclude_unset=True)
     if not wanted:
         return None
-    if job.resolved is None:
+    if "hyperparameters" not in (job.resolved or {}):
         raise InvalidConfig(f"Job {job.id} has no hyperparameters.", param="hyperparameters")
+    assert job.resolved is not None
     resolved = {**job.resolved, "hyperparameters": {**job.resolved["hyperparameters"], **wanted}}
     return TrainingSpec.model_validate(resolved).model_dump(mode="json")
 
@@ -146,6 +147,8 @@ def clone_job(
         job = jobs.get(session, caller.project, job_id)
         if job.kind == jobs.INGEST:
             raise IllegalTransition(f"Job {job_id} reads an upload.", hint="Upload the file again.")
+        if job.kind == jobs.PREDICT:
+            raise IllegalTransition(f"Job {job_id} only predicts.", hint="Ask for the prediction again.")
         asked = _checked(_merged(job.spec, how.overrides))
         return jobs.submit(session, job_requests.resolved(session, caller.project, asked))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -12,10 +12,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from learning.config import Checkpointing, Columns, EarlyStopping, Hyperparameters, Split, TrainingSpec
-from learning.errors import InvalidConfig, InvalidData, LearningError, UnknownName, did_you_mean
-from service import base_models
+from learning.errors import InvalidConfig, LearningError, UnknownName
+from service import base_models, job_columns
 from service.base_models import Base
 from service.errors import ApiError
+from service.job_columns import Collect
+from service.job_devices import check_device
 from service.json_values import check_storable
 from service.library import importing
 from store import datasets, jobs
@@ -74,6 +76,9 @@ class Output(Request):
 
     model: ModelName | None = Field(None, description="Name in the registry; default: from the dataset and the task.")
     aliases: list[ModelName] = Field(default_factory=list, max_length=16, description="Aliases to move to it.")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="Arithmetic in which it predicts; what bf16 costs in accuracy is measured and kept with it."
+    )
 
 
 class JobCreate(StoredRequest):
@@ -109,10 +114,6 @@ class JobCreate(StoredRequest):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-# Called with the field that an error is about unless it says so itself.
-Collect = Callable[[str], AbstractContextManager[object]]
-
-
 @contextmanager
 def naming(field: str) -> Iterator[None]:
     """Let an error through with the field that it is about: what is looked up by its id knows no request."""
@@ -141,15 +142,17 @@ def resolve(session: Session, project: str, asked: JobCreate, collect: Collect =
         with collect("continue_from"):
             checkpoint = _checkpoint(session, project, asked.continue_from)
     split = _split(asked, parts.get("train"))
-    _check_combination(asked, collect)
+    _check_combination(session, asked, collect)
     with collect("depends_on"):
         jobs.check_dependencies(session, project, asked.depends_on)
     with collect("task"):
         task = task_named(asked.task or _default_task(parts, base))
     if "train" in parts:
-        _check_columns(asked, split, parts["train"], collect)
+        job_columns.check(asked.columns, split, parts["train"], collect)
     if task is None:
         return None
+    with collect("columns.target"):
+        job_columns.check_targets(task, asked.kind, asked.columns, parts.get("train"))
     architecture = ""
     options: dict[str, Any] = {}
     with collect("architecture"):
@@ -204,6 +207,7 @@ def _specification(
         checkpointing=asked.checkpointing,
         split=split,
         compare=asked.compare,
+        serving_precision=asked.output.precision,
         seed=asked.seed,
         device=asked.resources.device,
         threads=asked.resources.threads,
@@ -223,11 +227,12 @@ def _parts(session: Session, project: str, asked: JobCreate, collect: Collect) -
     parts = {}
     for role, dataset_id in ids.items():
         with collect("dataset" if isinstance(given, str) else f"dataset.{role}"):
-            parts[role] = _ready(datasets.get(session, project, dataset_id), role)
+            parts[role] = ready_dataset(datasets.get(session, project, dataset_id), role)
     return parts
 
 
-def _ready(dataset: Dataset, role: str) -> Dataset:
+def ready_dataset(dataset: Dataset, role: str) -> Dataset:
+    """Return a dataset that is ready; 409 otherwise."""
     if dataset.status != datasets.READY:
         raise ApiError(
             409,
@@ -244,7 +249,7 @@ def _checkpoint(session: Session, project: str, checkpoint_id: str) -> Checkpoin
     checkpoint = session.scalar(
         select(CheckpointRecord)
         .join(JobRecord, CheckpointRecord.job_id == JobRecord.id)
-        .where(CheckpointRecord.id == checkpoint_id, JobRecord.project == project)
+        .where(CheckpointRecord.id == checkpoint_id, JobRecord.project == project, JobRecord.kind != jobs.PREDICT)
     )
     if checkpoint is None:
         raise UnknownName(
@@ -255,7 +260,9 @@ def _checkpoint(session: Session, project: str, checkpoint_id: str) -> Checkpoin
     return checkpoint
 
 
-def _check_combination(asked: JobCreate, collect: Collect) -> None:
+def _check_combination(session: Session, asked: JobCreate, collect: Collect) -> None:
+    with collect("resources.device"):
+        check_device(session, asked.resources.device)
     for error in _combination_errors(asked):
         with collect(error.param or ""):
             raise error
@@ -331,43 +338,6 @@ def _architecture(
 def _trained_as(session: Session, checkpoint: CheckpointRecord) -> tuple[str, dict[str, Any]]:
     made_by = session.get_one(JobRecord, checkpoint.job_id).resolved or {}
     return made_by["architecture"], made_by["architecture_config"]
-
-
-def _check_columns(asked: JobCreate, split: Split, train: Dataset, collect: Collect) -> None:
-    """Say what is wrong with the columns before anything is queued; the dataset's description knows enough."""
-    known = {column["name"]: column for column in (train.record.description or {}).get("columns", [])}
-    named = {
-        "columns.target": asked.columns.target_names(),
-        "columns.inputs": asked.columns.inputs or (),
-        "columns.ignore": asked.columns.ignore,
-        "columns.text": (asked.columns.text,) if asked.columns.text else (),
-        "split.group": (split.group,) if split.group else (),
-        "split.column": (split.column,) if split.column else (),
-    }
-    for param, names in named.items():
-        for name in names:
-            with collect(param):
-                if name not in known:
-                    raise UnknownName(
-                        f'Column "{name}" not found.{did_you_mean(name, known)}',
-                        hint=f"Columns: {', '.join(known)}.",
-                        param=param,
-                    )
-    for name in asked.columns.target_names():
-        with collect("columns.target"):
-            _check_target(name, known.get(name, {}))
-
-
-def _check_target(name: str, column: Mapping[str, Any]) -> None:
-    unique = column.get("unique")
-    if unique is not None and unique < 2:
-        top = column.get("top") or []
-        only = f'only the value "{top[0]["value"]}"' if unique and top else f"{unique} different values"
-        raise InvalidData(
-            f'Column "{name}" has {only}; there is nothing to predict.',
-            hint="Add examples of another class, or choose another target.",
-            param="columns.target",
-        )
 
 
 def _default_name(parts: Mapping[str, Dataset], asked: JobCreate, task: str) -> str:

@@ -25,6 +25,9 @@ async def _meaning(ref: str, state: Opened, _: Scheme, authorization: Authorizat
 Meant = Annotated[Meaning, Depends(_meaning)]
 
 
+SLOW = "This machine's processor has no bf16 instructions, and the model predicts in bf16: it is many times slower."
+
+
 class LoadRequest(Request):
     """How a model is to be kept."""
 
@@ -38,6 +41,7 @@ class LoadedView(BaseModel):
     version_id: str
     bytes: int
     pinned: bool
+    precision: str
     in_use: int
     loads: int
     load_ms: float
@@ -56,6 +60,7 @@ class LoadedView(BaseModel):
             version_id=loaded.version_id,
             bytes=loaded.bytes,
             pinned=loaded.pinned,
+            precision=loaded.predictor.design.precision,
             in_use=loaded.users,
             loads=loads,
             load_ms=loaded.load_ms,
@@ -75,6 +80,7 @@ class LoadResponse(BaseModel):
     load_ms: float
     pinned: bool
     bytes: int
+    warnings: list[str]
 
 
 @router.post("/models/{ref}/load")
@@ -89,6 +95,11 @@ async def load_model(state: Opened, meant: Meant, asked: LoadRequest | None = No
             load_ms=load_ms,
             pinned=loaded.pinned,
             bytes=loaded.bytes,
+            warnings=[
+                "This machine's processor has no bf16 instructions, in which the model predicts: it will be slow."
+            ]
+            if loaded.predictor.is_slow
+            else [],
         )
 
 

@@ -19,7 +19,6 @@ from store.incoming import Incoming
 
 MOST_PARTS = 32
 FIELD_BYTES = 1 << 20
-_FILE = "file"
 
 
 @dataclass(slots=True)
@@ -30,11 +29,11 @@ class Form:
     filename: str | None = None
 
 
-async def read_form(request: Request, file: Incoming) -> Form:
-    """Read the body to its end; 400 for one that is no form, 422 for a form that no upload has."""
+async def read_form(request: Request, file: Incoming, name: str = "file") -> Form:
+    """Read the body, whose file has this name, to its end; 400 for no form, 422 for a form that no upload has."""
     _, options = parse_options_header(request.headers.get("content-type", ""))
     try:
-        reader = _Reader(options[b"boundary"])
+        reader = _Reader(options[b"boundary"], name)
         await _read(reader, body_of(request), file)
     except (KeyError, FormParserError, UnicodeDecodeError):
         raise HTTPException(400) from None
@@ -53,8 +52,9 @@ async def _read(reader: _Reader, body: AsyncIterator[bytes], file: Incoming) -> 
 class _Reader:
     """Turns bytes into fields and pieces of the file."""
 
-    def __init__(self, boundary: bytes) -> None:
+    def __init__(self, boundary: bytes, file: str) -> None:
         self.form = Form()
+        self._file = file
         self._parts = 0
         self._header: tuple[bytearray, bytearray] = (bytearray(), bytearray())
         self._disposition = b""
@@ -111,7 +111,7 @@ class _Reader:
         if b"name" not in options:
             raise FormParserError("a part without a name")
         self._name = options[b"name"].decode()
-        self._is_file = b"filename" in options and self._name == _FILE
+        self._is_file = b"filename" in options and self._name == self._file
         if self._name in self.form.fields or (self._is_file and self.form.filename is not None):
             raise _refused(f'The form has "{self._name[:80]}" twice.', "Send it once.", self._name[:80])
         if self._is_file:
@@ -123,7 +123,7 @@ class _Reader:
             return
         if len(self._value) + end - start > FIELD_BYTES:
             message = f'The field "{self._name[:80]}" is longer than {FIELD_BYTES} bytes.'
-            raise _refused(message, 'Send a file as the part "file", with a filename.', self._name[:80])
+            raise _refused(message, f'Send a file as the part "{self._file}", with a filename.', self._name[:80])
         self._value += data[start:end]
 
     def _part_ends(self) -> None:

@@ -81,6 +81,7 @@ class TensorSpec:
     columns: tuple[str, ...] = ()
     is_vector: bool = False  # a second axis of numbers without names
     nullable: bool = False
+    is_file: bool = False  # its bytes go to the model as they are
 
     def metadata(self) -> dict[str, Any]:
         """Return the tensor as a model's metadata lists it."""
@@ -94,6 +95,8 @@ class TensorSpec:
 def input_specs(schema: dict[str, Any]) -> list[TensorSpec]:
     """Return the tensors of inputs with this JSON Schema."""
     forms = [schema, *schema.get("anyOf", ())]
+    if any("contentMediaType" in form for form in forms):
+        return [TensorSpec(WHOLE, "BYTES", is_file=True)]
     row = next((form for form in forms if form.get("type") == "object"), None)
     if row is None:
         return [TensorSpec(WHOLE, "BYTES")]
@@ -107,12 +110,13 @@ def input_specs(schema: dict[str, Any]) -> list[TensorSpec]:
 
 def output_specs(schema: dict[str, Any]) -> list[TensorSpec]:
     """Return the tensors of answers with this JSON Schema; shares of one, such as probabilities, are FP32."""
-    labels = tuple(schema.get("properties", {}).get("label", {}).get("enum", ()))
+    named = schema.get("properties", {}).get("label", {}).get("enum", ())
+    labels = tuple(label for label in named if label is not None)
     specs = []
     for name, field in schema.get("properties", {}).items():
         if field.get("type") == "number":
             specs.append(TensorSpec(name, "FP32" if field.get("maximum") == 1 else "FP64"))
-        elif field.get("type") == "string":
+        elif field.get("type") in ("string", ["string", "null"]):
             specs.append(TensorSpec(name, "BYTES"))
         elif field.get("type") == "object" and field.get("properties"):
             specs.append(TensorSpec(name, "FP64", tuple(field["properties"])))
@@ -143,7 +147,7 @@ def to_inputs(asked: InferRequest, raw: memoryview, specs: Sequence[TensorSpec])
     for tensor in asked.inputs:
         if tensor.name not in known:
             raise _bad(f'Input "{tensor.name}" is none of this model\'s. Inputs: {", ".join(known)}.')
-        values, raw = _values(tensor, raw)
+        values, raw = _values(tensor, raw, is_file=known[tensor.name].is_file)
         columns[tensor.name] = list(map(_present, values)) if known[tensor.name].nullable else values
     if len(raw):
         raise _bad(f"{len(raw)} bytes follow the last tensor.")
@@ -155,7 +159,7 @@ def to_inputs(asked: InferRequest, raw: memoryview, specs: Sequence[TensorSpec])
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _values(tensor: InputTensor, raw: memoryview) -> tuple[list[Any], memoryview]:
+def _values(tensor: InputTensor, raw: memoryview, *, is_file: bool) -> tuple[list[Any], memoryview]:
     count = math.prod(tensor.shape)
     if (len(tensor.shape) == 2 and tensor.shape[1] != 1) or min(tensor.shape) < 0:
         raise _bad(f'Input "{tensor.name}" has the shape {tensor.shape}; [n] or [n, 1] is taken.')
@@ -169,7 +173,7 @@ def _values(tensor: InputTensor, raw: memoryview) -> tuple[list[Any], memoryview
     else:
         if not isinstance(size, int) or not 0 <= size <= len(raw):
             raise _bad(f'Input "{tensor.name}" announces {size} bytes, but {len(raw)} are left of the body.')
-        values, raw = _from_bytes(tensor, raw[:size]), raw[size:]
+        values, raw = _from_bytes(tensor, raw[:size], is_file=is_file), raw[size:]
     if len(values) != count:
         raise _bad(f'Input "{tensor.name}" has the shape {tensor.shape} but {len(values)} values.')
     return values, raw
@@ -181,9 +185,9 @@ def _flat(data: Any) -> list[Any]:
     return [value for entry in data for value in (entry if isinstance(entry, list) else [entry])]
 
 
-def _from_bytes(tensor: InputTensor, raw: memoryview) -> list[Any]:
+def _from_bytes(tensor: InputTensor, raw: memoryview, *, is_file: bool) -> list[Any]:
     if tensor.datatype == "BYTES":
-        return list(_texts(tensor.name, raw))
+        return [content if is_file else _text(tensor.name, content) for content in _contents(tensor.name, raw)]
     dtype = np.dtype(DTYPES[tensor.datatype])
     if len(raw) % dtype.itemsize:
         raise _bad(f'Input "{tensor.name}" has {len(raw)} bytes, which are no whole number of {tensor.datatype}.')
@@ -191,17 +195,21 @@ def _from_bytes(tensor: InputTensor, raw: memoryview) -> list[Any]:
     return values
 
 
-def _texts(name: str, raw: memoryview) -> Iterator[str]:
+def _contents(name: str, raw: memoryview) -> Iterator[bytes]:
     at = 0
     while at < len(raw):
         start = at + _LENGTH_BYTES
         at = start + int.from_bytes(raw[at:start], "little")
         if start > len(raw) or at > len(raw):
             raise _bad(f'Input "{name}": a text ends beyond the tensor.')
-        try:
-            yield bytes(raw[start:at]).decode()
-        except UnicodeDecodeError:
-            raise _bad(f'Input "{name}" has a text that is not UTF-8.') from None
+        yield bytes(raw[start:at])
+
+
+def _text(name: str, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise _bad(f'Input "{name}" has a text that is not UTF-8.') from None
 
 
 def _present(value: Any) -> Any:
@@ -254,6 +262,8 @@ def _of_answer(answer: dict[str, Any], spec: TensorSpec) -> list[Any]:
     if spec.columns:
         return [answer[spec.name].get(column, math.nan) for column in spec.columns]
     value = answer[spec.name]
+    if value is None:
+        return [""]  # as missing values are in this protocol
     return value if spec.is_vector else [value]
 
 

@@ -15,7 +15,7 @@ from fastapi import Request as HttpRequest
 from pydantic import BaseModel, BeforeValidator, Field
 from starlette.types import Receive
 
-from service.batching import Waiting
+from service.batching import Batcher, Waiting
 from service.dependencies import Authorization, Scheme
 from service.errors import ApiError, ClientGone
 from service.job_requests import Request
@@ -114,7 +114,25 @@ RequestTimeout = Annotated[
 ]
 
 
-@router.post("/{ref}/predict", response_model=PredictResponse)
+# What is no JSON is read in input_bodies.
+CONTENTS = {
+    kind: {"schema": {"type": "string", "format": "binary"}}
+    for kind in ("text/plain", "text/csv", "application/jsonl", "image/*", "audio/*")
+} | {
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "properties": {
+                "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                "parameters": {"type": "string", "description": "A JSON object."},
+            },
+        }
+    }
+}
+BODIES = {"requestBody": {"content": CONTENTS}}
+
+
+@router.post("/{ref}/predict", response_model=PredictResponse, openapi_extra=BODIES)
 async def predict(
     asked: PredictRequest, request: HttpRequest, state: Opened, meant: Meant, timeout_s: RequestTimeout = None
 ) -> Response:
@@ -176,15 +194,22 @@ async def answer(
     """Return the body of a PredictResponse."""
     options = loaded.predictor.options(parameters) if parameters else None
     parsed = await parse(loaded, inputs)
-    waiting = await compute(loaded, parsed, receive)
+    waiting = await compute(loaded.batcher, parsed, receive)
     answers = waiting.answers if waiting is not None else []
     if options is not None:
         answers = [options.apply(one) for one in answers]
-    body = {
+    return orjson.dumps(reported(meant, parsed, waiting, load_ms, {"outputs": parsed.answered(answers)}))
+
+
+def reported(
+    meant: Meaning, parsed: Parsed, waiting: Waiting | None, load_ms: float, content: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what an answer says beside its content: who answered, what was wrong, and where the time went."""
+    return {
         "id": ids.new_id(ids.PREDICTION),
         "model": meant.about,
         "task": meant.task,
-        "outputs": parsed.answered(answers),
+        **content,
         "errors": _errors(parsed) if parsed.errors else [],
         "warnings": _warnings(parsed) if parsed.warnings else [],
         "timing": {
@@ -194,7 +219,6 @@ async def answer(
             "load_ms": load_ms,
         },
     }
-    return orjson.dumps(body)
 
 
 async def every_answer(
@@ -203,12 +227,20 @@ async def every_answer(
     """Return an answer to each input, for protocols in which one that is wrong fails the request (400)."""
     options = loaded.predictor.options(parameters)
     check_count(inputs, state)
+    answers = await all_computed(loaded, loaded.batcher, inputs, receive)
+    return [options.apply(one) for one in answers]
+
+
+async def all_computed(
+    loaded: Loaded, batcher: Batcher, inputs: Sequence[Any], receive: Receive
+) -> list[dict[str, Any]]:
+    """Return what a batcher makes of each input; the first that does not fit fails the request (400)."""
     parsed = await parse(loaded, inputs)
     if parsed.errors:
         first = parsed.errors[0]
         raise ApiError(400, first.code, first.message, hint=first.hint, param=first.param)
-    waiting = await compute(loaded, parsed, receive)
-    return [options.apply(one) for one in waiting.answers] if waiting is not None else []
+    waiting = await compute(batcher, parsed, receive)
+    return waiting.answers if waiting is not None else []
 
 
 async def parse(loaded: Loaded, inputs: Sequence[Any]) -> Parsed:
@@ -218,16 +250,16 @@ async def parse(loaded: Loaded, inputs: Sequence[Any]) -> Parsed:
     return await to_thread.run_sync(loaded.predictor.parse, inputs, abandon_on_cancel=True)
 
 
-async def compute(loaded: Loaded, parsed: Parsed, receive: Receive) -> Waiting | None:
+async def compute(batcher: Batcher, parsed: Parsed, receive: Receive) -> Waiting | None:
     """Return the rows' answers once the device has computed them; None when there is no row.
 
     Cancelled with the request: by its deadline, or because nobody listens any more.
     """
     if not parsed.rows:
         return None
-    waiting = loaded.batcher.submit(parsed.rows)
+    waiting = batcher.submit(parsed.rows)
     try:
-        if loaded.batcher.is_immediate:
+        if batcher.is_immediate:
             await waiting.answered
         else:
             await _unless_gone(waiting.answered, receive)

@@ -44,6 +44,7 @@ class Loaded:
     ref: str
     predictor: Predictor
     batcher: Batcher
+    embedder: Batcher  # of the same rows' features
     bytes: int  # of memory, about
     load_ms: float
     loaded_at: float
@@ -161,6 +162,7 @@ class Predictors:
             version.ref,
             predictor,
             batcher,
+            Batcher(predictor.embed, self._device, self._most_waiting, positions),
             bytes_of(files),
             0.0,
             loaded_at=now,

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Literal
 
 from pydantic import Field
 
 from store.settings import StoreSettings
 
+Role = Literal["all", "api", "predict"]
+
 
 class ServiceSettings(StoreSettings):
     """Every field is an environment variable with the prefix ANNEAL_."""
 
+    role: Role = Field(
+        default="all",
+        description="What this process serves: everything, all but predictions, or predictions alone.",
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
     allowed_hosts: str = Field(

@@ -2,25 +2,28 @@
 
 Its routing, dependencies and validation take several times as long as such a prediction. What it can answer it answers
 as the endpoint in `predictions` would, by the same functions. Anything else - an unknown key, a model that is not in
-memory, a body that is not quite right, every error - it hands on to the application, whose endpoint is the documented
-one.
+memory, a body that is not quite right - it hands on to the application, whose endpoint is the documented one. Once it
+has begun to answer it ends it too: handed on, a batch that has failed would be computed again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import orjson
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ClientGone
+from service.errors import ClientGone, response_to
 from service.known import Meaning
 from service.predictions import answer
 from service.state import State
 
 _BEFORE, _AFTER = "/api/v1/models/", "/predict"
+_OTHERS = frozenset({b"x-request-timeout", b"prefer"})  # headers that want the endpoint itself
 _FIELDS = frozenset({"inputs", "parameters"})
 
 
@@ -56,6 +59,12 @@ class ShortWay:
             content = await _answer(state, meant, body, receive)
         except ClientGone:
             return
+        except Exception as error:
+            response = await response_to(Request(scope), error)
+            await response(scope, receive, send)
+            if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise  # answered already; the server logs the traceback
+            return
         if content is None:
             await self._app(scope, _again(body, receive), send)
             return
@@ -69,17 +78,13 @@ class ShortWay:
 
 
 async def _answer(state: State, meant: Meaning, body: bytes, receive: Receive) -> bytes | None:
-    """Return the answer, or None for what takes the long way, where it fails once more and is explained."""
+    """Return the answer, or None for what takes the long way."""
     asked = _asked(body, state.settings.max_predict_inputs)
     loaded = state.predictors.take(meant.version_id) if asked is not None else None
     if asked is None or loaded is None:
         return None
     try:
         return await answer(meant, loaded, 0.0, *asked, receive)
-    except ClientGone:
-        raise
-    except Exception:
-        return None
     finally:
         state.predictors.give_back(loaded)
 
@@ -92,7 +97,7 @@ def _authorization(scope: Scope) -> bytes:
             found = value
         elif name == b"content-type":
             is_json = value.startswith(b"application/json")
-        elif name == b"x-request-timeout":
+        elif name in _OTHERS:
             return b""
     return found if is_json else b""
 

@@ -67,8 +67,11 @@ class ArtifactStore:
 
     def add(self, path: Path) -> Artifact:
         """Store a copy of a file."""
-        with path.open("rb") as source:
-            return self.write(iter(lambda: source.read(CHUNK_BYTES), b""))
+        return self.write(_chunks(path))
+
+    def chunks(self, sha256: str) -> Iterator[bytes]:
+        """Iterate over a file's bytes in pieces."""
+        return _chunks(self.path(sha256))
 
     def verify(self, sha256: str) -> Path:
         """Return the file's path after reading it whole; CorruptArtifact when its bytes are not its digest's."""
@@ -139,6 +142,11 @@ class ArtifactStore:
         if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
             raise NotFound(f"{sha256!r} is no artifact's digest.")
         return self._directory / sha256[:2] / sha256
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as source:
+        yield from iter(lambda: source.read(CHUNK_BYTES), b"")
 
 
 def age_s(path: Path) -> float:

@@ -133,6 +133,11 @@ def after_cancel(session: Session, job_id: str, mode: CancelMode) -> None:
         keep(session, job_id, Retention(keep_last=1, keep_best=0))
 
 
+def forget_all(session: Session, job_id: str) -> None:
+    """Forget a job's checkpoints: it has ended, and what they were for is done."""
+    _forget(session, [checkpoint.id for checkpoint in of_job(session, job_id)])
+
+
 def _forget(session: Session, unwanted: Sequence[str]) -> None:
     started_from = select(JobRecord.start_checkpoint_id).where(JobRecord.start_checkpoint_id.in_(unwanted))
     gone = set(unwanted) - set(session.scalars(started_from))

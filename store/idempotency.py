@@ -51,6 +51,11 @@ def finish(session: Session, project: str, key: str, resource_id: str) -> None:
     session.get_one(IdempotencyRecord, (project, key)).resource_id = resource_id
 
 
+def forget(session: Session, project: str, key: str) -> None:
+    """Let the next request with a key be a first one."""
+    session.execute(delete(IdempotencyRecord).where(IdempotencyRecord.project == project, IdempotencyRecord.key == key))
+
+
 def forget_old(session: Session) -> None:
     """Delete keys older than a day."""
     session.execute(delete(IdempotencyRecord).where(IdempotencyRecord.created_at < database_now() - KEPT_S))

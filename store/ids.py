@@ -7,8 +7,8 @@ import time
 
 from ulid import ULID
 
-DATASET, JOB, CHECKPOINT, MODEL, VERSION, EVENT, KEY, PREDICTION, WEBHOOK, DELIVERY, UPLOAD = (
-    "ds", "job", "ck", "mdl", "ver", "evt", "key", "pred", "whk", "msg", "up",
+DATASET, JOB, CHECKPOINT, MODEL, VERSION, EVENT, KEY, PREDICTION, WEBHOOK, DELIVERY, UPLOAD, FILE = (
+    "ds", "job", "ck", "mdl", "ver", "evt", "key", "pred", "whk", "msg", "up", "file",
 )  # fmt: skip
 
 

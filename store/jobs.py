@@ -24,6 +24,7 @@ from store.states import TERMINAL, State
 from store.transition import announce, dependency_error, record_event
 
 INGEST = "ingest"  # the kind of the job that makes a dataset out of an upload
+PREDICT = "predict"  # the kind of the job that answers for many inputs at once
 
 
 @dataclass(frozen=True, slots=True)

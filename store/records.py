@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint, 
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.database import database_now
+from store.file_records import FileRecord as FileRecord  # noqa: PLC0414 - a table is known once imported
 from store.record import Record as Record  # noqa: PLC0414 - for whoever needs all tables
 from store.record import Serial, created
 from store.upload_records import UploadRecord as UploadRecord  # noqa: PLC0414 - a table is known once imported

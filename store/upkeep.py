@@ -15,7 +15,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from store import attempts, idempotency, queue, uploads, webhooks, workers
+from store import attempts, files, idempotency, queue, uploads, webhooks, workers
 from store.artifacts import ArtifactStore
 from store.attempts import CrashBudget
 from store.collection import Collector
@@ -135,6 +135,7 @@ class Sweeper:
             # A worker with a job looks for the next one by itself: messages to it would only pile up.
             heard = workers.idle_queues(session) if found else set()
             idempotency.forget_old(session)
+            files.forget_old(session)
             workers.forget_old(session)
             webhooks.forget_old(session)
         for job_id in reaped:

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from store import checkpoints, datasets, jobs, models
+from store import checkpoints, datasets, files, jobs, models
 from store.errors import CorruptArtifact, NotFound
 from store.records import CheckpointRecord, DatasetRecord, JobDatasetRecord, JobRecord
 from store.settings import StoreSettings
@@ -53,6 +53,8 @@ def prepare(context: Context, token: Token, directory: Path) -> Assignment:
         job = session.get_one(JobRecord, token.job_id)
         if job.kind == jobs.INGEST:
             return _ingestion(context, session, token, job, directory)
+        if job.kind == jobs.PREDICT:
+            return _prediction(context, session, token, job, directory)
         return _training(context, session, token, job, directory)
 
 
@@ -88,6 +90,27 @@ def _training(context: Context, session: Session, token: Token, job: JobRecord, 
         start=str(start) if start else None,
         resume=_newest_checkpoints(context, session, job, directory),
         max_runtime_s=job.max_runtime_s,
+    )
+
+
+def _prediction(context: Context, session: Session, token: Token, job: JobRecord, directory: Path) -> Assignment:
+    spec = job.resolved or {}
+    found = models.files(session, models.by_id(session, spec["version_id"]).record.id)
+    context.artifacts.copy_to(found, directory / "base")
+    if "inputs_file" in spec:
+        inputs = files.get(session, job.project, spec["inputs_file"])
+        given = {"inputs": str(context.artifacts.path(inputs.sha256))}
+    else:
+        given = _tables(context, session, job.id)
+    return Assignment(
+        job_id=job.id,
+        attempt=token.attempt,
+        kind=job.kind,
+        directory=str(directory),
+        spec=spec,
+        files=given,
+        base=str(directory / "base"),
+        resume=_newest_checkpoints(context, session, job, directory),
     )
 
 

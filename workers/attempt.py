@@ -22,7 +22,7 @@ from store.states import CancelMode, State
 from store.token import Token
 from workers.assignment import log_path
 from workers.context import Context
-from workers.protocol import EXPECTED_ERROR, NO_ROOM, STOPPED_AT_CHECKPOINT, Assignment
+from workers.protocol import EXPECTED_ERROR, NO_ROOM, RESUMABLE, STOPPED_AT_CHECKPOINT, Assignment
 from workers.supervision import Child
 
 log = structlog.get_logger(__name__)
@@ -56,7 +56,7 @@ class Attempt:
         self._metrics = _measured_before(context, token)
         self._measurements: list[Measurement] = []
         self._stop_by: float | None = None
-        self._training = False  # whether there is anything that a checkpoint could keep
+        self._resumable = False  # whether there is anything that a checkpoint could keep
         self._time_is_over = _deadline(context, token, given)
         self._out_of_time = False
         self._beat_at = time.monotonic()
@@ -154,7 +154,7 @@ class Attempt:
             self._ask_to_stop("its time is over")
 
     def _ask_to_stop(self, reason: str) -> None:
-        if not self._training:
+        if not self._resumable:
             # Nothing is lost by killing it: what it had, it can read again.
             self.reason = reason
             self._child.kill()
@@ -182,14 +182,14 @@ class Attempt:
         if code == NO_ROOM:
             self.reason = f"its files could not be written{self._trouble}"
             return Ending.NO_ROOM
-        self.reason = f"the training process died with {_describe(code)}{self._trouble}"
+        self.reason = f"its process died with {_describe(code)}{self._trouble}"
         return Ending.CRASHED
 
     def _hear(self, message: dict[str, Any]) -> None:
         kind = message.pop("type", None)
         if kind == "progress":
             self._progress = message
-            self._training = message.get("phase") == "training"
+            self._resumable = message.get("phase") in RESUMABLE
         elif kind == "metrics":
             self._measure(message)
         elif kind == "checkpoint":

@@ -14,7 +14,7 @@ import traceback
 from typing import Any
 
 from learning.errors import InvalidDataset, LearningError
-from store.jobs import INGEST
+from store.jobs import INGEST, PREDICT
 from workers.protocol import EXPECTED_ERROR, NO_ROOM, STOP, STOPPED_AT_CHECKPOINT, Assignment
 
 
@@ -51,6 +51,10 @@ def main() -> int:
             from workers.ingestion_run import run_ingestion
 
             return run_ingestion(channel)
+        if channel.assignment.kind == PREDICT:
+            from workers.prediction_run import run_prediction
+
+            return 0 if run_prediction(channel) else STOPPED_AT_CHECKPOINT
         from workers.training_run import run_training
 
         return 0 if run_training(channel) else STOPPED_AT_CHECKPOINT

@@ -18,6 +18,9 @@ EXPECTED_ERROR = 65  # EX_DATAERR: the caller's mistake, told in an `error` mess
 TRAINING, INGESTION = "training", "ingestion"
 FORK_MESSAGE_BYTES = 4096
 
+# Phases of a child's work in which it can be asked to stop at a checkpoint; in any other there is nothing to keep.
+RESUMABLE = frozenset({"training", "predicting"})
+
 STOP = "stop"  # the only command: write a checkpoint and exit; why is the supervisor's business
 
 

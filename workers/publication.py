@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from store import attempts, checkpoints, datasets, jobs, lineage, models
+from store import attempts, checkpoints, datasets, files, jobs, lineage, models
+from store.artifacts import Artifact
 from store.records import JobRecord
 from store.states import State
 from store.token import Token
@@ -27,10 +28,22 @@ def publish(context: Context, token: Token, result: Mapping[str, Any]) -> None:
             table, aside = stored["table"], stored.get("quarantine")
             datasets.set_ingested(session, job.spec["dataset_id"], table, result["description"], aside)
             return
+        if job.kind == jobs.PREDICT:
+            _keep_output(session, token, job, result, stored["output"])
+            return
         digests = {path: artifact.sha256 for path, artifact in stored.items()}
         # First: it raises Fenced unless the job is still ours to complete, and then no version is made.
         attempts.complete(session, token, {}, result["warnings"])
         job.result = _register(session, job, result, digests)
+
+
+def _keep_output(session: Session, token: Token, job: JobRecord, result: Mapping[str, Any], output: Artifact) -> None:
+    """End a prediction job: its file is kept, and the segments that it was made of are not."""
+    counts = {name: result[name] for name in ("rows", "errors")}
+    attempts.complete(session, token, {**counts, "bytes": output.bytes, "sha256": output.sha256}, result["warnings"])
+    filename = f"{job.name or job.id}.{result['format']}"
+    files.add(session, project=job.project, filename=filename, purpose=files.OUTPUT, artifact=output, job_id=job.id)
+    checkpoints.forget_all(session, job.id)
 
 
 def _register(

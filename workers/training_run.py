@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from learning import checkpoint, device, model
+from learning import checkpoint, device, model, precision
 from learning.checkpoint import Position
 from learning.comparison import compare
 from learning.config import TrainingSpec
@@ -34,7 +35,8 @@ def run_training(channel: Channel) -> bool:
             return False
         comparison = compare(prepared.design.task, outcome.position.metrics, twin.position.metrics)
     directory = Path(given.directory) / "model"
-    model.save(prepared.design, outcome.weights, directory)
+    low = _measured_low(spec, prepared, outcome)
+    model.save(replace(prepared.design, precision=spec.serving_precision), outcome.weights, directory)
     channel.send(
         "result",
         run=name,
@@ -42,11 +44,23 @@ def run_training(channel: Channel) -> bool:
         task=prepared.design.task.name,
         architecture=prepared.design.architecture.name,
         modality=prepared.design.modality.name,
-        metrics=outcome.position.metrics,
+        metrics=outcome.position.metrics | low,
         comparison=comparison,
         warnings=prepared.warnings,
     )
     return True
+
+
+def _measured_low(spec: TrainingSpec, prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
+    """Return what predicting in bf16 costs, under that name, if the model is to; warn where it is slow."""
+    if spec.serving_precision == "fp32":
+        return {}
+    if device.is_slow("bf16", prepared.device):
+        prepared.warnings.append(
+            "This processor has no bf16 instructions, so a model that predicts in bf16 is many times slower here."
+        )
+    parts = {"train": prepared.train, "validation": prepared.validation, "test": prepared.test}
+    return {"bf16": precision.measured(prepared.design, prepared.network, parts, outcome.position.metrics)}
 
 
 def _run_name(spec: TrainingSpec, base: str | None, start: str | None) -> str:

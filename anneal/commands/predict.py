@@ -13,19 +13,27 @@ if TYPE_CHECKING:
     from anneal.client import Client
 
 BATCH = 100
+FORMATS = ("jsonl", "csv", "parquet")
 
 
 def predict(
     ref: Annotated[str, typer.Argument(metavar="MODEL", help="name, name:3 or name@alias.")],
+    *,
     input: Annotated[str | None, typer.Option(help="One input as JSON, or a list of them.")] = None,
     file: Annotated[Path | None, typer.Option(help="A .jsonl, .json or .csv file of inputs.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="A dataset's id: predict every row of it, as a job.")] = None,
+    output: Annotated[Path | None, typer.Option(help="With --dataset: the .jsonl, .csv or .parquet to save.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="With --dataset: a column to repeat beside answers.")] = None,
     parameters: Annotated[str | None, typer.Option(help="The prediction's parameters as JSON.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict one input or a file of them; more than 100 go in several requests, one JSON answer each."""
-    if (input is None) == (file is None):
-        raise typer.BadParameter("Give either --input or --file.", param_hint="--input")
+    """Predict one input, a file of them, or a dataset; of a file more than 100 go in several requests."""
+    if sum(given is not None for given in (input, file, dataset)) != 1:
+        raise typer.BadParameter("Give one of --input, --file and --dataset.", param_hint="--input")
     options = _json_object(parameters)
+    if dataset is not None:
+        _predict_dataset(ref, dataset, output, keep or [], options, as_json=as_json)
+        return
     failed = 0
     with client() as service:
         rows = _rows(service, ref, input, file)
@@ -39,6 +47,25 @@ def predict(
     if failed:
         tell(f"{failed} of {len(rows)} inputs failed.")
         raise typer.Exit(1)
+
+
+def _predict_dataset(
+    ref: str, dataset: str, output: Path | None, keep: list[str], parameters: dict[str, Any] | None, *, as_json: bool
+) -> None:
+    path = output or Path("predictions.jsonl")
+    form = path.suffix.lower().removeprefix(".")
+    if form not in FORMATS:
+        raise typer.BadParameter(f"{path.name} ends in none of: {', '.join(FORMATS)}.", param_hint="--output")
+    with client() as service:
+        job = service.models.predict_dataset(ref, dataset, format=form, keep=keep, parameters=parameters or {})
+        job.wait(progress=not as_json)
+        saved = job.save_output(path)
+        if as_json:
+            print_json(job.to_dict())
+        else:
+            tell(f"{job.result['rows']} rows, {job.result['errors']} of them with an error, are in {saved}.")
+        for warning in job.to_dict().get("warnings") or []:
+            tell(str(warning))
 
 
 def _rows(service: "Client", ref: str, text: str | None, file: Path | None) -> list[Any]:

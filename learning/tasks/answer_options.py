@@ -13,6 +13,13 @@ class ClassificationOptions(PredictionOptions):
     """How much of a classification's answer is wanted."""
 
     probabilities: bool = Field(True, description="Whether an answer has the probability of each class.")
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Least probability of a class to be named: less likely ones are left out of `probabilities`, and "
+        "`label` is null when even the likeliest is.",
+    )
     top_k: int | None = Field(None, ge=1, description="Most classes, the likeliest ones, in `probabilities`.")
 
     def apply(self, answer: dict[str, Any]) -> dict[str, Any]:
@@ -20,5 +27,8 @@ class ClassificationOptions(PredictionOptions):
         answer = dict(answer)
         probabilities = answer.pop("probabilities")  # the likeliest come first
         if self.probabilities:
-            answer["probabilities"] = dict(list(probabilities.items())[: self.top_k])
+            kept = list(probabilities.items())[: self.top_k]
+            answer["probabilities"] = {label: share for label, share in kept if share >= (self.threshold or 0.0)}
+        if self.threshold is not None and answer["score"] < self.threshold:
+            answer["label"] = None
         return answer

@@ -15,7 +15,7 @@ from torch.nn import functional
 from learning import metrics
 from learning.config import Columns, Config
 from learning.errors import InvalidConfig, InvalidData, did_you_mean
-from learning.interfaces import Batch, Kind, Link, Network
+from learning.interfaces import Batch, Kind, Link, Network, Target
 from learning.splits import require_column
 from learning.tasks.answer_options import ClassificationOptions
 from learning.tasks.heads import PooledLinear
@@ -56,6 +56,7 @@ class Classification:
     name: ClassVar[str]
     modality: ClassVar[str]
     kind: ClassVar[Kind] = "finetune"
+    target: ClassVar[Target] = "label"
     stratified: ClassVar[bool] = True
     score: ClassVar[str] = "accuracy"
     monitor: ClassVar[str] = "loss"
@@ -176,7 +177,7 @@ class Classification:
         return {
             "type": "object",
             "properties": {
-                "label": {"type": "string", "enum": list(state.labels)},
+                "label": {"type": ["string", "null"], "enum": [*state.labels, None]},
                 "score": {"type": "number", "minimum": 0, "maximum": 1},
                 "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
             },

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from torch import Tensor
 
-from learning.interfaces import Batch, Features, Kind, Link, Network, PackedFeatures, PredictionOptions
+from learning.interfaces import Batch, Features, Kind, Link, Network, PackedFeatures, PredictionOptions, Target
 
 
 class Pretraining:
     """The base of tasks that make a base model from rows without labels."""
 
     kind: ClassVar[Kind] = "pretrain"
+    target: ClassVar[Target] = "nothing"
     stratified: ClassVar[bool] = False
     score: ClassVar[str] = "loss"
     monitor: ClassVar[str] = "loss"

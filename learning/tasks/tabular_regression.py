@@ -15,7 +15,7 @@ from torch.nn import functional
 from learning import metrics
 from learning.config import Columns, Config
 from learning.errors import InvalidConfig, InvalidData
-from learning.interfaces import Batch, Kind, Link, Network, PredictionOptions
+from learning.interfaces import Batch, Kind, Link, Network, PredictionOptions, Target
 from learning.splits import require_column
 from learning.tasks.heads import PooledLinear
 
@@ -43,6 +43,7 @@ class TabularRegression:
     name: ClassVar[str] = "tabular-regression"
     modality: ClassVar[str] = "tabular"
     kind: ClassVar[Kind] = "finetune"
+    target: ClassVar[Target] = "numbers"
     stratified: ClassVar[bool] = False
     score: ClassVar[str] = "r2"
     monitor: ClassVar[str] = "loss"

@@ -15,7 +15,7 @@ from torch.nn import functional
 from learning.config import Columns, Config
 from learning.entities import NO_TAG, OUTSIDE, Scheme, Span, Tally, WrongTag, as_iob2, numbered, spans
 from learning.errors import InvalidData
-from learning.interfaces import Batch, Kind, Link, Network, PackedFeatures, PackedPredictions, PredictionOptions
+from learning.interfaces import Batch, Kind, Link, Network, PackedFeatures, PackedPredictions, PredictionOptions, Target
 from learning.modalities.text import TextState
 from learning.modalities.text_rows import NO_WORD, TextRow
 from learning.splits import require_column
@@ -72,6 +72,7 @@ class TokenClassification:
     name: ClassVar[str] = "token-classification"
     modality: ClassVar[str] = "text"
     kind: ClassVar[Kind] = "finetune"
+    target: ClassVar[Target] = "label"
     stratified: ClassVar[bool] = False
     score: ClassVar[str] = "f1"
     monitor: ClassVar[str] = "f1"

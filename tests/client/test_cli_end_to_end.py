@@ -46,6 +46,20 @@ def rows(anneal: Run) -> str:
     return str(json.loads(uploaded.stdout)["id"])
 
 
+def test_a_dataset_predicted_to_a_file(anneal: Run, rows: str, tmp_path: Path) -> None:
+    options = ("--kind", "finetune", "--task", "tabular-classification", "--target", "diagnosis", "--model", "filed")
+    assert anneal("jobs", "submit", *options, "--dataset", rows, "--set", "epochs=1", "--wait").returncode == 0
+    wanted = tmp_path / "answers.csv"
+    done = anneal("predict", "filed", "--dataset", rows, "--output", str(wanted), "--keep", "diagnosis")
+    assert done.returncode == 0, done.stderr
+    assert "0 of them with an error" in done.stderr
+    lines = wanted.read_text().splitlines()
+    assert lines[0].startswith("index,diagnosis,label,score,")
+    assert len(lines) == len((DATA / "breast_cancer_train.csv").read_text().splitlines())
+    assert anneal("predict", "filed", "--dataset", rows, "--output", "x.xlsx").returncode == 2
+    assert anneal("predict", "filed").returncode == 2
+
+
 def test_from_upload_to_prediction(anneal: Run, rows: str) -> None:
     options = ("--kind", "finetune", "--task", "tabular-classification", "--target", "diagnosis")
     submitted = anneal(

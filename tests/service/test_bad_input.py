@@ -275,6 +275,26 @@ JOBS = {
     "shell in a name": (lambda b: b.update(output={"model": "$(id)"}), 422, "invalid_request", ["output.model"]),
     "bad alias": (lambda b: b.update(output={"aliases": ["A"]}), 422, "invalid_request", ["output.aliases.0"]),
     "unknown device": (lambda b: b.update(resources={"device": "tpu"}), 422, "invalid_request", ["resources.device"]),
+    "no such device": (
+        lambda b: b.update(resources={"device": "cuda"}),
+        422,
+        "invalid_config",
+        ["CUDA", "1 without", "resources.device"],
+    ),
+    "no inputs": (lambda b: b["columns"].update(inputs=[]), 422, "invalid_config", ["columns.inputs", "empty"]),
+    "no target": (lambda b: b.pop("columns"), 422, "invalid_config", ["exactly one column", "names none", "target"]),
+    "two targets": (
+        lambda b: b.update(columns={"targets": ["diagnosis", "mean_radius"]}),
+        422,
+        "invalid_config",
+        ["exactly one column", "names 2"],
+    ),
+    "numbers that are texts": (
+        lambda b: b.update(task="tabular-regression"),
+        422,
+        "invalid_data",
+        ['"diagnosis"', "no numbers"],
+    ),
     "NUL in a name": (lambda b: b.update(name="a\0b"), 422, "invalid_request", ["NUL", "name"]),
     "deep metadata": (
         lambda b: b.update(metadata=json.loads('{"a":' * 100 + "1" + "}" * 100)),

@@ -56,7 +56,9 @@ def test_upload_pretrain_finetune_predict(api: httpx.Client, tmp_path: Path) -> 
     assert (row["label"], row["image"]["format"], row["image"]["height"]) == ("level", "PNG", 20)
     small = base64.b64decode(row["image"]["thumbnail"].removeprefix("data:image/png;base64,"))
     assert Image.open(io.BytesIO(small)).size == (64, 64)
-    assert api.get(f"/datasets/{labelled['id']}/schema").json()["json_schema"]["properties"]["image"]["type"] == "object"
+    assert (
+        api.get(f"/datasets/{labelled['id']}/schema").json()["json_schema"]["properties"]["image"]["type"] == "object"
+    )
 
     # Neither task nor architecture of the base model is named: the data say what they are.
     base = succeeded(api, submit(api, {
