@@ -147,6 +147,14 @@ def _image_classification(facts: Facts) -> Iterator[TaskCandidate]:
             yield TaskCandidate("image-classification", label.name, reason, [image.name], facts.balance(label))
 
 
+def _image_regression(facts: Facts) -> Iterator[TaskCandidate]:
+    for image in facts.media:
+        for column in facts.columns if image.type == "image" else ():
+            if _is_quantity(column) and column not in facts.labels:
+                reason = f'"{image.name}" is a column of images, and {_what(facts, column)}'
+                yield TaskCandidate("image-regression", column.name, reason, [image.name])
+
+
 def _object_detection(facts: Facts) -> Iterator[TaskCandidate]:
     for column in facts.media:
         if column.type == "objects":
@@ -181,6 +189,7 @@ _SUGGESTIONS: tuple[Callable[[Facts], Iterator[TaskCandidate]], ...] = (
     _translation,
     _object_detection,
     _image_classification,
+    _image_regression,
     _text_classification,
     _tabular,
     _masked_features,

@@ -15,4 +15,5 @@ TASK_NAMES: tuple[str, ...] = (
     "token-classification",
     "contrastive-images",
     "image-classification",
+    "image-regression",
 )

@@ -9,6 +9,7 @@ from learning.interfaces import Task
 from learning.tasks.contrastive_features import ContrastiveFeatures
 from learning.tasks.contrastive_images import ContrastiveImages
 from learning.tasks.image_classification import ImageClassification
+from learning.tasks.image_regression import ImageRegression
 from learning.tasks.masked_features import MaskedFeatures
 from learning.tasks.masked_tokens import MaskedTokens
 from learning.tasks.tabular_classification import TabularClassification
@@ -28,6 +29,7 @@ TASKS: dict[str, Task] = {
         TokenClassification(),
         ContrastiveImages(),
         ImageClassification(),
+        ImageRegression(),
     )
 }
 

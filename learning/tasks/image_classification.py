@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, cast
 
 import pyarrow as pa
 from pydantic import Field
 from torch import Tensor
 
-from learning.augmentation import DRAWN, PHOTO, View, augment
+from learning.augmentation import View
 from learning.config import Columns
 from learning.interfaces import Batch, Network
 from learning.modalities.image import ImageState
+from learning.tasks.augmented import AugmentedConfig, seen
 from learning.tasks.classification import Classification, ClassificationConfig, ClassificationState
 
 
-class ImageClassificationConfig(ClassificationConfig):
+class ImageClassificationConfig(ClassificationConfig, AugmentedConfig):
     """What is asked of the classes, and how images are changed while they are learned from."""
 
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="Share of the target spread over all classes.")
-    augmentation: Literal["auto", "none", "drawn", "photo"] = Field(
-        "auto",
-        description="How images are changed in training: turned and moved a little, as for digits and scans, or also "
-        'cropped, mirrored, recoloured and partly hidden, as for photographs; "auto": the latter for colour images.',
-    )
 
 
 class ImageClassificationState(ClassificationState):
@@ -37,6 +33,7 @@ class ImageClassification(Classification):
 
     name: ClassVar[str] = "image-classification"
     modality: ClassVar[str] = "image"
+    otherwise: ClassVar[str] = 'Predict a number with task "image-regression", or choose another target.'
     Config: ClassVar[type[ClassificationConfig]] = ImageClassificationConfig
     State: ClassVar[type[ClassificationState]] = ImageClassificationState
 
@@ -44,14 +41,9 @@ class ImageClassification(Classification):
         self, table: pa.Table, columns: Columns, config: ClassificationConfig, inputs: ImageState
     ) -> ImageClassificationState:
         """Collect the classes; InvalidData for fewer than two, or for a column that is no label."""
-        options = cast("ImageClassificationConfig", config)
-        auto = PHOTO if inputs.channels == 3 else DRAWN
-        view = {"auto": auto, "none": None, "drawn": DRAWN, "photo": PHOTO}[options.augmentation]
+        view = cast("ImageClassificationConfig", config).view_of(inputs)
         return ImageClassificationState(**dict(super().fit(table, columns, config, inputs)), view=view)
 
     def loss(self, network: Network, batch: Batch, state: ClassificationState) -> Tensor:
         """Return binary or categorical cross-entropy; in training of a view of each image."""
-        view = cast("ImageClassificationState", state).view
-        if network.training and view is not None:
-            batch = {**batch, "image_BCHW": augment(batch["image_BCHW"], view)}
-        return super().loss(network, batch, state)
+        return super().loss(network, seen(batch, network, cast("ImageClassificationState", state).view), state)

@@ -22,10 +22,10 @@ NUMBERS = "tabular-regression"
 TEXTS = "text-classification"
 IMAGES = "image-classification"
 TAGS = "token-classification"
-TARGETS = {name: {"target": "label"} for name in (CLASSES, TEXTS, IMAGES)} | {
-    NUMBERS: {"target": "amount"},
-    TAGS: {"target": "tags"},
-}
+SHADES = "image-regression"
+TARGETS = {name: {"target": "label"} for name in (CLASSES, TEXTS, IMAGES)}
+TARGETS |= {name: {"target": "amount"} for name in (NUMBERS, SHADES)}
+TARGETS |= {TAGS: {"target": "tags"}}
 # Options of an architecture and a modality by which its networks are tiny, and of a task by which it can be exact.
 TINY = {
     "bert": {"layers": 2, "width": 32, "heads": 2},
@@ -40,6 +40,7 @@ EXACT = {
     TEXTS: {"label_smoothing": 0.0, "token_masking": 0.0},
     TAGS: {"token_masking": 0.0},
     IMAGES: {"label_smoothing": 0.0, "augmentation": "none"},
+    SHADES: {"augmentation": "none"},
 }
 
 
@@ -132,20 +133,22 @@ def small_texts(rows: int = 40, seed: int = 0) -> pa.Table:
 
 
 def small_images(rows: int = 40, seed: int = 0) -> pa.Table:
-    """Patches of colour with a bright corner, and which one it is; most images are no squares."""
+    """Patches of colour with a bright corner, which one it is, and how bright all is; most images are no squares."""
     generator = np.random.default_rng(seed)
     low = generator.integers(0, 2, rows).astype(bool)
-    cells = []
+    cells, amounts = [], []
     for down in low:
         height, width = generator.integers(9, 13, 2)
         patches = generator.integers(0, 120, (3, 3, 3), dtype=np.uint8)
         pixels = patches.repeat(4, 0).repeat(4, 1)[:height, :width].copy()
         pixels[slice(-4, None) if down else slice(4), :5] += 120
+        amounts.append(float(pixels.mean()))
         content = encode_png(pixels)
         cells.append({"bytes": content, **inspect(content)._asdict()})
     return pa.table(
         {
             "image": pa.array(cells, MEDIA_TYPES["image"]),
+            "amount": amounts,
             "label": np.where(low, "low", "high"),
             "file": [f"{number}.png" for number in range(rows)],
         }
@@ -166,7 +169,7 @@ def write(table: pa.Table, path: Path) -> Path:
 def spec_of(task: str, kind: str = "finetune", **fields: Any) -> TrainingSpec:
     """A specification of a tiny network that leaves the other targets out of the inputs."""
     columns, modality = TARGETS.get(task, {}), TASKS[task].modality
-    targets = ("amount", "label") if modality == "tabular" else ("label", "tags")
+    targets = ("label", "tags") if modality == "text" else ("amount", "label")
     fields = {
         "architecture": default_for(modality),
         "columns": {**columns, "ignore": [name for name in targets if name != columns.get("target")]},

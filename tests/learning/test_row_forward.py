@@ -17,8 +17,9 @@ from learning.modalities.tabular_rows import RowEncoder
 from learning.model import Design, save
 from learning.prediction import Predictor
 from learning.tasks.classification import ClassificationConfig
+from learning.tasks.regression import RegressionConfig
 from learning.tasks.tabular_classification import TabularClassification
-from learning.tasks.tabular_regression import RegressionConfig, TabularRegression
+from learning.tasks.tabular_regression import TabularRegression
 
 ROWS = 60
 COLUMNS = Columns(target="label", inputs=("height", "age", "level", "colour", "member"))
