@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from media_files import encoded, packed, picture, png, tone
 
 from learning import ingestion
 from learning.ingestion import DatasetDescription, IngestOptions, ingest
@@ -184,3 +185,37 @@ def test_very_many_different_values_are_estimated(tmp_path):
     assert columns[2].unique == pytest.approx(count * 2 / 3 + 1, rel=0.04)
     assert (columns[2].top[0].value, columns[2].top[0].count) == ("often", count // 3)
     assert (columns[0].min, columns[0].max, columns[0].mean) == (0, count - 1, (count - 1) / 2)
+
+
+def archive(tmp_path: Path, members: dict[str, bytes | str]) -> DatasetDescription:
+    return ingest(packed(tmp_path / "a.zip", members), "a.zip", tmp_path / "a.arrow", IngestOptions())
+
+
+def test_images_suggest_tasks_on_images_and_their_columns_none_on_tables(tmp_path):
+    ages = [20 + number * 7 % 61 for number in range(30)]
+    lines = [f"{number}.png,{ages[number]},{'ab'[number % 2]},a picture of number {number}" for number in range(30)]
+    manifest = "\n".join(["file,age,kind,caption", *lines])
+    description = archive(tmp_path, {"m.csv": manifest, **{f"{number}.png": png(number) for number in range(30)}})
+    assert suggested(description) == [
+        ("image-classification", "kind", ["image"]),
+        ("image-regression", "age", ["image"]),
+        ("contrastive-images", None, ["image"]),
+    ]
+    assert codes(description) == []
+
+
+def test_repeated_and_converted_images_are_warned_of(tmp_path):
+    cmyk = encoded(picture(0, mode="CMYK"), "JPEG")
+    members = {"a/1.png": png(1), "a/2.jpg": cmyk, "b/3.png": png(3), "b/4.png": png(4)}
+    description = archive(tmp_path, members)
+    (warning,) = description.warnings
+    assert (warning.code, warning.column) == ("converted_images", "image")
+    assert "1 of mode CMYK" in warning.message
+    (column, *_) = description.columns
+    assert (column.unique, column.missing) == (4, 0)
+
+
+def test_recordings_suggest_nothing_yet(tmp_path):
+    description = archive(tmp_path, {f"{number}.wav": tone(0.05 + number / 100) for number in range(5)})
+    assert suggested(description) == []
+    assert description.columns[0].media.total_seconds == pytest.approx(0.35)
