@@ -76,7 +76,7 @@ class Regression:
             loss=config.loss,
         )
 
-    def targets(self, table: pa.Table, state: RegressionState) -> Batch:
+    def targets(self, table: pa.Table, state: RegressionState, encoded: Batch) -> Batch:
         """Return standardised target_BK."""
         values_NK = (_numbers(table, state.targets) - np.asarray(state.means)) / np.asarray(state.deviations)
         return {"target_BK": torch.from_numpy(values_NK.astype(np.float32))}
