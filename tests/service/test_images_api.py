@@ -73,7 +73,7 @@ def test_upload_pretrain_finetune_predict(api: httpx.Client, tmp_path: Path) -> 
     }))  # fmt: skip
     assert tuned["result"]["metrics"]["test"]["accuracy"] > 0.8
     assert tuned["result"]["comparison"]["rows"] == 30
-    assert tuned["result"]["warnings"] == []
+    assert tuned["warnings"] == []
 
     good = as_base64(stripes(201, True))
     inputs = [good, {"image": f"data:image/jpeg;base64,{good}"}, "no picture", as_base64(b"GIF89a"), 7]
