@@ -210,7 +210,7 @@ class Bert:
     def defaults(self, situation: Situation) -> Defaults:
         """Return many steps for pretraining, and enough for a fresh head when finetuning."""
         if situation.kind == "pretrain":
-            return Defaults(128 if situation.rows >= 2_000 else 32, 1e-3, 0.1, 2_000, 3, 400)
+            return Defaults(64 if situation.rows >= 2_000 else 32, 1e-3, 0.1, 2_000, 3, 400)
         return Defaults(32 if situation.rows >= 200 else 16, 5e-4, 0.1, 500, 5, 100)
 
     def foreign_config(self, config: BertConfig, state: TextState) -> dict[str, Any]:
