@@ -169,7 +169,7 @@ def write(table: pa.Table, path: Path) -> Path:
 def spec_of(task: str, kind: str = "finetune", **fields: Any) -> TrainingSpec:
     """A specification of a tiny network that leaves the other targets out of the inputs."""
     columns, modality = TARGETS.get(task, {}), TASKS[task].modality
-    targets = ("label", "tags") if modality == "text" else ("amount", "label")
+    targets = ("label",) if modality == "text" else ("amount", "label")
     fields = {
         "architecture": default_for(modality),
         "columns": {**columns, "ignore": [name for name in targets if name != columns.get("target")]},
