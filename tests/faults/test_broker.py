@@ -109,7 +109,7 @@ def test_every_message_lost(production: tuple[Stack, list[Redis], int]) -> None:
         server = redis.Redis(port=port)
         server.flushall()
         stack.start("train", "workers", "--queue", "train")
-        wait_until(lambda: client.get(f"/jobs/{jobs[0]}").json()["status"] != "queued", 20)
+        wait_until(lambda: client.get(f"/jobs/{jobs[0]}").json()["status"] != "queued", 35)
         server.flushall()
         for job_id in jobs:
             assert succeeded(client, job_id)["attempt"] == 1

@@ -147,6 +147,7 @@ def test_every_pointer_is_known() -> None:
         "checkpoint_files.sha256",
         "version_files.sha256",
         "uploads.source_sha256",
+        "files.sha256",
     }
 
 
