@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from service.app import openapi
 from store import keys, webhooks
 
 OPEN = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
-FOREIGN = ("/v2", "/hf")  # other protocols, with errors of their own form
+OPENAI = "/v1"
+FOREIGN = ("/v2", "/hf", OPENAI)  # other protocols, with errors of their own form
 DOCUMENT = openapi()
 HOOK: dict[str, Any] = {"url": "https://example.com/hook", "events": ["job.succeeded"]}
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
@@ -28,11 +30,35 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("get", "/api/v1/datasets/{dataset_id}/diff"): {"params": {"against": "ds_0"}},
     ("patch", "/api/v1/jobs/{job_id}"): {"json": {"priority": 1}},
     ("post", "/api/v1/models/{ref}/predict"): {"json": {"inputs": [{}]}},
+    ("post", "/api/v1/models/{ref}/embed"): {"json": {"inputs": [{}]}},
+    ("post", "/api/v1/models/{ref}/similarity"): {"json": {"inputs": [{}]}},
+    ("post", "/api/v1/models/{ref}/predict-dataset"): {"json": {"dataset": "ds_0"}},
     ("post", "/hf/models/{ref}"): {"json": {"inputs": [{}]}},
+    ("post", "/v1/embeddings"): {"json": {"model": "shared", "input": "x"}},
+    ("post", "/v1/files"): {"files": {"file": ("t.jsonl", b"{}")}, "data": {"purpose": "batch"}},
+    ("post", "/v1/uploads"): {
+        "json": {"filename": "t.jsonl", "bytes": 1, "purpose": "batch", "mime_type": "application/jsonl"}
+    },
+    ("post", "/v1/uploads/{upload_id}/parts"): {"files": {"data": ("part", b"x")}},
+    ("post", "/v1/uploads/{upload_id}/complete"): {"json": {"part_ids": ["part_0"]}},
+    ("post", "/v1/fine_tuning/jobs"): {"json": {"model": "shared", "training_file": "ds_0"}},
+    ("post", "/v1/batches"): {
+        "json": {"input_file_id": "file_0", "endpoint": "/v1/embeddings", "completion_window": "24h"}
+    },
     ("put", "/api/v1/models/{name}/aliases/{alias}"): {"json": {"version": 1}},
     ("post", "/api/v1/keys"): {"json": {"name": "x"}},
     ("post", "/api/v1/webhooks"): {"json": HOOK},
     ("patch", "/api/v1/webhooks/{webhook_id}"): {"json": {"enabled": True}},
+}
+
+
+_OPENAI_SCOPES = {
+    "files": "datasets",
+    "uploads": "datasets",
+    "fine_tuning": "jobs",
+    "batches": "jobs",
+    "models": "models",
+    "embeddings": "predict",
 }
 
 
@@ -45,16 +71,25 @@ class Route:
     def scope(self) -> str:
         if self.path == "/metrics" or "/keys" in self.path:
             return "admin"
+        if self.path.startswith(OPENAI):
+            return _OPENAI_SCOPES[self.path.split("/")[2]]
         if "/datasets" in self.path or "/uploads" in self.path:
             return "datasets"
         if self.path.startswith(FOREIGN):
             return "models" if self.path.endswith("load") else "predict"
-        if self.path.endswith(("/predict", "/schema")) and "/models/" in self.path:
+        if self.path.endswith("/predict-dataset"):
+            return "jobs"
+        if "/predictions/" in self.path:
+            return "predict"
+        if self.path.endswith(("/predict", "/embed", "/similarity", "/schema")) and "/models/" in self.path:
             return "predict"
         return "models" if "/models" in self.path else "jobs"
 
     def ask(self, client: httpx.Client, ids: dict[str, str] | None = None, key: str | None = None) -> httpx.Response:
-        path = re.sub(r"\{(\w+)\}", lambda match: (ids or {}).get(match[1], "1"), self.path)
+        known = ids or {}
+        if self.path.startswith(OPENAI) and "v1_upload_id" in known:
+            known = {**known, "upload_id": known["v1_upload_id"]}  # two kinds of uploads by one name
+        path = re.sub(r"\{(\w+)\}", lambda match: known.get(match[1], "1"), self.path)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return client.request(self.method, path, headers=headers, **BODIES.get((self.method, self.path), {}))
 
@@ -71,7 +106,11 @@ def refused(response: httpx.Response, route: Route, status: int, code: str) -> d
         return problem(response, status, code)
     assert response.status_code == status, response.text
     assert set(response.json()) == {"error"}
-    return {"detail": response.json()["error"], "hint": None}
+    error = response.json()["error"]
+    if route.path.startswith(OPENAI):
+        assert error["code"] == code
+        error = error["message"]
+    return {"detail": error, "hint": None}
 
 
 def name(route: Route) -> str:
@@ -117,8 +156,26 @@ def ids(
 ) -> dict[str, str]:
     """What there is in the first project."""
     first = running.get("/keys").json()["data"][0]["id"]
+    example = running.get("/models/shared/schema").json()["example"]
+    request = {
+        "custom_id": "1",
+        "method": "POST",
+        "url": "/v1/embeddings",
+        "body": {"model": "shared", "input": [example]},
+    }
+    file = running.post(
+        f"{embedded.url}/v1/files",
+        files={"file": ("b.jsonl", json.dumps(request).encode())},
+        data={"purpose": "batch"},
+    ).json()["id"]
+    batch = {**BODIES["post", "/v1/batches"]["json"], "input_file_id": file}
+    asked = {"json": {"inputs": [example]}, "headers": {"Prefer": "respond-async"}}
     return {
         **webhook,
+        "file_id": file,
+        "batch_id": running.post(f"{embedded.url}/v1/batches", json=batch).json()["id"],
+        "prediction_id": running.post("/models/shared/predict", **asked).json()["id"],
+        "v1_upload_id": running.post(f"{embedded.url}/v1/uploads", **BODIES["post", "/v1/uploads"]).json()["id"],
         "dataset_id": rows,
         "upload_id": running.post("/uploads", json={"filename": "t.csv", "bytes": 1}).json()["id"],
         "job_id": trained["id"],

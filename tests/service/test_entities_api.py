@@ -57,10 +57,10 @@ def found(running: httpx.Client) -> dict[str, Any]:
 
 
 def test_entities_are_found_in_words_and_in_running_text(running: httpx.Client, found: dict[str, Any]) -> None:
-    measured = found["metrics"]["test"]
+    measured = found["result"]["metrics"]["test"]
     assert measured["f1"] > 0.95
     assert {kind: scores["count"] for kind, scores in measured["entities"].items()} == {"LOC": 20, "PER": 20}
-    text, words = "we saw mister Alan Turing in New York", ["mister", "王", "小明", "in", "北京"]
+    text, words = "we saw mister Alan Turing in New York", ["we", "saw", "mister", "王", "小明", "in", "北京"]
     body = {"inputs": [text, words, {"tokens": words}, {"text": text}, ["", " "], 7]}
     answer = running.post("/models/entities/predict", json=body).json()
     written, tagged = answer["outputs"][:2]
@@ -69,8 +69,8 @@ def test_entities_are_found_in_words_and_in_running_text(running: httpx.Client, 
         ("LOC", "New York", "New York"),
     ]
     assert written["tags"] is None
-    assert tagged["tags"] == ["O", "B-PER", "I-PER", "O", "B-LOC"]
-    assert [(one["start"], one["end"], one["text"]) for one in tagged["entities"]] == [(1, 3, "王小明"), (4, 5, "北京")]
+    assert tagged["tags"] == ["O", "O", "O", "B-PER", "I-PER", "O", "B-LOC"]
+    assert [(one["start"], one["end"], one["text"]) for one in tagged["entities"]] == [(3, 5, "王小明"), (6, 7, "北京")]
     assert answer["outputs"][2:] == [tagged, written, None, None]
     assert [error["message"] for error in answer["errors"]] == [
         'Input 4, "tokens": the text is empty.',
