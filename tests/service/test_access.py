@@ -1,4 +1,4 @@
-"""Every route of the OpenAPI document: closed without a key, without its scope, and to other projects' keys."""
+"""Every route of the OpenAPI document, and those beside them: closed without a key, a scope, and to other projects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from servers import Stack
-from support import classify, new_key, problem, stack_database, submit, wait_for_state
+from support import classify, new_key, problem, stack_database, submit, succeeded, upload, wait_for_state
 
 from service.app import openapi
 from store import keys, webhooks
@@ -19,6 +19,7 @@ from store import keys, webhooks
 OPEN = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
 OPENAI = "/v1"
 FOREIGN = ("/v2", "/hf", OPENAI)  # other protocols, with errors of their own form
+OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "invalid_request_error"}
 DOCUMENT = openapi()
 HOOK: dict[str, Any] = {"url": "https://example.com/hook", "events": ["job.succeeded"]}
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
@@ -50,6 +51,17 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/api/v1/webhooks"): {"json": HOOK},
     ("patch", "/api/v1/webhooks/{webhook_id}"): {"json": {"enabled": True}},
 }
+TEXT: dict[str, Any] = {"content": b"x", "headers": {"Content-Type": "text/plain"}}
+# Routes that stand beside those of the document, for requests whose headers ask for them.
+BESIDE: dict[tuple[str, str, str], dict[str, Any]] = {
+    ("post", "/api/v1/models/{ref}/predict", "later"): {
+        "json": {"inputs": [{}]},
+        "headers": {"Prefer": "respond-async"},
+    },
+    ("post", "/api/v1/models/{ref}/predict", "of a text"): TEXT,
+    ("post", "/api/v1/models/{ref}/embed", "of a text"): TEXT,
+    ("post", "/hf/models/{ref}", "of a text"): TEXT,
+}
 
 
 _OPENAI_SCOPES = {
@@ -66,6 +78,7 @@ _OPENAI_SCOPES = {
 class Route:
     method: str
     path: str
+    beside: str = ""
 
     @property
     def scope(self) -> str:
@@ -86,15 +99,20 @@ class Route:
         return "models" if "/models" in self.path else "jobs"
 
     def ask(self, client: httpx.Client, ids: dict[str, str] | None = None, key: str | None = None) -> httpx.Response:
-        known = ids or {}
-        if self.path.startswith(OPENAI) and "v1_upload_id" in known:
-            known = {**known, "upload_id": known["v1_upload_id"]}  # two kinds of uploads by one name
-        path = re.sub(r"\{(\w+)\}", lambda match: known.get(match[1], "1"), self.path)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return client.request(self.method, path, headers=headers, **BODIES.get((self.method, self.path), {}))
+        path = re.sub(r"\{(\w+)\}", lambda match: "1" if ids is None else ids[self.kind_of(match[1])], self.path)
+        asked = BESIDE[self.method, self.path, self.beside] if self.beside else BODIES.get((self.method, self.path), {})
+        headers = {**asked.get("headers", {}), **({"Authorization": f"Bearer {key}"} if key else {})}
+        return client.request(self.method, path, **{**asked, "headers": headers})
+
+    def kind_of(self, parameter: str) -> str:
+        """Return by which name the ids have what the path calls so: some names mean several kinds of things."""
+        if self.path.startswith(OPENAI) and parameter == "upload_id":
+            return "v1_upload_id"
+        return "prediction_id" if self.path.endswith("/output") else parameter
 
 
 ROUTES = [Route(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods]
+ROUTES += [Route(*beside) for beside in BESIDE]
 CLOSED = [route for route in ROUTES if route.path not in OPEN]
 # A task's or an architecture's name is no project's.
 WITH_ID = [route for route in CLOSED if "{" in route.path and "/architectures/" not in route.path]
@@ -108,13 +126,26 @@ def refused(response: httpx.Response, route: Route, status: int, code: str) -> d
     assert set(response.json()) == {"error"}
     error = response.json()["error"]
     if route.path.startswith(OPENAI):
-        assert error["code"] == code
+        assert set(error) == {"message", "type", "param", "code"}
+        assert (error["type"], error["code"]) == (OPENAI_TYPES[status], code)
         error = error["message"]
     return {"detail": error, "hint": None}
 
 
+def without(ids: dict[str, str]) -> dict[str, str]:
+    """Return ids of nothing."""
+    return {**dict.fromkeys(ids, "absent"), "number": "1", "version": "1", "path": "config.json"}
+
+
+def nameless(said: str, ids: dict[str, str]) -> str:
+    """Return what was said of some of the ids as it would be said of ids of nothing."""
+    for value in ids.values():
+        said = said.replace(f'"{value}"', '"absent"').replace(f"/{value}", "/absent")
+    return said
+
+
 def name(route: Route) -> str:
-    return f"{route.method} {route.path}"
+    return f"{route.method} {route.path} {route.beside}".rstrip()
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +164,21 @@ def limited(embedded: Stack) -> dict[str, str]:
 def stranger(embedded: Stack) -> str:
     """A key of another project with every scope."""
     return new_key(embedded, project="other")
+
+
+@pytest.fixture(scope="module")
+def foreigner(embedded: Stack, stranger: str) -> Iterator[httpx.Client]:
+    with embedded.client(headers={"Authorization": f"Bearer {stranger}"}) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def theirs(foreigner: httpx.Client) -> str:
+    """The id of the other project's dataset, from which its model "own" has learned."""
+    dataset_id = str(upload(foreigner, "a,label\n" + "1,x\n2,y\n" * 20)["id"])
+    body = classify(dataset_id, columns={"target": "label"}, hyperparameters={"epochs": 1}, output={"model": "own"})
+    succeeded(foreigner, submit(foreigner, body))
+    return dataset_id
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +225,7 @@ def ids(
         "dataset_id": rows,
         "upload_id": running.post("/uploads", json={"filename": "t.csv", "bytes": 1}).json()["id"],
         "job_id": trained["id"],
+        "checkpoint_id": running.get(f"/jobs/{trained['id']}/checkpoints").json()["data"][0]["id"],
         "name": "shared",
         "number": "1",
         "version": "1",
@@ -214,24 +261,94 @@ def test_no_scope(bare: httpx.Client, limited: dict[str, str], ids: dict[str, st
 def test_another_project(
     bare: httpx.Client, running: httpx.Client, stranger: str, ids: dict[str, str], route: Route
 ) -> None:
-    absent = {**dict.fromkeys(ids, "absent"), "number": "1", "version": "1", "path": "config.json"}
     foreign = refused(route.ask(bare, ids, stranger), route, 404, "not_found")
-    missing = refused(route.ask(bare, absent, stranger), route, 404, "not_found")
+    missing = refused(route.ask(bare, without(ids), stranger), route, 404, "not_found")
     # A foreign id answers like an absent one, but for the id itself.
     for field in ("detail", "hint"):
-        known, unknown = str(foreign[field]), str(missing[field])
-        for value in ids.values():
-            known = known.replace(f'"{value}"', '"absent"').replace(f"/{value}", "/absent")
-        assert known == unknown
+        assert nameless(str(foreign[field]), ids) == str(missing[field])
     assert running.get(f"/jobs/{ids['job_id']}").json()["status"] == "succeeded"
 
 
-def test_lists_show_nothing_of_another_project(bare: httpx.Client, stranger: str, trained: dict[str, Any]) -> None:
-    for path in ("datasets", "jobs", "models"):
-        answer = bare.get(f"/api/v1/{path}", headers={"Authorization": f"Bearer {stranger}"}).json()
+@pytest.mark.parametrize("route", [route for route in WITH_ID if route.method == "get"], ids=name)
+def test_what_is_refused_to_others_is_there(
+    bare: httpx.Client, embedded: Stack, ids: dict[str, str], route: Route
+) -> None:
+    """Else a foreign id would answer like an absent one because it is one."""
+    found = route.ask(bare, ids, embedded.key)
+    if found.status_code == 404:  # what it has none of is something else
+        missing = refused(route.ask(bare, without(ids), embedded.key), route, 404, "not_found")
+        assert nameless(refused(found, route, 404, "not_found")["detail"], ids) != missing["detail"]
+
+
+def test_an_upload_that_others_cannot_complete_is_there(running: httpx.Client, ids: dict[str, str]) -> None:
+    path = f"{running.base_url.copy_with(path='/v1')}/uploads/{ids['v1_upload_id']}/parts"
+    assert running.post(path, files={"data": ("part", b"x")}).status_code == 200
+
+
+@pytest.mark.parametrize("route", [route for route in WITH_ID if "{file_id}" in route.path], ids=name)
+def test_a_dataset_of_another_project_as_a_file(
+    bare: httpx.Client, running: httpx.Client, stranger: str, ids: dict[str, str], route: Route
+) -> None:
+    foreign = refused(route.ask(bare, {"file_id": ids["dataset_id"]}, stranger), route, 404, "not_found")
+    missing = refused(route.ask(bare, {"file_id": "ds_0"}, stranger), route, 404, "not_found")
+    assert foreign["detail"].replace(ids["dataset_id"], "ds_0") == missing["detail"]
+    assert running.get(f"/datasets/{ids['dataset_id']}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [
+        ("/v1/embeddings", "ref", {"model": "ID", "input": "x"}),
+        ("/v1/fine_tuning/jobs", "dataset_id", {"model": "mlp", "training_file": "ID"}),
+        ("/v1/fine_tuning/jobs", "dataset_id", {"model": "mlp", "training_file": "THEIRS", "validation_file": "ID"}),
+        ("/v1/fine_tuning/jobs", "ref", {"model": "ID", "training_file": "THEIRS"}),
+        ("/v1/batches", "file_id", {**BODIES["post", "/v1/batches"]["json"], "input_file_id": "ID"}),
+        ("/v1/uploads/UPLOAD/complete", "part_id", {"part_ids": ["ID"]}),
+        ("/api/v1/models/own/predict-dataset", "dataset_id", {"dataset": "ID"}),
+    ],
+)
+def test_an_id_of_another_project_in_a_body(
+    running: httpx.Client, foreigner: httpx.Client, theirs: str, ids: dict[str, str], path: str, kind: str, body: Any
+) -> None:
+    uploads = foreigner.base_url.copy_with(path="/v1/uploads")
+    answers = []
+    if kind == "part_id":
+        part = running.post(f"{uploads}/{ids['v1_upload_id']}/parts", files={"data": ("part", b"x")}).json()["id"]
+        path = path.replace("UPLOAD", foreigner.post(uploads, **BODIES["post", "/v1/uploads"]).json()["id"])
+    else:
+        part = ids[kind]
+    for value in (part, "absent"):
+        sent = json.loads(json.dumps(body).replace("ID", value).replace("THEIRS", theirs))
+        answer = foreigner.post(foreigner.base_url.copy_with(path=path), json=sent)
+        answers.append(refused(answer, Route("post", path), 404, "not_found"))
+    foreign, missing = ((answer["detail"], answer["hint"]) for answer in answers)
+    assert [str(said).replace(f'"{part}"', '"absent"') for said in foreign] == [str(said) for said in missing]
+
+
+def test_a_batch_asks_only_ones_own_models(running: httpx.Client, foreigner: httpx.Client, ids: dict[str, str]) -> None:
+    batches = foreigner.base_url.copy_with(path="/v1/batches")
+    content = running.get(foreigner.base_url.copy_with(path=f"/v1/files/{ids['file_id']}/content")).text
+    said = []
+    for ref in ("shared", "absent"):
+        file = foreigner.post(
+            foreigner.base_url.copy_with(path="/v1/files"),
+            files={"file": ("b.jsonl", content.replace('"shared"', f'"{ref}"').encode())},
+            data={"purpose": "batch"},
+        ).json()["id"]
+        answer = foreigner.post(batches, json={**BODIES["post", "/v1/batches"]["json"], "input_file_id": file})
+        said.append(refused(answer, Route("post", "/v1/batches"), 404, "not_found")["detail"])
+    assert said[0].replace('"shared"', '"absent"') == said[1]
+
+
+def test_lists_show_nothing_of_another_project(bare: httpx.Client, embedded: Stack, ids: dict[str, str]) -> None:
+    key = {"Authorization": f"Bearer {new_key(embedded, project='empty')}"}
+    for path in ("datasets", "jobs", "models", "uploads", "webhooks"):
+        answer = bare.get(f"/api/v1/{path}", headers=key).json()
         assert answer == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
-    (only,) = bare.get("/api/v1/keys", headers={"Authorization": f"Bearer {stranger}"}).json()["data"]
-    assert only["project"] == "other"
+    for path in ("files", "fine_tuning/jobs", "batches", "models"):
+        assert bare.get(f"/v1/{path}", headers=key).json()["data"] == []
+    (only,) = bare.get("/api/v1/keys", headers=key).json()["data"]
+    assert only["project"] == "empty"
 
 
 def test_another_project_uses_nothing_of_ours(
