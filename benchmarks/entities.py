@@ -20,17 +20,16 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
+import few_labels
 import numpy as np
 import pyarrow as pa
-import torch
-from label_efficiency import ROOT, spread, write
+from label_efficiency import spread, write
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
 from text_labels import read, run
 
 from learning.config import TrainingSpec
 from learning.data import open_table
-from learning.device import choose_device, describe
 from learning.entities import Tally, numbered, spans
 
 RESULTS = Path(__file__).parent / "results" / "entities.json"
@@ -148,40 +147,11 @@ def summarise(results: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT / ".." / "shared" / "data", help="folder of the data files")
-    parser.add_argument("--datasets", nargs="*", default=[benchmark.name for benchmark in BENCHMARKS])
-    parser.add_argument("--seeds", type=int, default=3)
+    about = __doc__ or ""
+    parser = few_labels.options(about, BENCHMARKS, "the development file")
     parser.add_argument("--all", action="store_true", help="learn from all tagged sentences too, which takes longer")
-    parser.add_argument("--work", type=Path, default=None, help="where the base model is kept")
-    parser.add_argument("--choose", action="store_true", help="measure on the development file")
-    for run_, what in (("pretrain", "pretraining"), ("finetune", "finetuning"), ("scratch", "training from scratch")):
-        parser.add_argument(f"--{run_}", default="{}", help=f"other settings of {what}, as JSON")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    results: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as directory:
-        work = options.work or Path(directory)
-        work.mkdir(parents=True, exist_ok=True)
-        for benchmark in (benchmark for benchmark in BENCHMARKS if benchmark.name in options.datasets):
-            results += measure(benchmark, options, work)
-            print(summarise(results), flush=True)
-    if not options.choose:
-        store(results)
-
-
-def store(results: list[dict[str, Any]]) -> None:
-    """Write the results beside those of the datasets that were not run this time."""
-    run_now = {result["dataset"] for result in results}
-    earlier = json.loads(RESULTS.read_text())["results"] if RESULTS.exists() else []
-    results = [result for result in earlier if result["dataset"] not in run_now] + results
-    about = {"machine": describe(choose_device("cpu")), "task": TASK}
-    RESULTS.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
-    what, _, how = (__doc__ or "").split("\n\n")
-    RESULTS.with_suffix(".md").write_text(
-        f"# Label efficiency of entities\n\n{what}\n{how.partition('With --choose')[0]}\nMean and standard deviation "
-        f"over seeds; one thread; processor seconds of one run.\n\n{summarise(results)}\n"
-    )
+    report = few_labels.Report(RESULTS, "Label efficiency of entities", about, TASK, summarise)
+    few_labels.measure_all(parser.parse_args(), BENCHMARKS, measure, report)
 
 
 if __name__ == "__main__":

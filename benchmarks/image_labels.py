@@ -20,16 +20,15 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
+import few_labels
 import numpy as np
 import pyarrow as pa
-import torch
-from label_efficiency import ROOT, as_tensor, write
+from label_efficiency import as_tensor, write
 from sklearn.svm import SVC
 from text_labels import kept, read, run, summarise
 
 from learning.config import Columns, TrainingSpec
 from learning.data import open_table
-from learning.device import choose_device, describe
 from learning.modalities.image import Image, ImageConfig
 
 RESULTS = Path(__file__).parent / "results" / "image_labels.json"
@@ -135,40 +134,11 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT / ".." / "shared" / "data", help="folder of the data files")
-    parser.add_argument("--datasets", nargs="*", default=[benchmark.name for benchmark in BENCHMARKS])
+    about = __doc__ or ""
+    parser = few_labels.options(about, BENCHMARKS, "labelled images apart from few and test")
     parser.add_argument("--models", nargs="*", default=["svm", "scratch", "pretrained"])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--work", type=Path, default=None, help="where the base model is kept")
-    parser.add_argument("--choose", action="store_true", help="measure on labelled images apart from few and test")
-    for run_, what in (("pretrain", "pretraining"), ("finetune", "finetuning"), ("scratch", "training from scratch")):
-        parser.add_argument(f"--{run_}", default="{}", help=f"other settings of {what}, as JSON")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as directory:
-        work = options.work or Path(directory)
-        work.mkdir(parents=True, exist_ok=True)
-        for benchmark in (benchmark for benchmark in BENCHMARKS if benchmark.name in options.datasets):
-            results = list(measure(benchmark, options, work))
-            print(summarise(results), flush=True)
-            if not options.choose:
-                store(results)
-
-
-def store(results: list[dict[str, Any]]) -> None:
-    """Write the results beside those of the datasets and models that were not run this time."""
-    run_now = {(result["dataset"], result["model"]) for result in results}
-    earlier = json.loads(RESULTS.read_text())["results"] if RESULTS.exists() else []
-    results = [result for result in earlier if (result["dataset"], result["model"]) not in run_now] + results
-    results.sort(key=lambda result: (result["dataset"] != "mnist", result["model"], result["seed"]))
-    about = {"machine": describe(choose_device("cpu")), "task": TASK}
-    RESULTS.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
-    what, _, how = (__doc__ or "").split("\n\n")
-    RESULTS.with_suffix(".md").write_text(
-        f"# Label efficiency of images\n\n{what}\n{how.partition('With --choose')[0]}\nMean and standard deviation "
-        f"over seeds; one thread; processor seconds of one run.\n\n{summarise(results)}\n"
-    )
+    report = few_labels.Report(RESULTS, "Label efficiency of images", about, TASK, summarise)
+    few_labels.measure_all(parser.parse_args(), BENCHMARKS, measure, report)
 
 
 if __name__ == "__main__":

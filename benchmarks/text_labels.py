@@ -20,21 +20,20 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
+import few_labels
 import numpy as np
 import pyarrow as pa
-import torch
-from label_efficiency import ROOT, Silent, as_tensor, spread, write
+from label_efficiency import Silent, as_tensor, spread, write
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from learning import checkpoint
 from learning.config import Columns, TrainingSpec
 from learning.data import open_table
-from learning.device import choose_device, describe, pin
+from learning.device import choose_device, pin
 from learning.ingestion import IngestOptions, ingest
 from learning.model import Design, save
 from learning.preparation import prepare
-from learning.tasks import TASKS
 from learning.training import Plan, train
 
 RESULTS = Path(__file__).parent / "results" / "text_labels.json"
@@ -173,39 +172,10 @@ def summarise(results: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT / ".." / "shared" / "data", help="folder of the data files")
-    parser.add_argument("--datasets", nargs="*", default=[benchmark.name for benchmark in BENCHMARKS])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--work", type=Path, default=None, help="where the base model is kept")
-    parser.add_argument("--choose", action="store_true", help="measure on training rows that are not among the few")
-    for run_, what in (("pretrain", "pretraining"), ("finetune", "finetuning"), ("scratch", "training from scratch")):
-        parser.add_argument(f"--{run_}", default="{}", help=f"other settings of {what}, as JSON")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    results: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as directory:
-        work = options.work or Path(directory)
-        work.mkdir(parents=True, exist_ok=True)
-        for benchmark in (benchmark for benchmark in BENCHMARKS if benchmark.name in options.datasets):
-            results += measure(benchmark, options, work)
-            print(summarise(results), flush=True)
-    if not options.choose:
-        store(results)
-
-
-def store(results: list[dict[str, Any]]) -> None:
-    """Write the results beside those of the datasets that were not run this time."""
-    run_now = {result["dataset"] for result in results}
-    earlier = json.loads(RESULTS.read_text())["results"] if RESULTS.exists() else []
-    results = [result for result in earlier if result["dataset"] not in run_now] + results
-    about = {"machine": describe(choose_device("cpu")), "task": TASKS[TASK].name}
-    RESULTS.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
-    what, _, how = (__doc__ or "").split("\n\n")
-    RESULTS.with_suffix(".md").write_text(
-        f"# Label efficiency of texts\n\n{what}\n{how.partition('With --choose')[0]}\nMean and standard deviation over "
-        f"seeds; one thread; processor seconds of one run.\n\n{summarise(results)}\n"
-    )
+    about = __doc__ or ""
+    parser = few_labels.options(about, BENCHMARKS, "training rows that are not among the few")
+    report = few_labels.Report(RESULTS, "Label efficiency of texts", about, TASK, summarise)
+    few_labels.measure_all(parser.parse_args(), BENCHMARKS, measure, report)
 
 
 if __name__ == "__main__":
