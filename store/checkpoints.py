@@ -82,7 +82,8 @@ def keep(session: Session, job_id: str, retention: Retention) -> None:
     for run in {checkpoint.run for checkpoint in newest_first}:
         runs = [checkpoint for checkpoint in newest_first if checkpoint.run == run]
         scored = [checkpoint for checkpoint in runs if checkpoint.score is not None]
-        best = sorted(scored, key=lambda checkpoint: checkpoint.score or 0.0, reverse=True)
+        # Of equals the first, as training and `best` have it: what is the best stays it while nothing is better.
+        best = sorted(scored, key=lambda checkpoint: checkpoint.score or 0.0)[::-1]
         kept |= {checkpoint.id for checkpoint in (*runs[: retention.keep_last], *best[: retention.keep_best])}
     _forget(session, [checkpoint.id for checkpoint in newest_first if checkpoint.id not in kept])
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from support import TRAIN, classify, problem, submit, upload, wait_for_state, wait_until
 
-POLICY = {"every_steps": 800, "keep_last": 2, "keep_best": 1}
+POLICY = {"every_steps": 400, "keep_last": 2, "keep_best": 1}
 
 
 @pytest.fixture(scope="module")
