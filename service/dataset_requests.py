@@ -11,6 +11,7 @@ from anyio import to_thread
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+from sqlalchemy.orm import Session
 
 from learning.column_type import ColumnType
 from learning.config import Split
@@ -20,7 +21,9 @@ from service.json_values import check_storable
 from service.multipart import Form, read_form
 from service.state import State
 from service.streaming import body_of, opened
+from store import datasets
 from store.artifacts import Artifact
+from store.datasets import Dataset
 
 LONGEST_FILENAME = 255
 LONGEST_NAME = 200
@@ -120,6 +123,22 @@ async def _form(request: Request, state: State) -> Asked:
 def from_fields(fields: Mapping[str, str]) -> DatasetCreate:
     """Return what a form's fields say, in which objects are written as JSON."""
     return _checked({name: _parsed(name, text) for name, text in fields.items()})
+
+
+def made(session: Session, project: str, wanted: DatasetCreate, filename: str, source: Artifact) -> Dataset:
+    """Write the dataset that stored bytes are to be, and its ingestion."""
+    dataset = datasets.create(
+        session,
+        project=project,
+        name=wanted.name or (filename.rsplit(".", 1)[0] or filename)[:LONGEST_NAME],
+        filename=filename,
+        source=source,
+        options=wanted.options,
+        user_metadata=wanted.metadata,
+        tags=wanted.tags,
+    )
+    session.refresh(dataset.record)
+    return dataset
 
 
 def _check_file(form: Form, wanted: DatasetCreate, size: int) -> None:

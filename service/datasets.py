@@ -9,7 +9,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
 from service.changes import Seen
-from service.dataset_requests import LONGEST_NAME, Asked, DatasetChange, Tag, openapi_body, read_request
+from service.dataset_requests import Asked, DatasetChange, Tag, made, openapi_body, read_request
 from service.dataset_views import DatasetView
 from service.dependencies import DatasetsKey, IdempotencyKey, Listing, Paged, Wait
 from service.state import Opened, State
@@ -44,19 +44,9 @@ def _create(state: State, caller: Principal, key: str | None, asked: Asked) -> D
         if source is None or filename is None:
             filename, source = uploads.source(session, caller.project, wanted.upload_id or "")
         state.artifacts.register(session, source)
-        dataset = datasets.create(
-            session,
-            project=caller.project,
-            name=wanted.name or (filename.rsplit(".", 1)[0] or filename)[:LONGEST_NAME],
-            filename=filename,
-            source=source,
-            options=wanted.options,
-            user_metadata=wanted.metadata,
-            tags=wanted.tags,
-        )
+        dataset = made(session, caller.project, wanted, filename, source)
         if key:
             idempotency.finish(session, caller.project, key, dataset.record.id)
-        session.refresh(dataset.record)
         return DatasetView.of(dataset)
 
 

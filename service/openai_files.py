@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from service.dataset_requests import LONGEST_FILENAME, LONGEST_NAME, from_fields
+from service.dataset_requests import LONGEST_FILENAME, from_fields, made
 from service.dependencies import DatasetsKey, Listing
 from service.errors import ApiError
 from service.job_requests import StoredRequest
@@ -100,18 +100,7 @@ def store_file(
         file = files.add(session, project=caller.project, filename=filename, purpose=purpose, artifact=artifact)
         session.refresh(file)
         return FileObject.of_file(session, file)
-    wanted = from_fields(fields)
-    dataset = datasets.create(
-        session,
-        project=caller.project,
-        name=wanted.name or (filename.rsplit(".", 1)[0] or filename)[:LONGEST_NAME],
-        filename=filename,
-        source=artifact,
-        options=wanted.options,
-        user_metadata=wanted.metadata,
-        tags=wanted.tags,
-    )
-    session.refresh(dataset.record)
+    dataset = made(session, caller.project, from_fields(fields), filename, artifact)
     return FileObject.of_dataset(dataset)
 
 
