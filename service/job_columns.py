@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Called with the field that an error is about unless it says so itself.
 Collect = Callable[[str], AbstractContextManager[object]]
 NUMBERS = ("integer", "number")
+MEDIA: dict[str, str] = {"image": "images", "audio": "recordings", "objects": "marked objects"}
 
 
 def check(columns: Columns, split: Split, train: Dataset, collect: Collect) -> None:
@@ -50,14 +51,18 @@ def check(columns: Columns, split: Split, train: Dataset, collect: Collect) -> N
             _check_target(name, known.get(name, {}))
 
 
-def check_targets(task: Task, kind: str, columns: Columns, train: Dataset | None) -> None:
-    """Raise when there are too few columns to predict, or too many, or one that does not hold what the task predicts.
-
-    A column that is not there is not judged here, nor is a task for another kind of job.
-    """
-    names = columns.target_names()
-    if train is None or task.kind != kind or task.target == "nothing":
+def check_for(task: Task, kind: str, columns: Columns, train: Dataset | None, collect: Collect) -> None:
+    """Say what of the columns does not fit the task; a task for another kind of job is not judged here."""
+    if train is None or task.kind != kind:
         return
+    with collect("columns.target"):
+        if task.target != "nothing":
+            _check_targets(task, columns.target_names(), train)
+    with collect("columns"):
+        _check_inputs(task, columns, train)
+
+
+def _check_targets(task: Task, names: Sequence[str], train: Dataset) -> None:
     if not names or (len(names) > 1 and task.target != "numbers"):
         some = "a column" if task.target == "numbers" else "exactly one column"
         raise InvalidConfig(
@@ -74,6 +79,30 @@ def check_targets(task: Task, kind: str, columns: Columns, train: Dataset | None
                     hint="Predict it with a classification task, or choose another target.",
                     param="columns.target",
                 )
+
+
+def _check_inputs(task: Task, columns: Columns, train: Dataset) -> None:
+    known = _described(train)
+    left_out = {*columns.target_names(), *columns.ignore}
+    read = [name for name in known if name not in left_out] if columns.inputs is None else columns.inputs
+    types = {name: known.get(name, {}).get("type") for name in read}
+    if not types:
+        return  # nothing to read is told of elsewhere
+    hint = "Choose a task for the data (the dataset's task_candidates)"
+    if task.modality == "image" and "image" not in types.values():
+        raise InvalidData(
+            f"{task.name} learns from images, and no column to read holds any.",
+            hint=f"{hint}, or upload images as a zip archive.",
+            param="columns",
+        )
+    media = {name: MEDIA[kind] for name, kind in types.items() if isinstance(kind, str) and kind in MEDIA}
+    if task.modality == "tabular" and media:
+        name, held = next(iter(media.items()))
+        raise InvalidData(
+            f'Column "{name}" holds {held}, from which {task.name} cannot learn.',
+            hint=f"{hint}, or list the column in columns.ignore.",
+            param="columns",
+        )
 
 
 def _described(dataset: Dataset) -> Mapping[str, Mapping[str, Any]]:

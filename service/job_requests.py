@@ -151,8 +151,7 @@ def resolve(session: Session, project: str, asked: JobCreate, collect: Collect =
         job_columns.check(asked.columns, split, parts["train"], collect)
     if task is None:
         return None
-    with collect("columns.target"):
-        job_columns.check_targets(task, asked.kind, asked.columns, parts.get("train"))
+    job_columns.check_for(task, asked.kind, asked.columns, parts.get("train"), collect)
     architecture = ""
     options: dict[str, Any] = {}
     with collect("architecture"):

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from media_files import encoded, packed, picture, png
 from PIL import Image
-from support import SHARED, problem, submit, succeeded, upload
+from support import SHARED, classify, problem, submit, succeeded, upload
 
 TINY = {"name": "resnet", "size": "tiny"}
 CURL = {"Content-Type": "application/json"}
@@ -135,11 +135,15 @@ def pictures(running: httpx.Client, tmp_path_factory: pytest.TempPathFactory) ->
     return str(upload(running, striped(tmp_path_factory.mktemp("data") / "stripes.zip", 20))["id"])
 
 
-def test_images_are_no_table(running: httpx.Client, pictures: str) -> None:
+def test_images_are_no_table_and_a_table_no_images(running: httpx.Client, pictures: str, rows: str) -> None:
     body = {"kind": "finetune", "task": "tabular-classification", "dataset": pictures, "columns": {"target": "label"}}
-    job = running.get(f"/jobs/{submit(running, body)}", params={"wait": 60}).json()
-    assert (job["status"], job["error"]["code"]) == ("failed", "invalid_data")
-    assert 'Column "image"' in job["error"]["message"]
+    found = problem(running.post("/jobs", json=body), 422, "invalid_data")
+    assert found["param"] == "columns"
+    assert 'Column "image" holds images' in found["detail"]
+    assert "columns.ignore" in found["hint"]
+    found = problem(running.post("/jobs", json=classify(rows, task="image-classification")), 422, "invalid_data")
+    assert found["param"] == "columns"
+    assert "no column to read holds any" in found["detail"]
 
 
 def test_a_dry_run_says_what_it_takes(running: httpx.Client, pictures: str) -> None:
