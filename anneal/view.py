@@ -12,7 +12,7 @@ class View:
     """
 
     __slots__ = ("_data",)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment] # refreshed in place; object's own is a method
     _data: dict[str, Any]
 
     def __init__(self, data: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ class Pipe:
 
     def reporter(self) -> _Reporter:
         """Return the worker's own callback."""
-        return _Reporter(self, "scratch")  # type: ignore[arg-type]
+        return _Reporter(self, "scratch")  # type: ignore[arg-type] # all of a channel that it uses
 
 
 class Unlinked(TabularClassification):

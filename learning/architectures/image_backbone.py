@@ -52,7 +52,7 @@ class ConvolutionalBackbone(ImageBackbone):
 
 def with_channels_last(backbone: ImageBackbone) -> None:
     """Lay all weights out as convolutions want them."""
-    backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack this form
 
 
 def initialise(module: nn.Module) -> None:
