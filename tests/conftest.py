@@ -15,12 +15,13 @@ from support import TRAIN, long_job, submit, succeeded, upload, weights_digest
 
 DATA = REPOSITORY / "anneal" / "data"
 COLUMNS = ("embedded", "production")
+StackOf = Callable[[str], Stack]
 
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL server of this run's own."""
-    with postgres(tmp_path_factory.mktemp("postgres")) as url:
+    with postgres(tmp_path_factory.mktemp("postgres"), durable=False) as url:
         yield url
 
 
@@ -53,19 +54,36 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return create()
 
 
-@pytest.fixture(scope="session", params=COLUMNS)
-def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The whole product, running: on SQLite with the embedded broker, and on PostgreSQL with Redis."""
-    running = Stack(tmp_path_factory.mktemp(request.param))
-    if request.param == "production":
-        running.environment = {
-            "ANNEAL_DATABASE_URL": request.getfixturevalue("new_postgres_url")(),
-            "ANNEAL_BROKER_URL": request.getfixturevalue("redis_url"),
-        }
+@pytest.fixture(scope="session")
+def stacks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackOf]:
+    """What starts the whole product on a column when it is first asked for, and stops all at the end.
+
+    A fixture with parameters would stop one column to start the other, twice in every file.
+    """
+    running: dict[str, Stack] = {}
+
+    def of(column: str) -> Stack:
+        if column not in running:
+            found = running[column] = Stack(tmp_path_factory.mktemp(column))
+            if column == "production":
+                found.environment = {
+                    "ANNEAL_DATABASE_URL": request.getfixturevalue("new_postgres_url")(),
+                    "ANNEAL_BROKER_URL": request.getfixturevalue("redis_url"),
+                }
+            found.up()
+        return running[column]
+
     try:
-        yield running.up()
+        yield of
     finally:
-        running.down()
+        for stack in running.values():
+            stack.down()
+
+
+@pytest.fixture(scope="session", params=COLUMNS)
+def stack(request: pytest.FixtureRequest, stacks: StackOf) -> Stack:
+    """The whole product, running: on SQLite with the embedded broker, and on PostgreSQL with Redis."""
+    return stacks(request.param)
 
 
 @pytest.fixture(scope="session")

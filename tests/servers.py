@@ -50,8 +50,11 @@ def _unprivileged() -> list[str]:
 
 
 @contextlib.contextmanager
-def postgres(directory: Path) -> Iterator[str]:
-    """Run a PostgreSQL server; yields the URL of its maintenance database."""
+def postgres(directory: Path, *, durable: bool = True) -> Iterator[str]:
+    """Run a PostgreSQL server; yields the URL of its maintenance database.
+
+    One that is not durable waits for no disk: what it has written survives its own end, not the machine's.
+    """
     initdb, pg_ctl = require_binary("initdb", "postgresql"), require_binary("pg_ctl", "postgresql")
     directory.mkdir(parents=True, exist_ok=True)
     # A directory that the unprivileged user can reach and own, wherever pytest keeps its own.
@@ -70,6 +73,8 @@ def postgres(directory: Path) -> Iterator[str]:
         cwd=home,
     )
     options = f"-p {port} -c listen_addresses=127.0.0.1 -k {home} -c max_connections=200"
+    if not durable:
+        options += " -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
     subprocess.run(
         [*prefix, pg_ctl, "-D", data, "-o", options, "-l", home / "log", "-w", "start"],
         check=True,

@@ -169,7 +169,9 @@ def some_of(name: str, each: int) -> tuple[bytes, list[tuple[str, bytes]]]:
 
 @REAL
 @pytest.mark.parametrize(
-    ("name", "steps", "least"), [("mnist", 60, 0.6), ("clothing10", 160, 0.15)], ids=["mnist", "clothing10"]
+    ("name", "steps", "least"),
+    [("mnist", 60, 0.6), pytest.param("clothing10", 160, 0.15, marks=pytest.mark.slow)],
+    ids=["mnist", "clothing10"],
 )
 def test_real_images_from_upload_to_prediction(api: httpx.Client, name: str, steps: int, least: float) -> None:
     train = upload(api, SHARED / f"{name}_few10.zip")
