@@ -79,7 +79,7 @@ class TableRows:
     def inputs(self, start: int, stop: int) -> list[Any]:
         """Return rows as objects."""
         rows = self._read.slice(start, stop - start).to_pylist()
-        return [{name: _as_json(value) for name, value in row.items()} for row in rows]
+        return [{name: _as_input(value) for name, value in row.items()} for row in rows]
 
     def kept(self, start: int, stop: int) -> list[dict[str, Any]] | None:
         """Return the columns to keep."""
@@ -89,7 +89,9 @@ class TableRows:
         return rows
 
 
-def _as_json(value: Any) -> Any:
+def _as_input(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value["bytes"]  # of an image or a recording; what is known of it beside is not the model's business
     return value.isoformat() if isinstance(value, datetime.date) else value
 
 
