@@ -52,18 +52,20 @@ def production(tmp_path: Path, new_postgres_url: Callable[[], str]) -> Iterator[
             server.wait(10)
 
 
-def test_redis_stopped(production: tuple[Stack, list[Redis], int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "away_s"), [(3, 0), pytest.param(100, 60, marks=pytest.mark.slow)])
+def test_redis_stopped(production: tuple[Stack, list[Redis], int], tmp_path: Path, count: int, away_s: float) -> None:
     stack, servers, port = production
     with stack.client() as client:
         dataset = upload(client, TRAIN)
         succeeded(client, submit(client, classify(dataset["id"], hyperparameters={"epochs": 1})))
         servers[0].kill()
         servers[0].wait(10)
-        jobs, slowest = [], 0.0
-        for seed in range(3):
+        jobs, slowest, stopped = [], 0.0, time.monotonic()
+        for seed in range(count):
             started = time.monotonic()
             jobs.append(submit(client, classify(dataset["id"], seed=seed, hyperparameters={"epochs": 1})))
             slowest = max(slowest, time.monotonic() - started)
+            time.sleep(max(0, stopped + away_s * (seed + 1) / count - time.monotonic()))
         assert slowest < 1.5
         ready = httpx.get(f"{stack.url}/readyz", timeout=30)
         assert ready.status_code == 200  # jobs are taken without a broker
