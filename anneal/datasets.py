@@ -48,9 +48,12 @@ class Dataset(View):
             raise invalid(self)
         return self
 
-    def preview(self, rows: int = 10, *, sample: str = "first", seed: int = 0) -> View:
-        """Return the first rows, or with sample="random" some that the seed chooses: `columns`, `rows`, `indices`."""
-        asked = {"rows": rows, "sample": sample, "seed": seed}
+    def preview(self, rows: int = 10, *, sample: str = "first", seed: int = 0, model: str | None = None) -> View:
+        """Return the first rows, or with sample="random" some that the seed chooses: `columns`, `rows`, `indices`.
+
+        With a model also `seen`, what it reads of each row: tokens, features, pixels.
+        """
+        asked = {"rows": rows, "sample": sample, "seed": seed, **({"model": model} if model else {})}
         return View(self._transport.json("GET", f"/datasets/{self.id}/preview", params=asked))
 
     def schema(self) -> View:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from learning import images
+from learning import audio, images
+from learning.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from learning.model import Design
 
 _JSON_TYPES: dict[str, dict[str, Any]] = {
     "integer": {"type": "integer"},
@@ -37,6 +40,7 @@ _JSON_TYPES: dict[str, dict[str, Any]] = {
             "seconds": {"type": "number"},
             "rate": {"type": "integer"},
             "channels": {"type": "integer"},
+            "waveform": {"type": "string", "description": "A small PNG as a data URL."},
         },
     },
     "objects": {
@@ -78,10 +82,29 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 def _media(cell: dict[str, Any]) -> dict[str, Any]:
     known = {name: value for name, value in cell.items() if name != "bytes"}
-    if "width" not in cell:
-        return known
-    small = base64.b64encode(images.thumbnail(cell["bytes"])).decode()
-    return {**known, "thumbnail": f"data:image/png;base64,{small}"}
+    if "width" in cell:
+        return {**known, "thumbnail": images.data_url(images.thumbnail(cell["bytes"]))}
+    return {**known, "waveform": images.data_url(audio.waveform(cell["bytes"]))}
+
+
+def seen_rows(path: Path, indices: Sequence[int], design: Design) -> list[dict[str, Any]]:
+    """Return what a model sees of rows of an Arrow file: tokens, features or pixels, with warnings; or an error.
+
+    IncompatibleModel names a column that it reads and that is not there.
+    """
+    from learning.dataset_prediction import TableRows  # torch comes with it
+
+    with pa.memory_map(str(path)) as mapped:
+        rows = TableRows(pa.ipc.open_file(mapped).read_all(), design)
+        return [_seen(rows.inputs(index, index + 1)[0], index, design) for index in indices]
+
+
+def _seen(value: Any, index: int, design: Design) -> dict[str, Any]:
+    try:
+        row, warnings = design.modality.parse(value, index, design.inputs)
+    except InvalidInput as error:
+        return {"error": str(error)}
+    return {**design.modality.shown(row, design.inputs), "warnings": [warning.message for warning in warnings]}
 
 
 def row_schema(columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ size is known and bounded before anything of that size is allocated.
 
 from __future__ import annotations
 
+import base64
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -94,6 +95,11 @@ def encode_png(pixels: Pixels) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def data_url(png: bytes) -> str:
+    """Return a PNG file as text that a page shows."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _opened(content: bytes) -> tuple[ImageFile, str]:

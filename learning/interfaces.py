@@ -223,6 +223,10 @@ class Modality(Protocol):
         """Return T of a parsed row: what it costs beside others."""
         ...
 
+    def shown(self, row: Any, state: Any) -> dict[str, Any]:
+        """Return what the network sees of a parsed row, as JSON for a person to look at."""
+        ...
+
     def schema(self, state: Any) -> dict[str, Any]:
         """Return the JSON Schema of one prediction input, with an example."""
         ...

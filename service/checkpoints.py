@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,7 +14,7 @@ from learning.extraction import STATE_FILE, extract, has_group
 from service.dependencies import IdempotencyKey, JobsKey, Listing
 from service.errors import ApiError
 from service.job_requests import ModelName, Request
-from service.library import importing
+from service.library import CONFIG_FILE, read_design
 from service.models import VersionView
 from service.state import Opened
 from service.times import rfc3339
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/jobs/{job_id}/checkpoints", tags=["jobs"])
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+WEIGHTS_FILE = "model.safetensors"
 
 
 class CheckpointView(BaseModel):
@@ -111,7 +110,7 @@ def promote_checkpoint(
             raise IllegalTransition(f"Job {job_id} only predicts; no model can be made of what it keeps.")
         checkpoints.get(session, job_id, checkpoint_id)
         files = checkpoints.files(session, checkpoint_id)
-    design = _design(state.artifacts, files)
+    design = read_design(state.artifacts, files)
     made = _stored(state.artifacts, checkpoint_id, files, asked.weights, design)
     fingerprint = idempotency.fingerprint("promote", job_id, checkpoint_id, asked.model_dump_json())
     with state.database.write() as session:
@@ -154,14 +153,6 @@ def _new_version(
         files={},
         aliases=tuple(asked.aliases),
     )
-
-
-def _design(store: ArtifactStore, files: Mapping[str, Artifact]) -> Design:
-    """Read what the checkpoint's model is made of; IncompatibleModel when another release wrote it."""
-    with importing:
-        from learning.model import Design  # torch comes with it
-
-    return Design.from_dict(json.loads(store.path(files[CONFIG_FILE].sha256).read_bytes()))
 
 
 def _stored(

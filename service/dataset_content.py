@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from service.dependencies import DatasetsKey
+from service.authorization import authorize
+from service.dependencies import Authorization, DatasetsKey
 from service.errors import ApiError
-from service.library import importing
+from service.library import importing, read_design
 from service.ranges import check_range
 from service.state import Opened, State
-from store import datasets
+from store import datasets, models
 from store.datasets import Dataset
 from store.keys import Principal
+
+if TYPE_CHECKING:
+    from learning.model import Design
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["datasets"])
 
@@ -44,6 +48,11 @@ class Preview(BaseModel):
     columns: list[str]
     rows: list[dict[str, Any]]
     indices: list[int]
+    seen: list[dict[str, Any]] | None = Field(
+        None,
+        description="What the model sees of each row, if one was named: its `tokens`, its `features` by column or its "
+        "`image` as a data URL, with `warnings`; or an `error`.",
+    )
 
 
 @router.get("/preview")
@@ -54,13 +63,25 @@ def preview(
     rows: Annotated[int, Query(ge=1, le=100)] = 10,
     sample: Annotated[Literal["first", "random"], Query(description="Which rows.")] = "first",
     seed: Seed = 0,
+    model: Annotated[str | None, Query(description="Show what this model sees of the rows as well.")] = None,
+    authorization: Authorization = "",
 ) -> Preview:
-    """Return the first rows, or some at random, as training will see them."""
+    """Return the first rows, or some at random; with a model, which takes the scope models, also as it reads them."""
     with importing:
-        from learning.dataset_preview import preview_rows
+        from learning.dataset_preview import preview_rows, seen_rows
 
     _, path = _ready(state, caller, dataset_id)
-    return Preview(**preview_rows(path, rows, seed if sample == "random" else None))
+    shown = Preview(**preview_rows(path, rows, seed if sample == "random" else None))
+    if model is not None:
+        shown.seen = seen_rows(path, shown.indices, _design(state, caller, model, authorization))
+    return shown
+
+
+def _design(state: State, caller: Principal, ref: str, authorization: str) -> Design:
+    with state.database.read() as session:
+        authorize(session.connection(), authorization, "models")
+        version = models.resolve(session, caller.project, ref)
+        return read_design(state.artifacts, models.files(session, version.record.id))
 
 
 class Schema(BaseModel):

@@ -6,9 +6,28 @@ modules that are only half there.
 
 from __future__ import annotations
 
+import json
 import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from store.artifacts import Artifact, ArtifactStore
+from store.records import ArtifactRecord
+
+if TYPE_CHECKING:
+    from learning.model import Design
+
+CONFIG_FILE = "config.json"
 
 importing = threading.RLock()
+
+
+def read_design(store: ArtifactStore, files: Mapping[str, Artifact | ArtifactRecord]) -> Design:
+    """Read what a model is made of, by its files; IncompatibleModel when another release wrote it."""
+    with importing:
+        from learning.model import Design
+
+    return Design.from_dict(json.loads(store.path(files[CONFIG_FILE].sha256).read_bytes()))
 
 
 def warm() -> None:

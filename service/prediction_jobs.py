@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +20,7 @@ from service.chosen_route import ChosenRoute
 from service.dependencies import Authorization, IdempotencyKey, JobsKey, PredictKey, Scheme, Wait
 from service.job_requests import StoredRequest, naming, ready_dataset
 from service.job_views import JobView
-from service.library import importing
+from service.library import importing, read_design
 from service.predictions import InputError, InputWarningView, PredictRequest, check_count
 from service.ranges import check_range
 from service.state import Opened, State
@@ -45,7 +44,6 @@ CHECKPOINT_EVERY_S = 10.0
 LOOK_AGAIN_S = 5.0
 ASSIGNED = ("operation", "parameters", "format", "keep", "text", "threads")  # what a worker has to know
 MEDIA_TYPES = {".jsonl": "application/jsonl", ".csv": "text/csv", ".parquet": "application/vnd.apache.parquet"}
-CONFIG_FILE = "config.json"
 
 
 class DatasetPredict(StoredRequest):
@@ -83,7 +81,7 @@ def predict_dataset(
         version = models.resolve(session, caller.project, ref)
         with naming("dataset"):
             rows = ready_dataset(datasets.get(session, caller.project, asked.dataset), "rows")
-        design = _design(state, models.files(session, version.record.id)[CONFIG_FILE].sha256)
+        design = read_design(state.artifacts, models.files(session, version.record.id))
         with naming("dataset"):
             _check(design, asked, state.artifacts.path(rows.record.table_sha256 or ""))
         spec = {"model": ref, **asked.model_dump(mode="json"), "dataset": {"rows": asked.dataset}}
@@ -109,13 +107,6 @@ def _new_job(caller: Principal, version: Version, spec: dict[str, Any], resolved
         priority=spec.get("priority", 0),
         user_metadata=spec.get("metadata") or {},
     )
-
-
-def _design(state: State, sha256: str) -> Design:
-    with importing:
-        from learning.model import Design  # torch comes with it
-
-    return Design.from_dict(json.loads(state.artifacts.path(sha256).read_bytes()))
 
 
 def _check(design: Design, asked: DatasetPredict, table: Path) -> None:
@@ -223,7 +214,7 @@ def predict_later(
 
     def submit(session: Session) -> JobRecord:
         version = models.resolve(session, caller.project, ref)
-        design = _design(state, models.files(session, version.record.id)[CONFIG_FILE].sha256)
+        design = read_design(state.artifacts, models.files(session, version.record.id))
         _check_options(design, asked.parameters)
         spec = {"model": ref, "parameters": asked.parameters}
         return submit_listed(state, session, caller, version, spec, inputs)

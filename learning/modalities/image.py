@@ -170,6 +170,10 @@ class Image:
         """Return how many blocks of 64 pixels there are: what an image costs beside others."""
         return max(1, int(row[0].size) // _PIXELS_A_POSITION)
 
+    def shown(self, row: Pixels, state: ImageState) -> dict[str, Any]:
+        """Return the square of pixels, before it is normalised."""
+        return {"image": images.data_url(images.encode_png(row.transpose(1, 2, 0))), "channels": state.channels}
+
     def schema(self, state: ImageState) -> dict[str, Any]:
         """Return the JSON Schema of an input."""
         file = {

@@ -131,6 +131,12 @@ class Tabular:
         """Return one: a row of a table is one position."""
         return 1
 
+    def shown(self, row: dict[str, Any], state: TabularState) -> dict[str, Any]:
+        """Return the features that each column becomes."""
+        features_F = self.assemble([row], state)["inputs_BF"][0]
+        blocks = zip(self.column_names(state), state.blocks(), strict=True)
+        return {"features": {name: features_F[block].tolist() for name, block in blocks}}
+
     def schema(self, state: TabularState) -> dict[str, Any]:
         """Return the JSON Schema of a row."""
         return row_schema(state.columns)

@@ -164,6 +164,10 @@ class Text:
         """Return the number of tokens."""
         return len(row.tokens)
 
+    def shown(self, row: TextRow, state: TextState) -> dict[str, Any]:
+        """Return the tokens."""
+        return {"tokens": [state.opened.id_to_token(token) for token in row.tokens]}
+
     def schema(self, state: TextState) -> dict[str, Any]:
         """Return the JSON Schema of an input."""
         text = {"type": "string", "minLength": 1}

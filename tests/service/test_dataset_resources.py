@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from media_files import packed, tone
+from PIL import Image
+from servers import Stack
 from support import classify, problem, submit, upload, wait_for_state
 
 FIRST = "id,city,age,gone\n1,Bern,30,x\n2,Basel,40,y\n2,Basel,40,y\n3,Chur,,z\n"
@@ -149,6 +156,30 @@ def test_samples(running: httpx.Client) -> None:
     assert shown["rows"] == [{"n": 1}, {"n": 2}]
     for query in ({"sample": "last"}, {"seed": -1}, {"seed": 2**64}, {"rows": 0}, {"rows": 101}):
         problem(running.get(path, params=query), 422, "invalid_request")
+
+
+def test_a_recording_has_a_waveform(running: httpx.Client, tmp_path: Path) -> None:
+    made = upload(running, packed(tmp_path / "tones.zip", {"a.wav": tone(0.5), "b.wav": tone(0.001)}))
+    shown = running.get(f"/datasets/{made['id']}/preview").json()["rows"]
+    drawn = [
+        Image.open(io.BytesIO(base64.b64decode(row["audio"]["waveform"].removeprefix("data:image/png;base64,"))))
+        for row in shown
+    ]
+    assert [picture.size for picture in drawn] == [(160, 48)] * 2
+    inked = np.asarray(drawn[0]) < 128
+    assert inked.any(axis=0).all()  # every moment has something
+    assert inked[24].all()  # a tone goes through zero all the time
+    assert not inked[0].any()  # and this one is not as loud as can be
+
+
+def test_who_may_look_through_a_model(running: httpx.Client, embedded: Stack) -> None:
+    made = upload(running, "n\n1\n2\n", "few.csv")
+    path = f"/datasets/{made['id']}/preview"
+    problem(running.get(path, params={"model": "nobody"}), 404, "not_found")
+    key = running.post("/keys", json={"name": "looker", "scopes": ["datasets"]}).json()["key"]
+    with embedded.client(headers={"Authorization": f"Bearer {key}"}) as looker:
+        assert looker.get(path).json()["seen"] is None
+        assert '"models"' in problem(looker.get(path, params={"model": "nobody"}), 403, "missing_scope")["detail"]
 
 
 def test_a_schema_that_every_row_fits(running: httpx.Client) -> None:

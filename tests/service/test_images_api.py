@@ -75,6 +75,12 @@ def test_upload_pretrain_finetune_predict(api: httpx.Client, tmp_path: Path) -> 
     assert tuned["result"]["comparison"]["rows"] == 30
     assert tuned["warnings"] == []
 
+    (seen,) = api.get(f"/datasets/{labelled['id']}/preview", params={"model": "stripes", "rows": 1}).json()["seen"]
+    square = Image.open(io.BytesIO(base64.b64decode(seen["image"].removeprefix("data:image/png;base64,"))))
+    assert (square.size, square.mode, seen["warnings"]) == ((24, 24), "RGB", [])
+    answered = succeeded(api, api.post("/models/stripes/predict-dataset", json={"dataset": test["id"]}).json()["id"])
+    assert answered["result"]["errors"] == 0
+
     good = as_base64(stripes(201, True))
     inputs = [good, {"image": f"data:image/jpeg;base64,{good}"}, "no picture", as_base64(b"GIF89a"), 7]
     answer = api.post("/models/stripes/predict", json={"inputs": inputs, "parameters": {"top_k": 1}}).json()

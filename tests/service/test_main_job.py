@@ -64,6 +64,13 @@ def test_pretrain_finetune_predict(api: httpx.Client) -> None:
     hits = sum(output["label"] == label for output, label in zip(answer["outputs"], truth, strict=True))
     # What the endpoint answers is what the job measured, to the row.
     assert hits / len(truth) == comparison["pretrained"]["accuracy"] > 0.85
+    preview = api.get(f"/datasets/{test['id']}/preview", params={"model": "tuned", "rows": 2}).json()
+    assert [set(seen["features"]) for seen in preview["seen"]] == [set(rows[0])] * 2
+    assert all(abs(value) < 10 for seen in preview["seen"] for (value, *_) in seen["features"].values())
+    other = api.post("/datasets", files={"file": ("other.csv", "a,b\n1,2\n")}).json()["id"]
+    assert api.get(f"/datasets/{other}", params={"wait": 60}).json()["status"] == "ready"
+    refused = api.get(f"/datasets/{other}/preview", params={"model": "tuned"})
+    assert (refused.status_code, refused.json()["param"]) == (422, "dataset")
     lineage = api.get(f"/models/tuned/versions/{tuned['result']['version']}/lineage").json()
     assert lineage["base_model"] == "base"
     assert lineage["datasets"]["train"]["sha256"] == few["sha256"]

@@ -68,6 +68,12 @@ def test_pretrain_finetune_predict(api: httpx.Client) -> None:
         (2, "invalid_input"),
         (3, "invalid_input"),
     ]
+    seen = api.get(f"/datasets/{labelled['id']}/preview", params={"model": "said", "rows": 3}).json()["seen"]
+    read = ["".join(token.removeprefix("##") for token in one["tokens"][1:-1]) for one in seen]
+    said = [row["text"].lower().replace(" ", "") for row in sentences(60, 1)[:3]]
+    assert [len(one["tokens"]) > 5 and one["warnings"] == [] for one in seen] == [True] * 3
+    assert [text[:5] for text in read] == [text[:5] for text in said]
+
     (long,) = api.post("/models/said/predict", json={"inputs": ["card " * 300]}).json()["warnings"]
     assert (long["code"], "only the first 256 of 302 tokens" in long["message"]) == ("truncated", True)
     embedded = api.post("/models/said-base/predict", json={"inputs": ["where is my card"]}).json()
