@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import psycopg
@@ -15,7 +15,20 @@ from support import TRAIN, long_job, submit, succeeded, upload, weights_digest
 
 DATA = REPOSITORY / "anneal" / "data"
 COLUMNS = ("embedded", "production")
-StackOf = Callable[[str], Stack]
+Once = Callable[[Stack, str, Callable[[], Any]], Any]
+
+
+class StackOf(Protocol):
+    """Gives the product on a column, with short leases if it is to be quick."""
+
+    def __call__(self, column: str, *, quick: bool = False) -> Stack: ...
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Leave to the long run what another column would only repeat."""
+    chosen = getattr(item, "callspec", None)
+    if item.get_closest_marker("either_column") and chosen and "production" in chosen.params.values():
+        item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -62,22 +75,39 @@ def stacks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """
     running: dict[str, Stack] = {}
 
-    def of(column: str) -> Stack:
-        if column not in running:
-            found = running[column] = Stack(tmp_path_factory.mktemp(column))
+    def of(column: str, *, quick: bool = False) -> Stack:
+        name = f"quick-{column}" if quick else column
+        if name not in running:
+            found = running[name] = Stack(tmp_path_factory.mktemp(name), dict(QUICK) if quick else {})
             if column == "production":
-                found.environment = {
+                found.environment |= {
                     "ANNEAL_DATABASE_URL": request.getfixturevalue("new_postgres_url")(),
-                    "ANNEAL_BROKER_URL": request.getfixturevalue("redis_url"),
+                    # A database each: workers of another product on the same queues would swallow our messages.
+                    "ANNEAL_BROKER_URL": request.getfixturevalue("redis_url").removesuffix("/0") + f"/{int(quick)}",
                 }
             found.up()
-        return running[column]
+        return running[name]
 
     try:
         yield of
     finally:
         for stack in running.values():
             stack.down()
+
+
+@pytest.fixture(scope="session")
+def once() -> Once:
+    """What makes something on a stack the first time it is asked for: a fixture that depends on a column would again
+    at every change of it."""
+    known: dict[tuple[Path, str], Any] = {}
+
+    def of(stack: Stack, name: str, make: Callable[[], Any]) -> Any:
+        key = (stack.directory, name)
+        if key not in known:
+            known[key] = make()
+        return known[key]
+
+    return of
 
 
 @pytest.fixture(scope="session", params=COLUMNS)
@@ -104,20 +134,10 @@ def api(stack: Stack) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture(scope="session", params=["embedded", "production"])
-def column(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+@pytest.fixture(scope="session", params=COLUMNS)
+def column(request: pytest.FixtureRequest, stacks: StackOf) -> Stack:
     """The product with a lease of three seconds."""
-    stack = Stack(tmp_path_factory.mktemp(f"workers-{request.param}"), dict(QUICK))
-    if request.param == "production":
-        stack.environment |= {
-            "ANNEAL_DATABASE_URL": request.getfixturevalue("new_postgres_url")(),
-            # A database of its own: workers of another product on the same queues would swallow our messages.
-            "ANNEAL_BROKER_URL": request.getfixturevalue("redis_url").removesuffix("/0") + "/1",
-        }
-    try:
-        yield stack.up()
-    finally:
-        stack.down()
+    return stacks(request.param, quick=True)
 
 
 @pytest.fixture(scope="session")
@@ -128,12 +148,17 @@ def client(column: Stack) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="session")
-def rows(client: httpx.Client) -> str:
-    return str(upload(client, TRAIN)["id"])
+def rows(column: Stack, client: httpx.Client, once: Once) -> str:
+    return str(once(column, "rows", lambda: upload(client, TRAIN)["id"]))
 
 
 @pytest.fixture(scope="session")
-def undisturbed(client: httpx.Client, rows: str) -> tuple[dict[str, Any], str]:
+def undisturbed(column: Stack, client: httpx.Client, rows: str, once: Once) -> tuple[dict[str, Any], str]:
     """A job that nobody disturbed, and the digest of its weights."""
-    job = succeeded(client, submit(client, long_job(rows)))
-    return job, weights_digest(client, job)
+
+    def make() -> tuple[dict[str, Any], str]:
+        job = succeeded(client, submit(client, long_job(rows)))
+        return job, weights_digest(client, job)
+
+    made: tuple[dict[str, Any], str] = once(column, "undisturbed", make)
+    return made

@@ -16,6 +16,8 @@ from support import succeeded, upload, wait_for_state, wait_until
 
 ROWS = 4000
 
+pytestmark = pytest.mark.either_column
+
 
 @pytest.fixture(scope="module")
 def said(column: Stack, client: httpx.Client) -> str:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import httpx
+import pytest
 from processes import child, find_child, kill_worker, supervisors
 from servers import Stack
 from sqlalchemy import select
@@ -129,6 +130,7 @@ def test_a_supervisor_stopped_past_its_lease(
     column.stop("other")
 
 
+@pytest.mark.either_column
 def test_a_child_that_does_not_hear(
     column: Stack, client: httpx.Client, rows: str, undisturbed: tuple[dict[str, Any], str]
 ) -> None:
@@ -171,6 +173,7 @@ def test_a_job_whose_child_always_dies(column: Stack, client: httpx.Client, rows
     succeeded(client, submit(client, classify(rows, hyperparameters={"epochs": 1})))  # others are not affected
 
 
+@pytest.mark.either_column
 def test_a_damaged_checkpoint_is_passed_over(
     column: Stack, client: httpx.Client, rows: str, undisturbed: tuple[dict[str, Any], str]
 ) -> None:
@@ -212,6 +215,7 @@ def _flip_a_byte(column: Stack, checkpoint_id: str) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.either_column
 def test_a_job_stopped_by_an_expected_error(client: httpx.Client, rows: str) -> None:
     job_id = submit(
         client,
@@ -225,6 +229,7 @@ def test_a_job_stopped_by_an_expected_error(client: httpx.Client, rows: str) -> 
         assert job["error"]["hint"]
 
 
+@pytest.mark.either_column
 def test_a_file_missing_from_the_artifacts(column: Stack, client: httpx.Client) -> None:
     """A dataset whose table somebody deleted: the job says so and is not tried again."""
     lines = "a,label\n" + "".join(f"{n},{n % 2}\n" for n in range(77))

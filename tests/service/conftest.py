@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -40,8 +40,12 @@ def fruit() -> str:
 
 
 @pytest.fixture(scope="session")
-def served(stack: Stack) -> str:
+def served(stack: Stack, once: Callable[..., str]) -> str:
     """Two small models on each column: `fruit` (ripe: yes or no; alias `best`) and `price`; the dataset's id."""
+    return once(stack, "served", lambda: _served(stack))
+
+
+def _served(stack: Stack) -> str:
     with stack.client() as api:
         dataset = str(upload(api, fruit())["id"])
         ripe = {"target": "ripe", "inputs": ["size", "colour"]}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from processes import alive, child, descendants, find_child, fork_server, kill_worker
 from servers import Stack
 from support import (
@@ -70,6 +71,7 @@ def run(code: str) -> str:
     return done.stdout.splitlines()[-1]
 
 
+@pytest.mark.either_column
 def test_nothing_is_initialised_before_a_fork(column: Stack, client: httpx.Client, rows: str) -> None:
     state = json.loads(run(STATE))
     assert state["threads"] == 1
@@ -90,6 +92,7 @@ def test_threads_started_after_the_fork_work() -> None:
     assert run(THREADS) == "7"
 
 
+@pytest.mark.either_column
 def test_forked_and_fresh_children_make_the_same_weights(
     column: Stack, client: httpx.Client, rows: str, undisturbed: tuple[dict[str, Any], str], tmp_path: Path
 ) -> None:
@@ -114,6 +117,7 @@ def _table(column: Stack, dataset_id: str) -> Path:
     return ArtifactStore(column.data_dir / "artifacts").path(digest)
 
 
+@pytest.mark.either_column
 def test_the_fork_server_killed(
     column: Stack, client: httpx.Client, rows: str, undisturbed: tuple[dict[str, Any], str]
 ) -> None:
@@ -128,6 +132,7 @@ def test_the_fork_server_killed(
     succeeded(client, submit(client, classify(rows, hyperparameters={"epochs": 1})))
 
 
+@pytest.mark.either_column
 def test_nothing_is_left_of_a_killed_worker(column: Stack, client: httpx.Client, rows: str) -> None:
     job_id = submit(client, classify(rows, hyperparameters={"epochs": 100_000}))
     wait_for_step(client, job_id)

@@ -7,9 +7,12 @@ import signal
 from pathlib import Path
 
 import httpx
+import pytest
 from processes import alive, child, children, kill_worker, supervisors
 from servers import Stack
 from support import classify, problem, submit, wait_for_state, wait_for_step, wait_until
+
+pytestmark = pytest.mark.either_column
 
 
 def test_supervisors_without_torch_and_a_child_without_secrets(column: Stack, client: httpx.Client, rows: str) -> None:
