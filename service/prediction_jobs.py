@@ -273,7 +273,9 @@ def _look(state: State, authorization: str, prediction_id: str) -> tuple[Predict
     with state.database.read() as session:
         project = authorize(session.connection(), authorization, "predict").project
         job = session.get(JobRecord, prediction_id)
-        if job is None or job.project != project or "inputs_file" not in (job.resolved or {}):
+        asked = (job.resolved or {}) if job is not None and job.project == project else {}
+        # Others have listed inputs too, such as a batch of embeddings, which a key for predictions may not see.
+        if job is None or "inputs_file" not in asked or asked["operation"] != "predict":
             raise NotFound(f'No prediction "{prediction_id}".', hint="Ask for one with Prefer: respond-async.")
         file = files.of_job(session, job.id, files.OUTPUT)
     lines = None

@@ -196,6 +196,7 @@ def test_a_batch(client: OpenAI, api: httpx.Client, embedder: str) -> None:
     (error,) = (json.loads(line) for line in client.files.content(done.error_file_id).text.splitlines())
     assert (error["custom_id"], error["error"]["code"]) == ("r2", "invalid_input")
     assert client.batches.retrieve(batch.id) == done
+    assert api.get(f"/predictions/{batch.id}").status_code == 404  # it takes another scope
     assert [one.id for one in client.batches.list(limit=1)] == [batch.id]
     assert {one.purpose for one in client.files.list()} >= {"batch", "batch_output", "batch_errors", "fine-tune"}
 
