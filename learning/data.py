@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from learning.config import count_batches
+from learning.errors import rows_from
 from learning.interfaces import Batch
 from learning.packing import pieces
+from learning.splits import RowNumbers
 
 _LONG = 2**63 - 1
 EVALUATION_ROWS = 4096
@@ -68,10 +70,17 @@ class TensorExamples:
 class TableExamples:
     """Rows that do not fit in memory: each batch is taken from the mapped table and encoded."""
 
-    def __init__(self, table: pa.Table, encode: Callable[[pa.Table], Batch], device: torch.device) -> None:
+    def __init__(
+        self,
+        table: pa.Table,
+        encode: Callable[[pa.Table], Batch],
+        device: torch.device,
+        numbers: RowNumbers | None = None,
+    ) -> None:
         self._table = table
         self._encode = encode
         self._device = device
+        self._numbers = numbers
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -81,14 +90,18 @@ class TableExamples:
         indices = order_N.numpy()
         for number in range(start, count_batches(len(indices), batch_size)):
             rows = np.sort(indices[number * batch_size : (number + 1) * batch_size])
-            yield on_device(self._encode(self._table.take(rows)), self._device)
+            with rows_from(self._numbers), rows_from(rows):
+                batch = self._encode(self._table.take(rows))
+            yield on_device(batch, self._device)
 
     def everything(self) -> Iterator[Batch]:
         """Yield every row once, in order."""
         row_bytes = sum(tensor.nbytes for tensor in self._encode(self._table.slice(0, 1)).values())
         size = evaluation_size(len(self), row_bytes)
         for start in range(0, len(self), size):
-            for batch in pieces(self._encode(self._table.slice(start, size))):
+            with rows_from(self._numbers), rows_from(range(start, len(self))):
+                encoded = self._encode(self._table.slice(start, size))
+            for batch in pieces(encoded):
                 yield on_device(batch, self._device)
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class LearningError(Exception):
@@ -49,6 +54,29 @@ class InvalidData(LearningError):
     """The examples cannot be learned from: one class, no rows, a target that is not a number."""
 
     code = "invalid_data"
+
+
+class InvalidRow(InvalidData):
+    """One example cannot be learned from; `said` goes on where "Row 7" ends.
+
+    `row` counts from 0, the message from 1.
+    """
+
+    def __init__(self, row: int, said: str, *, hint: str | None = None, param: str | None = None) -> None:
+        super().__init__(f"Row {row + 1}{said}", hint=hint, param=param)
+        self.row = row
+        self.said = said
+
+
+@contextmanager
+def rows_from(numbers: Sequence[int] | NDArray[np.int64] | None) -> Iterator[None]:
+    """Name the row that a caller knows where only some of the rows are at hand; None: all of them are."""
+    try:
+        yield
+    except InvalidRow as error:
+        if numbers is None:
+            raise
+        raise InvalidRow(int(numbers[error.row]), error.said, hint=error.hint, param=error.param) from None
 
 
 class IncompatibleModel(LearningError):

@@ -16,13 +16,13 @@ from learning.config import Columns, Resolved, Situation, TrainingSpec, resolve
 from learning.data import TableExamples, TensorExamples, open_table
 from learning.device import is_slow
 from learning.drift import part_warnings
-from learning.errors import IncompatibleModel, InvalidConfig
+from learning.errors import IncompatibleModel, InvalidConfig, rows_from
 from learning.foreign import load_base
 from learning.interfaces import Batch, Examples, Modality, Task, rows_in
 from learning.modalities import MODALITIES
 from learning.model import BackboneWithHead, Design, configure, load_backbone
 from learning.packing import PackedExamples
-from learning.splits import require_column, split_rows, take
+from learning.splits import RowNumbers, require_column, split_rows, take
 from learning.tasks import task_named
 
 # Encoded rows above this stay on disk and are encoded batch by batch.
@@ -104,21 +104,24 @@ def prepare(
     """
     check(spec)
     task, modality = task_named(spec.task), MODALITIES[task_named(spec.task).modality]
-    parts = _parts(spec, tables, task)
+    parts, numbers = _parts(spec, tables, task)
     base_design: Design | None = None
-    if start is not None:
-        base_design, network = _from_checkpoint(start, spec, task, parts["train"])
-        design = base_design
-    elif base is not None:
-        base_design, base_weights = load_base(base)
-        _check_base(base_design, spec, task)
-        design = fitted or _design(spec, task, modality, parts["train"], base_design)
-        network = design.build()
-        load_backbone(network, base_weights)
-    else:
-        design = fitted or _design(spec, task, modality, parts["train"], None)
-        network = design.build()
-    examples = {name: encode_part(design, table, device) for name, table in parts.items() if table.num_rows}
+    with rows_from(numbers.get("train")):
+        if start is not None:
+            base_design, network = _from_checkpoint(start, spec, task, parts["train"])
+            design = base_design
+        elif base is not None:
+            base_design, base_weights = load_base(base)
+            _check_base(base_design, spec, task)
+            design = fitted or _design(spec, task, modality, parts["train"], base_design)
+            network = design.build()
+            load_backbone(network, base_weights)
+        else:
+            design = fitted or _design(spec, task, modality, parts["train"], None)
+            network = design.build()
+    examples = {
+        name: encode_part(design, table, device, numbers.get(name)) for name, table in parts.items() if table.num_rows
+    }
     weights = sum(parameter.numel() for parameter in network.parameters())
     resolved = resolve_for(spec, len(examples["train"]), weights)
     network.backbone.set_dropout(resolved.dropout)
@@ -143,7 +146,10 @@ def resolve_for(spec: TrainingSpec, rows: int, weights: int) -> Resolved:
     return resolve(spec.hyperparameters, rows, architecture_named(spec.architecture).defaults(situation))
 
 
-def _parts(spec: TrainingSpec, tables: Mapping[str, Path], task: Task) -> dict[str, pa.Table]:
+def _parts(
+    spec: TrainingSpec, tables: Mapping[str, Path], task: Task
+) -> tuple[dict[str, pa.Table], dict[str, RowNumbers]]:
+    """Return each part's rows, and for those cut out of the training file which of its rows they are."""
     opened = {name: open_table(path) for name, path in tables.items()}
     whole = opened["train"]
     for name in spec.columns.target_names():
@@ -163,8 +169,9 @@ def _parts(spec: TrainingSpec, tables: Mapping[str, Path], task: Task) -> dict[s
             split = split.model_copy(update={"validation": 0.0})
     label = spec.columns.target if task.stratified else None
     rows = split_rows(whole, split, label)
-    cut = {name: take(whole, getattr(rows, name)) for name in ("train", "validation", "test")}
-    return {**cut, **{name: table for name, table in opened.items() if name != "train"}}
+    given = {name: table for name, table in opened.items() if name != "train"}
+    numbers = {name: getattr(rows, name) for name in ("train", "validation", "test") if name not in given}
+    return {**{name: take(whole, part) for name, part in numbers.items()}, **given}, numbers
 
 
 def _from_checkpoint(start: Path, spec: TrainingSpec, task: Task, table: pa.Table) -> tuple[Design, BackboneWithHead]:
@@ -219,18 +226,22 @@ def _input_columns(spec: TrainingSpec) -> Columns:
     return spec.columns.model_copy(update={"ignore": (*spec.columns.ignore, *steering)})
 
 
-def encode_part(design: Design, table: pa.Table, device: torch.device) -> Examples:
-    """Return encoded rows: in memory when they fit, else taken from the mapped table batch by batch."""
+def encode_part(design: Design, table: pa.Table, device: torch.device, numbers: RowNumbers | None = None) -> Examples:
+    """Return encoded rows: in memory when they fit, else taken from the mapped table batch by batch.
+
+    `numbers` are those of the rows in the file that they are from, for InvalidRow to name.
+    """
 
     def encode(rows: pa.Table) -> Batch:
         encoded = design.modality.encode(rows, design.inputs)
         return {**encoded, **design.task.targets(rows, design.targets, encoded)}
 
-    sample = encode(table.slice(0, _SAMPLE_ROWS))
-    row_bytes = sum(tensor.nbytes for tensor in sample.values()) / rows_in(sample)
-    if row_bytes * table.num_rows > IN_MEMORY_BYTES:
-        return TableExamples(table, encode, device)
-    encoded = encode(table)
+    with rows_from(numbers):
+        sample = encode(table.slice(0, _SAMPLE_ROWS))
+        row_bytes = sum(tensor.nbytes for tensor in sample.values()) / rows_in(sample)
+        if row_bytes * table.num_rows > IN_MEMORY_BYTES:
+            return TableExamples(table, encode, device, numbers)
+        encoded = encode(table)
     return PackedExamples(encoded, device) if "length_B" in encoded else TensorExamples(encoded, device)
 
 

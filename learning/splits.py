@@ -9,8 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from learning.config import Split
-from learning.errors import InvalidData, UnknownName, did_you_mean
+from learning.errors import InvalidData, InvalidRow, UnknownName, did_you_mean
 
+RowNumbers = NDArray[np.int64]  # from 0
 _PARTS = ("train", "validation", "test")
 _FEW_ROWS = 100
 
@@ -29,9 +30,9 @@ def require_column(table: pa.Table, name: str, param: str) -> None:
 class Parts:
     """Row numbers of each part, ascending."""
 
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    test: NDArray[np.int64]
+    train: RowNumbers
+    validation: RowNumbers
+    test: RowNumbers
 
 
 def split_rows(table: pa.Table, split: Split, label: str | None) -> Parts:
@@ -73,8 +74,9 @@ def _given_parts(table: pa.Table, column: str) -> Parts:
     names = table.column(column).cast(pa.string()).to_pylist()
     wrong = next((row for row, name in enumerate(names) if name not in _PARTS), None)
     if wrong is not None:
-        raise InvalidData(
-            f'Row {wrong + 1}, column "{column}": "{names[wrong]}" is no part.',
+        raise InvalidRow(
+            wrong,
+            f', column "{column}": "{names[wrong]}" is no part.',
             hint=f"Write one of {', '.join(_PARTS)}.",
             param="split.column",
         )
@@ -88,6 +90,6 @@ def _parts(part_N: NDArray[np.int8]) -> Parts:
     return Parts(train, validation, test)
 
 
-def take(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
+def take(table: pa.Table, rows: RowNumbers) -> pa.Table:
     """Return the rows of a part; the whole table without a copy when that is what it is."""
     return table if len(rows) == table.num_rows else table.take(rows)

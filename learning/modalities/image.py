@@ -21,7 +21,7 @@ from pydantic import Field
 
 from learning import images
 from learning.config import Auto, Columns, Config
-from learning.errors import InvalidData, InvalidInput, did_you_mean
+from learning.errors import InvalidData, InvalidInput, InvalidRow, did_you_mean
 from learning.images import Fit, Pixels, Target
 from learning.interfaces import Batch, InputWarning
 from learning.media_types import MEDIA_TYPES, UnreadableMedia
@@ -126,8 +126,9 @@ class Image:
             try:
                 pixels_NCHW[row] = _pixels(contents[row], state)
             except UnreadableMedia as error:
-                raise InvalidData(
-                    f'Row {row + 1}, column "{state.column}": the file {error.what}.',
+                raise InvalidRow(
+                    row,
+                    f', column "{state.column}": the file {error.what}.',
                     hint=error.remedy,
                     param="columns",
                 ) from None
@@ -224,9 +225,7 @@ def _cells(table: pa.Table, column: str) -> pa.Array:
     cells = table.column(column)
     row = pc.index(cells.is_null(), True).as_py()
     if row >= 0:
-        raise InvalidData(
-            f'Row {row + 1}, column "{column}": there is no image.', hint="Remove the row.", param="columns"
-        )
+        raise InvalidRow(row, f', column "{column}": there is no image.', hint="Remove the row.", param="columns")
     return cells
 
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from tokenizers import Tokenizer
 
 from learning.config import Columns, Config
-from learning.errors import InvalidData, InvalidInput, did_you_mean
+from learning.errors import InvalidData, InvalidInput, InvalidRow, did_you_mean
 from learning.interfaces import Batch, InputWarning
 from learning.modalities import tokenization
 from learning.modalities.text_rows import TextRow, words_of, write_out
@@ -275,9 +275,10 @@ def _lists(table: pa.Table, column: str) -> list[list[str]]:
     return [[word or "" for word in words or ()] for words in lists]
 
 
-def _empty(row: int, column: str) -> InvalidData:
-    return InvalidData(
-        f'Row {row + 1}, column "{column}": the text is empty.',
+def _empty(row: int, column: str) -> InvalidRow:
+    return InvalidRow(
+        row,
+        f', column "{column}": the text is empty.',
         hint="Fill in or remove the row.",
         param="columns.text",
     )

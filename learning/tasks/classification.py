@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from learning import metrics
 from learning.config import Columns, Config
-from learning.errors import InvalidConfig, InvalidData, did_you_mean
+from learning.errors import InvalidConfig, InvalidData, InvalidRow, did_you_mean
 from learning.interfaces import Batch, Kind, Link, Network, Target
 from learning.splits import require_column
 from learning.tasks.answer_options import ClassificationOptions
@@ -101,8 +101,9 @@ class Classification:
         if found.null_count:
             row = int(pc.index(found.is_null(), True).as_py())
             value = table.column(state.target)[row].as_py()
-            raise InvalidData(
-                f'Row {row + 1}, column "{state.target}": {"no label" if value is None else repr(value)}, but training '
+            raise InvalidRow(
+                row,
+                f', column "{state.target}": {"no label" if value is None else repr(value)}, but training '
                 f"has the labels {', '.join(state.labels)}.",
                 hint="Correct or remove the row; every class must occur among the training rows.",
                 param="columns.target",

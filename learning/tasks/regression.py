@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from learning import metrics
 from learning.config import Columns, Config
-from learning.errors import InvalidConfig, InvalidData
+from learning.errors import InvalidConfig, InvalidData, InvalidRow
 from learning.interfaces import Batch, Kind, Link, Network, PredictionOptions, Target
 from learning.splits import require_column
 from learning.tasks.heads import PooledLinear
@@ -145,8 +145,9 @@ def _numbers(table: pa.Table, names: tuple[str, ...]) -> np.ndarray[tuple[int, i
             )
         if column.null_count:
             row = column.is_null().to_pylist().index(True)
-            raise InvalidData(
-                f'Row {row + 1}, column "{name}": the value to predict is missing.',
+            raise InvalidRow(
+                row,
+                f', column "{name}": the value to predict is missing.',
                 hint="Fill in or remove the row.",
                 param="columns.target",
             )

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from learning.config import Columns, Config
 from learning.entities import NO_TAG, OUTSIDE, Scheme, Span, Tally, WrongTag, as_iob2, numbered, spans
-from learning.errors import InvalidData
+from learning.errors import InvalidData, InvalidRow
 from learning.interfaces import Batch, Kind, Link, Network, PackedFeatures, PackedPredictions, PredictionOptions, Target
 from learning.modalities.text import TextState
 from learning.modalities.text_rows import NO_WORD, TextRow
@@ -228,16 +228,17 @@ def _tags(table: pa.Table, target: str, scheme: Scheme) -> list[list[str]]:
             param="columns.target",
         )
     lists = []
-    for row, tags in enumerate(table.column(target).to_pylist(), 1):
+    for row, tags in enumerate(table.column(target).to_pylist()):
         if tags is None:
-            raise InvalidData(
-                f'Row {row}, column "{target}": no tags.', hint="Fill in or remove the row.", param="columns.target"
+            raise InvalidRow(
+                row, f', column "{target}": no tags.', hint="Fill in or remove the row.", param="columns.target"
             )
         try:
             lists.append(as_iob2(tags, scheme))
         except WrongTag as wrong:
-            raise InvalidData(
-                f'Row {row}, column "{target}", position {wrong.position + 1}: {wrong.reason}.',
+            raise InvalidRow(
+                row,
+                f', column "{target}", position {wrong.position + 1}: {wrong.reason}.',
                 hint=f'Correct the tag, or set task_config.scheme if the tags are not "{scheme}".',
                 param="columns.target",
             ) from None
@@ -251,10 +252,11 @@ def _check_lengths(lists: list[list[str]], encoded: Batch, target: str) -> None:
             hint="Name a column whose rows are lists of tokens: columns.text.",
             param="columns.text",
         )
-    for row, (tags, words) in enumerate(zip(lists, encoded["words_B"].tolist(), strict=True), 1):
+    for row, (tags, words) in enumerate(zip(lists, encoded["words_B"].tolist(), strict=True)):
         if len(tags) != words:
-            raise InvalidData(
-                f'Row {row} has {words} tokens, but {len(tags)} tags in column "{target}".',
+            raise InvalidRow(
+                row,
+                f' has {words} tokens, but {len(tags)} tags in column "{target}".',
                 hint="Give each token one tag.",
                 param="columns.target",
             )

@@ -179,15 +179,17 @@ def test_a_broken_input_is_named_and_its_neighbours_are_answered(task, architect
     assert name in served.errors[0].message
 
 
+@pytest.mark.parametrize("split", [{"validation": 0.0}, {"validation": 0.3, "test": 0.3}], ids=["whole", "parts"])
 @pytest.mark.parametrize(("task", "architecture"), SUPERVISED)
-def test_a_row_without_a_target_is_named(task, architecture, tables, tmp_path):
+def test_a_row_without_a_target_is_named(task, architecture, split, tables, tmp_path):
+    """By its number in the file, whichever part it belongs to."""
     target = spec_of(task).columns.target
     table = table_for(task)
     values = table.column(target).to_pylist()
     values[4] = None
     broken = table.set_column(table.column_names.index(target), target, [values])
     with pytest.raises(InvalidData, match=f'Row 5, column "{target}"'):
-        run(made(task, architecture), {"train": write(broken, tmp_path / "broken.arrow")}, tmp_path / "run")
+        run(made(task, architecture, split=split), {"train": write(broken, tmp_path / "broken.arrow")}, tmp_path)
 
 
 @pytest.mark.parametrize(("pretraining", "task", "architecture"), STARTS)
