@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
+from typing import Any
+from unittest.mock import patch
 
 from torch import Tensor
 
 from learning import training
+from learning.data import epoch_order
 from learning.interfaces import Batch, Examples
-from learning.optimization import Stepper
+from learning.optimization import Stepper, make_stepper
 
 
 class Clock:
@@ -23,7 +26,6 @@ class Clock:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Time every step and every shuffle that training makes meanwhile."""
-        make_stepper, epoch_order = training.make_stepper, training.epoch_order
 
         def timed_order(rows: int, seed: int, epoch: int) -> Tensor:
             start = perf_counter()
@@ -31,11 +33,12 @@ class Clock:
             self.add(start)
             return order_N
 
-        training.make_stepper = lambda *pieces: TimedStepper(make_stepper(*pieces), self)
-        training.epoch_order = timed_order
-        yield
-        self.ended_at = perf_counter()
-        training.make_stepper, training.epoch_order = make_stepper, epoch_order
+        def timed_stepper(*pieces: Any) -> TimedStepper:
+            return TimedStepper(make_stepper(*pieces), self)
+
+        with patch.multiple(training, make_stepper=timed_stepper, epoch_order=timed_order):
+            yield
+            self.ended_at = perf_counter()
 
     def add(self, start: float) -> None:
         """Count the time since then as inside."""

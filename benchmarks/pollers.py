@@ -56,8 +56,8 @@ async def poll(api: httpx.AsyncClient, job_id: str, watch: Watch) -> None:
     """Long-poll a job for ever, as a service does: with the ETag of what it has seen."""
     tag, status, sequence = "", "", SUBMITTED
     while True:
-        asked = {"params": {"wait": 30}, "headers": {"If-None-Match": tag}} if tag else {}
-        answer = await api.get(f"/jobs/{job_id}", **asked)
+        wait, seen = ({"wait": 30}, {"If-None-Match": tag}) if tag else ({}, {})
+        answer = await api.get(f"/jobs/{job_id}", params=wait, headers=seen)
         tag = answer.headers["etag"]
         if answer.status_code == 200 and answer.json()["status"] != status:
             status = answer.json()["status"]

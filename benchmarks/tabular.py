@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 from types import SimpleNamespace
@@ -174,7 +175,7 @@ def compete(case: Case, pipe: Pipe, repetitions: int, seconds: float) -> dict[st
     contestants = [
         Contestant("ours", lambda epochs: job(case, epochs, pipe)),
         Contestant("ours, by autograd", lambda epochs: job(case, epochs, pipe, autograd=True)),
-        *(Contestant(name, lambda epochs, peer=peer: peer(case, epochs)) for name, peer in PEERS.items()),
+        *(Contestant(name, partial(peer, case)) for name, peer in PEERS.items()),
     ]
     for contestant in contestants:
         contestant.calibrate(seconds)
@@ -207,7 +208,7 @@ def overhead(case: Case, pipe: Pipe, repetitions: int, seconds: float) -> dict[s
     alone.calibrate(seconds)
     every = {f"checkpoint every {interval:g} s": interval for interval in (30.0, CHECKPOINT_S)}
     jobs = {
-        name: Contestant(name, lambda epochs, s=interval: job(case, epochs, pipe, checkpoint_every_s=s), alone.epochs)
+        name: Contestant(name, partial(job, case, pipe=pipe, checkpoint_every_s=interval), alone.epochs)
         for name, interval in every.items()
     }
     clocks: dict[str, list[Clock]] = {name: [] for name in jobs}

@@ -186,7 +186,7 @@ def hf_trainer(strategy: str) -> Callable[[str, int], Rate]:
 
         config = BertConfig(
             vocab_size=VOCABULARY, hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024,
-            max_position_embeddings=LONGEST, num_labels=2,
+            max_position_embeddings=LONGEST,
         )  # fmt: skip
         with tempfile.TemporaryDirectory() as directory:
             arguments = TrainingArguments(
