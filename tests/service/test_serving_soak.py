@@ -97,7 +97,12 @@ def simulated(refs: list[str], room: int) -> float:
     return hits / len(refs)
 
 
-def test_a_hundred_models_and_memory_for_ten(crowded: tuple[Stack, int]) -> None:
+@pytest.mark.parametrize("clients", [4, 1])
+def test_a_hundred_models_and_memory_for_ten(crowded: tuple[Stack, int], clients: int) -> None:
+    """Nobody is refused, and who asks alone finds the models in memory that LRU keeps there.
+
+    Of several, each that waits for a model takes room from the others, and two that wait for the same are both cold.
+    """
     stack, budget = crowded
     draw = random.Random(0)
     weights = [1 / rank for rank in range(1, MODELS + 1)]
@@ -119,13 +124,13 @@ def test_a_hundred_models_and_memory_for_ten(crowded: tuple[Stack, int]) -> None
     async def main() -> None:
         until = time.monotonic() + ZIPF_S
         # Fewer at a time than there is room for: else two models that leave for each other are no one's fault.
-        await asyncio.gather(watch(until), *(ask(until) for _ in range(4)))
+        await asyncio.gather(watch(until), *(ask(until) for _ in range(clients)))
 
     asyncio.run(main())
     hits, expected = sum(one.state == "loaded" for one in answers) / len(answers), simulated(refs, ROOM)
     print(f"\n{len(answers)} requests, hit ratio {hits:.4f}, by LRU {expected:.4f}; {max(used)} of {budget} bytes")
     assert Counter(one.status for one in answers) == {200: len(answers)}
-    assert hits == pytest.approx(expected, abs=0.02)
+    assert hits == pytest.approx(expected, abs=0.01) if clients == 1 else hits < expected + 0.01
     assert max(used) <= budget
 
 
