@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from learning.config import Columns
 from learning.errors import InvalidInput, LearningError, UnknownName, did_you_mean
-from learning.interfaces import InputWarning
+from learning.interfaces import InputWarning, PredictionOptions
 from learning.model import Design
 from learning.prediction import Answer, Predictor
 
@@ -140,6 +140,7 @@ class Operation:
 
     answer: Callable[[Sequence[Any]], list[Answer]]
     schema: Mapping[str, Any]
+    options: PredictionOptions | None = None
 
     @classmethod
     def named(cls, name: Literal["predict", "embed"], predictor: Predictor, parameters: dict[str, Any]) -> Operation:
@@ -148,7 +149,7 @@ class Operation:
             return cls(lambda rows: _embedded(predictor, rows), _EMBEDDING)
         options = predictor.options(parameters)
         schema = predictor.design.task.schema(predictor.design.targets)
-        return cls(lambda rows: [options.apply(one) for one in predictor.answer(rows)], schema)
+        return cls(lambda rows: [options.apply(one) for one in predictor.answer(rows)], schema, options)
 
 
 _EMBEDDING = {
@@ -169,7 +170,7 @@ class DatasetPrediction:
 
     def __init__(self, predictor: Predictor, operation: Operation, rows: Rows, directory: Path) -> None:
         self._predictor = predictor
-        self._answer = operation.answer
+        self._answer, self._options = operation.answer, operation.options
         self._rows = rows
         self._directory = directory
 
@@ -202,7 +203,7 @@ class DatasetPrediction:
 
     def _block(self, start: int, stop: int) -> tuple[list[bytes], int]:
         """Return a line for each row, and how many of them are errors."""
-        parsed = self._predictor.parse(self._rows.inputs(start, stop), start)
+        parsed = self._predictor.parse(self._rows.inputs(start, stop), start, self._options)
         answers = self._answer(parsed.rows) if parsed.rows else []
         errors = {error.index: _error(error) for error in parsed.errors}
         warnings: dict[int, list[dict[str, str]]] = {}

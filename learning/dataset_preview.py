@@ -101,7 +101,7 @@ def seen_rows(path: Path, indices: Sequence[int], design: Design) -> list[dict[s
 
 def _seen(value: Any, index: int, design: Design) -> dict[str, Any]:
     try:
-        row, warnings = design.modality.parse(value, index, design.inputs)
+        row, warnings = design.parse(value, index)
     except InvalidInput as error:
         return {"error": str(error)}
     return {**design.modality.shown(row, design.inputs), "warnings": [warning.message for warning in warnings]}

@@ -11,10 +11,10 @@ What varies is a file and one line in the table of its folder.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import pyarrow as pa
 import torch
@@ -28,8 +28,9 @@ Batch = dict[str, Tensor]
 whose `length_B` says how many of the S positions belong to each row; that one stays on the CPU."""
 
 Kind = Literal["pretrain", "finetune"]
-# What a task wants to predict: nothing (it learns from the inputs alone), one column of labels, columns of numbers.
-Target = Literal["nothing", "label", "numbers"]
+# What a task wants to predict: nothing (it learns from the inputs alone), one column of labels, columns of numbers, or
+# how texts go on, which a column says or the texts themselves.
+Target = Literal["nothing", "label", "numbers", "continuation"]
 # How a task's outputs become means; the loss's gradient by the outputs is then (mean - target) / count.
 Link = Literal["identity", "sigmoid", "softmax"]
 
@@ -80,6 +81,10 @@ class PackedFeatures(NamedTuple):
         starts_B = self.length_B.cumsum(0) - self.length_B
         return self.features_SD[starts_B.to(self.features_SD.device)]
 
+    def last(self) -> Tensor:
+        """Return the features of each row's last position, (B, D)."""
+        return self.features_SD[(self.length_B.cumsum(0) - 1).to(self.features_SD.device)]
+
 
 class PackedPredictions(NamedTuple):
     """Predictions for each position of rows of unequal lengths; both on the CPU."""
@@ -123,6 +128,18 @@ class TokenBackbone(Backbone):
         raise NotImplementedError
 
 
+class CausalBackbone(TokenBackbone):
+    """A token backbone in which a position sees only those before it, and that can go on where it has ended."""
+
+    def begin(self, rows: list[list[int]], capacity: int) -> tuple[Tensor, Any]:
+        """Read the beginnings of B texts; return the last positions' features, (B, D), and what is remembered."""
+        raise NotImplementedError
+
+    def step(self, token_B: Tensor, cache: Any) -> Tensor:
+        """Read one more token of each text; return its features, (B, D)."""
+        raise NotImplementedError
+
+
 class Network(Protocol):
     """A backbone with a head, as tasks see it."""
 
@@ -150,6 +167,10 @@ class InputWarning:
 
 class PredictionOptions(Config):
     """What a caller may ask of the answers: nothing, unless a task says more in a class of its own."""
+
+    def asked(self, row: Any) -> Any:
+        """Return a parsed row with what its answer has to be computed by."""
+        return row
 
     def apply(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Return one answer as it was asked for."""
@@ -318,6 +339,48 @@ class Task(Protocol):
     def schema(self, state: Any) -> dict[str, Any]:
         """Return the JSON Schema of one answer."""
         ...
+
+
+@runtime_checkable
+class Generative(Protocol):
+    """What a task has beside, when its models write: what they read begins a text, and what they answer goes on."""
+
+    preprocessing: ClassVar[Mapping[str, Any]]  # the modality's options, unless a job says otherwise
+
+    def examples(self, table: pa.Table, inputs: Any, state: Any, device: torch.device) -> Examples:
+        """Return what is learned from rows, inputs with targets; InvalidData names the row that does not fit."""
+        ...
+
+    def remarks(self, table: pa.Table, inputs: Any, state: Any) -> list[str]:
+        """Return what to warn about training rows."""
+        ...
+
+    def parse(self, value: Any, index: int, inputs: Any, state: Any) -> tuple[Any, list[InputWarning]]:
+        """Return one prediction input as a row, and what to warn about; InvalidInput says what does not fit."""
+        ...
+
+    def cost(self, row: Any, inputs: Any) -> int:
+        """Return the positions that answering a parsed row takes."""
+        ...
+
+    def generate(self, network: Network, rows: Sequence[Any], inputs: Any, state: Any) -> list[dict[str, Any]]:
+        """Return how parsed rows go on, as the JSON that a caller gets."""
+        ...
+
+
+@runtime_checkable
+class Directed(Protocol):
+    """Of an architecture: whether a position sees only those before it. Of a task: which of both it needs."""
+
+    causal: ClassVar[bool]
+
+
+def fits(task: Task, architecture: Architecture) -> bool:
+    """Return whether a task can be learned by networks of an architecture."""
+    if task.modality != architecture.modality:
+        return False
+    is_causal = isinstance(architecture, Directed) and architecture.causal
+    return not isinstance(task, Directed) or task.causal == is_causal
 
 
 class Callback(Protocol):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from learning.architectures import architecture_named
 from learning.errors import IncompatibleModel, InvalidConfig
-from learning.interfaces import Architecture, Backbone, Batch, Modality, Task
+from learning.interfaces import Architecture, Backbone, Batch, Generative, InputWarning, Modality, Task
 from learning.modalities import MODALITIES
 from learning.tasks import task_named
 
@@ -62,6 +62,12 @@ class Design:
         """Return a freshly initialised network."""
         backbone = self.architecture.build(self.architecture_config, self.inputs)
         return BackboneWithHead(backbone, self.task.head(backbone.width, self.targets))
+
+    def parse(self, value: Any, index: int) -> tuple[Any, list[InputWarning]]:
+        """Return one prediction input as a row, and what to warn about; InvalidInput says what does not fit."""
+        if isinstance(self.task, Generative):
+            return self.task.parse(value, index, self.inputs, self.targets)
+        return self.modality.parse(value, index, self.inputs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the design as JSON, with what Transformers reads beside it."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from learning import flat_mlp
 from learning.config import Hyperparameters, Resolved
+from learning.errors import InvalidConfig
 from learning.fused_optimizer import FusedOptimizer
 from learning.interfaces import Batch, Task
 from learning.model import BackboneWithHead, Design
@@ -123,7 +124,14 @@ def _groups(network: BackboneWithHead, factor: float) -> list[tuple[list[nn.Para
         parameter.requires_grad_(factor > 0)
     if factor == 1:
         return [([*head, *backbone], 1.0)]  # each group is a fused call of its own
-    return [(head, 1.0), (backbone, factor)] if factor > 0 else [(head, 1.0)]
+    groups = [(head, 1.0), (backbone, factor)] if factor > 0 else [(head, 1.0)]
+    if not any(parameters for parameters, _ in groups):
+        raise InvalidConfig(
+            "With a frozen backbone there is nothing to train: the task's head has no weights.",
+            hint="Leave backbone_learning_rate_factor out, or set it above 0.",
+            param="hyperparameters.backbone_learning_rate_factor",
+        )
+    return [group for group in groups if group[0]]
 
 
 def make_stepper(design: Design, network: BackboneWithHead, chosen: Hyperparameters) -> Stepper:

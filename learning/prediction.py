@@ -15,7 +15,7 @@ import torch
 
 from learning.device import is_slow
 from learning.errors import InvalidInput
-from learning.interfaces import InputWarning, Network, PredictionOptions
+from learning.interfaces import Generative, InputWarning, Network, PredictionOptions
 from learning.modalities.tabular import TabularState
 from learning.modalities.tabular_rows import RowEncoder
 from learning.model import BackboneWithHead, Design, configure, load
@@ -83,8 +83,9 @@ class Predictor:
         """Return checked options of an answer; InvalidConfig names the one that the task does not know or take."""
         return cast("PredictionOptions", configure(self.design.task.Options, values, "parameters"))
 
-    def parse(self, inputs: Sequence[Any], first: int = 0) -> Parsed:
-        """Return the inputs as rows; one that does not fit gets an error and leaves its neighbours alone.
+    def parse(self, inputs: Sequence[Any], first: int = 0, options: PredictionOptions | None = None) -> Parsed:
+        """Return the inputs as rows, with what is asked of their answers; one that does not fit gets an error and
+        leaves its neighbours alone.
 
         Errors and warnings number the inputs from `first` on.
         """
@@ -98,7 +99,7 @@ class Predictor:
                 except InvalidInput as error:
                     parsed.errors.append(error)
                     continue
-            parsed.rows.append(row)
+            parsed.rows.append(row if options is None else options.asked(row))
             parsed.positions.append(index)
         return parsed
 
@@ -108,13 +109,18 @@ class Predictor:
         return self._direct is not None
 
     def _look_closer(self, value: Any, index: int, warnings: list[InputWarning]) -> Any:
-        values, found = self.design.modality.parse(value, index, self.design.inputs)
+        values, found = self.design.parse(value, index)
         warnings.extend(found)
         return values if self._direct is None else self._direct.encoder.of_values(values)
 
     def positions(self, row: Any) -> int:
         """Return T of a parsed row: what it costs beside others."""
         return self.design.modality.positions(row)
+
+    def cost(self, row: Any) -> int:
+        """Return the positions that answering a parsed row takes."""
+        task = self.design.task
+        return task.cost(row, self.design.inputs) if isinstance(task, Generative) else self.positions(row)
 
     def example(self) -> Any | None:
         """Return a row to warm up with, if the modality has an example that parses."""
@@ -126,6 +132,8 @@ class Predictor:
         """Return the answers to a batch of parsed rows, in order; each is what it would be alone, but for rounding."""
         modality, task, state = self.design.modality, self.design.task, self.design.inputs
         with torch.inference_mode(), arithmetic(self._precision):
+            if isinstance(task, Generative):
+                return task.generate(self._network, rows, state, self.design.targets)
             if self._direct is not None:
                 predictions = task.predict(self._direct.on(rows), {}, self.design.targets)
             else:
@@ -146,7 +154,7 @@ class Predictor:
 
     def predict(self, inputs: Sequence[Any], options: PredictionOptions | None = None) -> Predictions:
         """Answer every input; one that does not fit gets an error and leaves its neighbours alone."""
-        parsed = self.parse(inputs)
+        parsed = self.parse(inputs, options=options)
         started = perf_counter()
         answers = self.answer(parsed.rows) if parsed.rows else []
         if options is not None:

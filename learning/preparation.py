@@ -11,14 +11,14 @@ import pyarrow as pa
 import torch
 
 from learning import checkpoint
-from learning.architectures import architecture_named
+from learning.architectures import architecture_named, names_for
 from learning.config import Columns, Resolved, Situation, TrainingSpec, resolve
 from learning.data import TableExamples, TensorExamples, open_table
 from learning.device import is_slow
 from learning.drift import part_warnings
 from learning.errors import IncompatibleModel, InvalidConfig, rows_from
 from learning.foreign import load_base
-from learning.interfaces import Batch, Examples, Modality, Task, rows_in
+from learning.interfaces import Batch, Directed, Examples, Generative, Modality, Task, fits, rows_in
 from learning.modalities import MODALITIES
 from learning.model import BackboneWithHead, Design, configure, load_backbone
 from learning.packing import PackedExamples
@@ -28,6 +28,11 @@ from learning.tasks import task_named
 # Encoded rows above this stay on disk and are encoded batch by batch.
 IN_MEMORY_BYTES = 1 << 30
 _SAMPLE_ROWS = 100
+# Why a task does not fit, by whether it needs that a position sees only those before it.
+_DIRECTIONS = {
+    True: "in it a position sees those behind it as well, which are to be foretold",
+    False: "in it a position sees only those before it, and both sides are wanted",
+}
 _FEW_ROWS = 1_000
 
 
@@ -65,6 +70,13 @@ def check(spec: TrainingSpec, collect: Callable[[str], AbstractContextManager[ob
             raise InvalidConfig(
                 f'Architecture "{architecture.name}" is for {architecture.modality} data, task "{task.name}" for '
                 f"{task.modality}.",
+                param="architecture",
+            )
+        if not fits(task, architecture):
+            raise InvalidConfig(
+                f'Architecture "{architecture.name}" cannot learn the task "{task.name}": '
+                f"{_DIRECTIONS[isinstance(task, Directed) and task.causal]}.",
+                hint=f"Architectures for it: {', '.join(names_for(task))}.",
                 param="architecture",
             )
     with collect("task_config"):
@@ -168,7 +180,9 @@ def _parts(
         if whole.num_rows < _FEW_ROWS and split.validation == "auto" and spec.early_stopping is None:
             split = split.model_copy(update={"validation": 0.0})
     label = spec.columns.target if task.stratified else None
-    rows = split_rows(whole, split, label)
+    # Texts go on from row to row, so what is held out is the end; pairs of a prompt and a completion do not.
+    in_order = isinstance(task, Generative) and not spec.columns.target_names()
+    rows = split_rows(whole, split, label, in_order)
     given = {name: table for name, table in opened.items() if name != "train"}
     numbers = {name: getattr(rows, name) for name in ("train", "validation", "test") if name not in given}
     return {**{name: take(whole, part) for name, part in numbers.items()}, **given}, numbers
@@ -212,7 +226,8 @@ def _design(spec: TrainingSpec, task: Task, modality: Modality, train: pa.Table,
         preprocessing, architecture_config = base.preprocessing, base.architecture_config
         inputs = modality.reuse(train, columns, base.inputs)
     else:
-        preprocessing = configure(modality.Config, spec.preprocessing, "preprocessing")
+        usual = task.preprocessing if isinstance(task, Generative) else {}
+        preprocessing = configure(modality.Config, {**usual, **spec.preprocessing}, "preprocessing")
         inputs = modality.fit(train, columns, preprocessing)
         architecture_config = configure(architecture.Config, spec.architecture_config, "architecture")
     task_config = configure(task.Config, spec.task_config, "task_config")
@@ -231,6 +246,9 @@ def encode_part(design: Design, table: pa.Table, device: torch.device, numbers: 
 
     `numbers` are those of the rows in the file that they are from, for InvalidRow to name.
     """
+    if isinstance(design.task, Generative):
+        with rows_from(numbers):
+            return design.task.examples(table, design.inputs, design.targets, device)
 
     def encode(rows: pa.Table) -> Batch:
         encoded = design.modality.encode(rows, design.inputs)
@@ -246,7 +264,10 @@ def encode_part(design: Design, table: pa.Table, device: torch.device, numbers: 
 
 
 def _warnings(spec: TrainingSpec, design: Design, parts: Mapping[str, pa.Table], device: torch.device) -> list[str]:
-    warnings = design.modality.remarks(parts["train"], _input_columns(spec), design.inputs)
+    if isinstance(design.task, Generative):
+        warnings = design.task.remarks(parts["train"], design.inputs, design.targets)
+    else:
+        warnings = design.modality.remarks(parts["train"], _input_columns(spec), design.inputs)
     if spec.early_stopping is not None and not parts["validation"].num_rows:
         warnings.append("early_stopping has no effect: there are no validation rows.")
     if is_slow(spec.hyperparameters.precision, device):

@@ -35,12 +35,18 @@ class Parts:
     test: RowNumbers
 
 
-def split_rows(table: pa.Table, split: Split, label: str | None) -> Parts:
-    """Assign rows to parts: by a given column, else by shares, whole groups together, classes in proportion."""
+def split_rows(table: pa.Table, split: Split, label: str | None, in_order: bool = False) -> Parts:
+    """Assign rows to parts: by a given column, else by shares, whole groups together, classes in proportion.
+
+    Rows `in_order` are not mixed, unless they are in groups: the first are for training, the last for the test.
+    """
     if split.column is not None:
         return _given_parts(table, split.column)
     rows = table.num_rows
     validation = split.validation if isinstance(split.validation, float) else (0.2 if rows >= _FEW_ROWS else 0.0)
+    if in_order and split.group is None:
+        held_out = _counts(rows, validation, split.test)
+        return _parts(np.repeat(np.array([0, 1, 2], dtype=np.int8), [rows - sum(held_out), *held_out]))
     generator = np.random.default_rng(split.seed)
     if split.group is not None:
         require_column(table, split.group, "split.group")

@@ -180,7 +180,7 @@ def _masked_features(facts: Facts) -> Iterator[TaskCandidate]:
 def _text_pretraining(facts: Facts) -> Iterator[TaskCandidate]:
     for text in facts.columns if facts.is_text else facts.sentences:
         what = "text and the only column" if facts.is_text else "a column of sentences"
-        for task in ("text-generation", "masked-tokens"):
+        for task in ("text-generation", "masked-tokens", *(("next-token-prediction",) if facts.is_text else ())):
             yield TaskCandidate(task, None, f'"{text.name}" is {what}', [text.name])
 
 

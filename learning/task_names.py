@@ -13,6 +13,8 @@ TASK_NAMES: tuple[str, ...] = (
     "masked-tokens",
     "text-classification",
     "token-classification",
+    "next-token-prediction",
+    "text-generation",
     "contrastive-images",
     "image-classification",
     "image-regression",

@@ -63,6 +63,8 @@ def check_for(task: Task, kind: str, columns: Columns, train: Dataset | None, co
 
 
 def _check_targets(task: Task, names: Sequence[str], train: Dataset) -> None:
+    if not names and task.target == "continuation":
+        return  # texts are their own targets
     if not names or (len(names) > 1 and task.target != "numbers"):
         some = "a column" if task.target == "numbers" else "exactly one column"
         raise InvalidConfig(

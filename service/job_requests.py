@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import select
@@ -26,6 +26,9 @@ from store.errors import StoreError
 from store.jobs import NewJob
 from store.models import NAME
 from store.records import CheckpointRecord, JobRecord
+
+if TYPE_CHECKING:
+    from learning.interfaces import Task
 
 
 def _model_name(name: str) -> str:
@@ -146,7 +149,7 @@ def resolve(session: Session, project: str, asked: JobCreate, collect: Collect =
     with collect("depends_on"):
         jobs.check_dependencies(session, project, asked.depends_on)
     with collect("task"):
-        task = task_named(asked.task or _default_task(parts, base))
+        task = task_named(asked.task or _default_task(parts, _architecture_name(asked, base)))
     if "train" in parts:
         job_columns.check(asked.columns, split, parts["train"], collect)
     if task is None:
@@ -156,7 +159,7 @@ def resolve(session: Session, project: str, asked: JobCreate, collect: Collect =
     options: dict[str, Any] = {}
     with collect("architecture"):
         _check_base(base, task.modality)
-        architecture, options = _architecture(session, asked, base, checkpoint, task.modality)
+        architecture, options = _architecture(session, asked, base, checkpoint, task)
     if not architecture or "train" not in parts:
         return None
     spec = _specification(asked, split, task.name, architecture, options)
@@ -286,13 +289,21 @@ def _combination_errors(asked: JobCreate) -> Iterator[InvalidConfig]:
         )
 
 
-def _default_task(parts: Mapping[str, Dataset], base: Base | None) -> str:
+def _default_task(parts: Mapping[str, Dataset], architecture: str | None) -> str:
     with importing:
+        from learning.architectures import ARCHITECTURES
         from learning.tasks import default_pretraining
 
     description = (parts["train"].record.description or {}) if "train" in parts else {}
     candidates = [candidate["task"] for candidate in description.get("task_candidates", [])]
-    return default_pretraining(candidates, base.modality if base else None)
+    return default_pretraining(candidates, ARCHITECTURES.get(architecture or ""))
+
+
+def _architecture_name(asked: JobCreate, base: Base | None) -> str | None:
+    """Return the architecture that is certain before the task is, if one is."""
+    if base is not None:
+        return base.architecture
+    return asked.architecture.get("name") if isinstance(asked.architecture, dict) else asked.architecture
 
 
 def _check_base(base: Base | None, modality: str) -> None:
@@ -307,7 +318,7 @@ def _check_base(base: Base | None, modality: str) -> None:
 
 
 def _architecture(
-    session: Session, asked: JobCreate, base: Base | None, checkpoint: CheckpointRecord | None, modality: str
+    session: Session, asked: JobCreate, base: Base | None, checkpoint: CheckpointRecord | None, task: Task
 ) -> tuple[str, dict[str, Any]]:
     with importing:
         from learning.architectures import default_for
@@ -318,7 +329,7 @@ def _architecture(
             return base.architecture, {}
         if checkpoint is not None:
             return _trained_as(session, checkpoint)
-        return default_for(modality), {}
+        return default_for(task), {}
     if base is not None or checkpoint is not None:
         raise InvalidConfig(
             "The architecture comes with the base model or the checkpoint.",

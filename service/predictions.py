@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -26,6 +27,7 @@ from service.state import Opened, State
 from store import ids
 
 if TYPE_CHECKING:
+    from learning.interfaces import PredictionOptions
     from learning.prediction import Parsed
 
 router = APIRouter(prefix="/models", tags=["predictions"])
@@ -193,7 +195,7 @@ async def answer(
 ) -> bytes:
     """Return the body of a PredictResponse."""
     options = loaded.predictor.options(parameters) if parameters else None
-    parsed = await parse(loaded, inputs)
+    parsed = await parse(loaded, inputs, options)
     waiting = await compute(loaded.batcher, parsed, receive)
     answers = waiting.answers if waiting is not None else []
     if options is not None:
@@ -227,15 +229,19 @@ async def every_answer(
     """Return an answer to each input, for protocols in which one that is wrong fails the request (400)."""
     options = loaded.predictor.options(parameters)
     check_count(inputs, state)
-    answers = await all_computed(loaded, loaded.batcher, inputs, receive)
+    answers = await all_computed(loaded, loaded.batcher, inputs, receive, options)
     return [options.apply(one) for one in answers]
 
 
 async def all_computed(
-    loaded: Loaded, batcher: Batcher, inputs: Sequence[Any], receive: Receive
+    loaded: Loaded,
+    batcher: Batcher,
+    inputs: Sequence[Any],
+    receive: Receive,
+    options: PredictionOptions | None = None,
 ) -> list[dict[str, Any]]:
     """Return what a batcher makes of each input; the first that does not fit fails the request (400)."""
-    parsed = await parse(loaded, inputs)
+    parsed = await parse(loaded, inputs, options)
     if parsed.errors:
         first = parsed.errors[0]
         raise ApiError(400, first.code, first.message, hint=first.hint, param=first.param)
@@ -243,11 +249,12 @@ async def all_computed(
     return waiting.answers if waiting is not None else []
 
 
-async def parse(loaded: Loaded, inputs: Sequence[Any]) -> Parsed:
+async def parse(loaded: Loaded, inputs: Sequence[Any], options: PredictionOptions | None = None) -> Parsed:
     """Return the inputs as rows; what takes a while, such as tokenising, leaves the loop to others."""
+    read = partial(loaded.predictor.parse, inputs, options=options)
     if loaded.predictor.parses_at_once and len(inputs) <= MOST_PARSED_ON_LOOP:
-        return loaded.predictor.parse(inputs)
-    return await to_thread.run_sync(loaded.predictor.parse, inputs, abandon_on_cancel=True)
+        return read()
+    return await to_thread.run_sync(read, abandon_on_cancel=True)
 
 
 async def compute(batcher: Batcher, parsed: Parsed, receive: Receive) -> Waiting | None:

@@ -151,8 +151,8 @@ class Predictors:
             self._artifacts.copy_to(files, Path(directory))
             predictor = Predictor(Path(directory))
         weakref.finalize(predictor, _return_memory_soon).atexit = False
-        positions = None if predictor.parses_at_once else predictor.positions
-        batcher = Batcher(predictor.answer, self._device, self._most_waiting, positions)
+        cost, positions = (None, None) if predictor.parses_at_once else (predictor.cost, predictor.positions)
+        batcher = Batcher(predictor.answer, self._device, self._most_waiting, cost)
         if (row := predictor.example()) is not None:
             batcher.warm(row)
         now = time.time()

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from learning.architectures.bert import Bert
 from learning.architectures.flatten_mlp import FlattenMlp
+from learning.architectures.gpt import Gpt
 from learning.architectures.mlp import Mlp
 from learning.architectures.resnet import ResNet
 from learning.architectures.vgg import Vgg
 from learning.errors import UnknownName, did_you_mean
-from learning.interfaces import Architecture
+from learning.interfaces import Architecture, Task, fits
 
 ARCHITECTURES: dict[str, Architecture] = {
-    architecture.name: architecture for architecture in (Mlp(), Bert(), ResNet(), Vgg(), FlattenMlp())
+    architecture.name: architecture for architecture in (Mlp(), Bert(), Gpt(), ResNet(), Vgg(), FlattenMlp())
 }
 
 
-def default_for(modality: str) -> str:
-    """Return the architecture of a job that names none: the first of its modality."""
-    return next(name for name, architecture in ARCHITECTURES.items() if architecture.modality == modality)
+def names_for(task: Task) -> list[str]:
+    """Return the architectures that can learn a task."""
+    return [name for name, architecture in ARCHITECTURES.items() if fits(task, architecture)]
+
+
+def default_for(task: Task) -> str:
+    """Return the architecture of a job that names none: the first that fits its task."""
+    return names_for(task)[0]
 
 
 def architecture_named(name: str) -> Architecture:

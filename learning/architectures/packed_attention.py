@@ -36,8 +36,10 @@ class Groups(NamedTuple):
         return torch.cat([torch.arange(length).repeat(rows) for rows, length in self.rows_and_length])
 
 
-def attend(query_SD: Tensor, key_SD: Tensor, value_SD: Tensor, groups: Groups, heads: int) -> Tensor:
-    """Return softmax(QK')V of each row, (S, D)."""
+def attend(
+    query_SD: Tensor, key_SD: Tensor, value_SD: Tensor, groups: Groups, heads: int, *, causal: bool = False
+) -> Tensor:
+    """Return softmax(QK')V of each row, (S, D); if `causal`, of each position and those before it."""
     sizes = [rows * length for rows, length in groups.rows_and_length]
     width = query_SD.shape[1]
     # Split, not sliced: the gradient of a slice is a tensor of zeros as large as the whole.
@@ -46,15 +48,23 @@ def attend(query_SD: Tensor, key_SD: Tensor, value_SD: Tensor, groups: Groups, h
     for query, key, value, (rows, length) in parts:
         shape = (rows, length, heads, width // heads)
         query_GHTK, key_GHTK, value_GHTK = (part.view(shape).transpose(1, 2) for part in (query, key, value))
-        found_GHTK = _attention(query_GHTK, key_GHTK, value_GHTK)
+        found_GHTK = _attention(query_GHTK, key_GHTK, value_GHTK, causal)
         gathered.append(found_GHTK.transpose(1, 2).reshape(rows * length, width))
     return torch.cat(gathered) if len(gathered) > 1 else gathered[0]
 
 
-def _attention(query_GHTK: Tensor, key_GHTK: Tensor, value_GHTK: Tensor) -> Tensor:
+def _attention(query_GHTK: Tensor, key_GHTK: Tensor, value_GHTK: Tensor, causal: bool) -> Tensor:
     if query_GHTK.dtype == torch.bfloat16 and query_GHTK.device.type == "cpu":
         # torch's fused kernel is slow in bf16 at short lengths: a third of a training step at 18 tokens.
         scores_GHTT = query_GHTK @ key_GHTK.transpose(2, 3) * query_GHTK.shape[-1] ** -0.5
+        if causal:
+            length = scores_GHTT.shape[-1]
+            scores_GHTT = scores_GHTT.masked_fill(_later(length, scores_GHTT.device), -torch.inf)
         found_GHTK: Tensor = scores_GHTT.softmax(-1, dtype=torch.float32).to(value_GHTK.dtype) @ value_GHTK
         return found_GHTK
-    return functional.scaled_dot_product_attention(query_GHTK, key_GHTK, value_GHTK)
+    return functional.scaled_dot_product_attention(query_GHTK, key_GHTK, value_GHTK, is_causal=causal)
+
+
+def _later(length: int, device: torch.device) -> Tensor:
+    """Return which positions come later than each, (T, T)."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)

@@ -39,6 +39,11 @@ class TextConfig(Config):
     )
     vocabulary_size: int = Field(4_000, ge=64, le=250_000, description="Most tokens that are told apart.")
     lower_case: bool = Field(True, description="Read capital letters as small ones.")
+    exact: bool = Field(
+        False,
+        description="Leave texts as they are, so that tokens give the very text back: no Unicode normalisation, no "
+        "space before a text, ends of lines kept; for bytes and characters.",
+    )
     max_length: int = Field(
         256,
         ge=4,
@@ -84,8 +89,12 @@ class Text:
     def fit(self, table: pa.Table, columns: Columns, config: TextConfig) -> TextState:
         """Fit the tokenizer on the texts; InvalidData for a missing one, or when it is not clear which column."""
         column = text_column(table, columns)
-        texts = _texts(table, column)
-        tokenizer = tokenization.fit_tokenizer(texts, config.tokenizer, config.vocabulary_size, config.lower_case)
+        texts = texts_in(table, column, may_be_blank=config.exact)
+        if config.exact:  # what is written must be known as well as what is read
+            texts += [text for name in columns.target_names() for text in _written_in(table, name)]
+        tokenizer = tokenization.fit_tokenizer(
+            texts, config.tokenizer, config.vocabulary_size, config.lower_case, config.exact
+        )
         return TextState(column=column, tokenizer=tokenizer, max_length=config.max_length)
 
     def reuse(self, table: pa.Table, columns: Columns, state: TextState) -> TextState:
@@ -96,7 +105,7 @@ class Text:
     def remarks(self, table: pa.Table, columns: Columns, state: TextState) -> list[str]:
         """Say how many texts are cut, and name the columns that are not read."""
         found = []
-        texts = [text for text in _texts(table, state.column) if _may_be_cut(text, state)]
+        texts = [text for text in texts_in(table, state.column) if _may_be_cut(text, state)]
         cut = sum(length > state.max_length for length in tokenization.lengths(state.opened, texts))
         if cut:
             found.append(
@@ -119,7 +128,7 @@ class Text:
     def encode(self, table: pa.Table, state: TextState) -> Batch:
         """Return token_S, int32, and length_B; of lists of words also word_S and words_B, how many there are."""
         if not _holds_words(table, state.column):
-            return _packed(list(tokenization.encode(state.opened, _texts(table, state.column), state.max_length)))
+            return _packed(list(tokenization.encode(state.opened, texts_in(table, state.column), state.max_length)))
         rows = [write_out(words) for words in _lists(table, state.column)]
         encoded = list(tokenization.encode_with_offsets(state.opened, [row.text for row in rows], state.max_length))
         word_S = np.concatenate([words_of(offsets, row) for row, (_, offsets) in zip(rows, encoded, strict=True)])
@@ -135,7 +144,7 @@ class Text:
 
     def parse(self, value: Any, index: int, state: TextState) -> tuple[TextRow, list[InputWarning]]:
         """Return a text or a list of words, or an object with either; warns when it is too long to be read whole."""
-        given = _given(value, index, state)
+        given = given_text(value, index, state)
         # Half of a surrogate pair is no character.
         if isinstance(given, str):
             text, words = given.encode("utf-8", "replace").decode(), None
@@ -177,7 +186,7 @@ class Text:
         return {"anyOf": [text, words, row], "example": _EXAMPLE}
 
 
-def _given(value: Any, index: int, state: TextState) -> str | list[str]:
+def given_text(value: Any, index: int, state: TextState) -> str | list[str]:
     """Return the text or the words of an input; InvalidInput when it has neither."""
     given = value
     if isinstance(value, dict):
@@ -247,40 +256,47 @@ def _holds_words(table: pa.Table, column: str) -> bool:
     return bool((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _is_text(kind.value_type))
 
 
-def _texts(table: pa.Table, column: str) -> list[str]:
+def texts_in(table: pa.Table, column: str, may_be_blank: bool = False, param: str = "columns.text") -> list[str]:
     """Return a column's texts, lists of words as one each; InvalidData names the first row that has none."""
-    require_column(table, column, "columns.text")
+    require_column(table, column, param)
     values = table.column(column)
     if _holds_words(table, column):
         return [write_out(words).text for words in _lists(table, column)]
     if not _is_text(values.type):
         raise InvalidData(
             f'Column "{column}" holds {values.type} values, which are no text.',
-            hint="Choose another column with columns.text.",
-            param="columns.text",
+            hint=f"Choose another column with {param}.",
+            param=param,
         )
-    empty = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0), True)
+    empty = values.is_null()
+    if not may_be_blank:
+        empty = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0), True)
     row = pc.index(empty, True).as_py()
     if row >= 0:
-        raise _empty(row, column)
+        raise _empty(row, column, param)
     texts: list[str] = values.to_pylist()
     return texts
+
+
+def _written_in(table: pa.Table, column: str) -> list[str]:
+    is_text = column in table.column_names and _is_text(table.schema.field(column).type)
+    return [text for text in table.column(column).to_pylist() if text] if is_text else []
 
 
 def _lists(table: pa.Table, column: str) -> list[list[str]]:
     lists: list[list[str] | None] = table.column(column).to_pylist()
     for row, words in enumerate(lists):
         if not any(word and word.strip() for word in words or ()):
-            raise _empty(row, column)
+            raise _empty(row, column, "columns.text")
     return [[word or "" for word in words or ()] for words in lists]
 
 
-def _empty(row: int, column: str) -> InvalidRow:
+def _empty(row: int, column: str, param: str) -> InvalidRow:
     return InvalidRow(
         row,
         f', column "{column}": the text is empty.',
         hint="Fill in or remove the row.",
-        param="columns.text",
+        param=param,
     )
 
 

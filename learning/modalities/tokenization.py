@@ -32,9 +32,14 @@ _AT_ONCE = 1_000
 _ANY = Regex(r"[\s\S]")
 
 
-def fit_tokenizer(texts: Sequence[str], kind: Kind, size: int, lower_case: bool) -> str:
-    """Return a tokenizer.json with at most `size` tokens, or as many as there are characters if that is more."""
-    tokenizer = _FITTERS[kind](texts, size, lower_case)
+def fit_tokenizer(texts: Sequence[str], kind: Kind, size: int, lower_case: bool, exact: bool = False) -> str:
+    """Return a tokenizer.json with at most `size` tokens, or as many as there are characters if that is more.
+
+    An `exact` one knows the ends of lines, and its tokens give back the very text, but for what is unknown.
+    """
+    if exact:
+        texts = [f"{text}\n" for text in texts]
+    tokenizer = _FITTERS[kind](texts, size, lower_case, exact)
     tokenizer.add_special_tokens([token for token in SPECIAL])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{FIRST} $A {LAST}",
@@ -44,7 +49,7 @@ def fit_tokenizer(texts: Sequence[str], kind: Kind, size: int, lower_case: bool)
     return tokenizer.to_str()
 
 
-def _wordpiece(texts: Sequence[str], size: int, lower_case: bool) -> Tokenizer:
+def _wordpiece(texts: Sequence[str], size: int, lower_case: bool, _: bool) -> Tokenizer:
     """Words taken apart into frequent pieces (Schuster and Nakajima 2012); each Chinese character is a word."""
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
@@ -76,11 +81,11 @@ def _within_words(tokenizer: Tokenizer, texts: Iterable[str]) -> set[str]:
     }
 
 
-def _bytes(texts: Sequence[str], size: int, lower_case: bool) -> Tokenizer:
+def _bytes(texts: Sequence[str], size: int, lower_case: bool, exact: bool) -> Tokenizer:
     """Frequent pairs of bytes merged (Radford et al. 2019): nothing is unknown."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = _normalizer(lower_case)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.normalizer = _normalizer(lower_case, exact)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=not exact)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
@@ -93,9 +98,9 @@ def _bytes(texts: Sequence[str], size: int, lower_case: bool) -> Tokenizer:
     return tokenizer
 
 
-def _characters(texts: Sequence[str], size: int, lower_case: bool) -> Tokenizer:
+def _characters(texts: Sequence[str], size: int, lower_case: bool, exact: bool) -> Tokenizer:
     """Each character by itself, spaces too."""
-    normalizer = _normalizer(lower_case)
+    normalizer = _normalizer(lower_case, exact)
     counts = Counter(character for text in texts for character in normalizer.normalize_str(text))
     ranked = sorted(counts, key=lambda character: (-counts[character], character))
     known = [character for character in ranked if counts[character] >= _LEAST_COUNT][: max(1, size - len(SPECIAL))]
@@ -107,8 +112,8 @@ def _characters(texts: Sequence[str], size: int, lower_case: bool) -> Tokenizer:
     return tokenizer
 
 
-def _normalizer(lower_case: bool) -> normalizers.Normalizer:
-    steps: list[normalizers.Normalizer] = [normalizers.NFC()]
+def _normalizer(lower_case: bool, exact: bool) -> normalizers.Normalizer:
+    steps: list[normalizers.Normalizer] = [] if exact else [normalizers.NFC()]
     return normalizers.Sequence([*steps, normalizers.Lowercase()] if lower_case else steps)
 
 
@@ -136,6 +141,18 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], most: int) -> Iterator[li
     end = number_of(tokenizer, LAST)
     for encoding in tokenizer.encode_batch_fast(list(texts)):
         yield _cut(encoding.ids, most, end)
+
+
+def encode_plain(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
+    """Iterate over the ids of each text as it stands, whole, with nothing before or behind it."""
+    for begin in range(0, len(texts), _AT_ONCE):
+        for encoding in tokenizer.encode_batch_fast(list(texts[begin : begin + _AT_ONCE]), add_special_tokens=False):
+            yield encoding.ids
+
+
+def gives_text_back(tokenizer: Tokenizer) -> bool:
+    """Return whether tokens are written out as they were read, spaces and ends of lines included."""
+    return not isinstance(tokenizer.model, models.WordPiece)
 
 
 def encode_one(tokenizer: Tokenizer, text: str, most: int) -> tuple[list[int], int]:

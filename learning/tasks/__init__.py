@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from learning.errors import UnknownName, did_you_mean
-from learning.interfaces import Task
+from learning.interfaces import Architecture, Task, fits
 from learning.tasks.contrastive_features import ContrastiveFeatures
 from learning.tasks.contrastive_images import ContrastiveImages
 from learning.tasks.image_classification import ImageClassification
 from learning.tasks.image_regression import ImageRegression
 from learning.tasks.masked_features import MaskedFeatures
 from learning.tasks.masked_tokens import MaskedTokens
+from learning.tasks.next_token_prediction import NextTokenPrediction
 from learning.tasks.tabular_classification import TabularClassification
 from learning.tasks.tabular_regression import TabularRegression
 from learning.tasks.text_classification import TextClassification
+from learning.tasks.text_generation import TextGeneration
 from learning.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, Task] = {
@@ -27,6 +29,8 @@ TASKS: dict[str, Task] = {
         MaskedTokens(),
         TextClassification(),
         TokenClassification(),
+        NextTokenPrediction(),
+        TextGeneration(),
         ContrastiveImages(),
         ImageClassification(),
         ImageRegression(),
@@ -34,11 +38,11 @@ TASKS: dict[str, Task] = {
 }
 
 
-def default_pretraining(candidates: Iterable[str], modality: str | None) -> str:
-    """Return the task of a pretrain job that names none: the first that the data suggest and a base model allows."""
+def default_pretraining(candidates: Iterable[str], architecture: Architecture | None) -> str:
+    """Return the task of a pretrain job that names none: the first that the data suggest and an architecture allows."""
     known = [*(name for name in candidates if name in TASKS), *TASKS]
-    fits = (TASKS[name] for name in known if TASKS[name].kind == "pretrain")
-    return next(task.name for task in fits if modality in (None, task.modality))
+    pretraining = (TASKS[name] for name in known if TASKS[name].kind == "pretrain")
+    return next(task.name for task in pretraining if architecture is None or fits(task, architecture))
 
 
 def task_named(name: str) -> Task:

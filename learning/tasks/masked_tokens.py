@@ -57,6 +57,7 @@ class MaskedTokens(Pretraining):
 
     name: ClassVar[str] = "masked-tokens"
     modality: ClassVar[str] = "text"
+    causal: ClassVar[bool] = False
     Config: ClassVar[type[MaskedTokensConfig]] = MaskedTokensConfig
     State: ClassVar[type[MaskedTokensState]] = MaskedTokensState
 

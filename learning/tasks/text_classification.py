@@ -19,8 +19,8 @@ class TextClassificationConfig(ClassificationConfig):
     """What is asked of the classes, and how a text becomes one vector."""
 
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="Share of the target spread over all classes.")
-    pooling: Literal["mean", "first"] = Field(
-        "mean", description="What stands for a text: the mean of its tokens, or the first token."
+    pooling: Literal["mean", "first", "last"] = Field(
+        "mean", description="What stands for a text: the mean of its tokens, or the first or last token."
     )
     token_masking: float = Field(
         0.15, ge=0, lt=1, description="Share of tokens hidden in training, so that no single word decides."
@@ -30,7 +30,7 @@ class TextClassificationConfig(ClassificationConfig):
 class TextClassificationState(ClassificationState):
     """The classes, and how texts are read."""
 
-    pooling: Literal["mean", "first"]
+    pooling: Literal["mean", "first", "last"]
     token_masking: float
     maskable: Maskable
 
@@ -48,7 +48,8 @@ class TextHead(nn.Module):
 
     def forward(self, features: PackedFeatures) -> Tensor:
         """Return outputs, (B, outputs)."""
-        outputs: Tensor = self.linear(features.pooled() if self._pooling == "mean" else features.first())
+        pool = {"mean": features.pooled, "first": features.first, "last": features.last}[self._pooling]
+        outputs: Tensor = self.linear(pool())
         return outputs
 
 

@@ -23,12 +23,15 @@ TEXTS = "text-classification"
 IMAGES = "image-classification"
 TAGS = "token-classification"
 SHADES = "image-regression"
+WRITING = "text-generation"
 TARGETS = {name: {"target": "label"} for name in (CLASSES, TEXTS, IMAGES)}
 TARGETS |= {name: {"target": "amount"} for name in (NUMBERS, SHADES)}
 TARGETS |= {TAGS: {"target": "tags"}}
+TARGETS |= {WRITING: {"text": "text", "target": "label"}, "next-token-prediction": {"text": "text"}}
 # Options of an architecture and a modality by which its networks are tiny, and of a task by which it can be exact.
 TINY = {
     "bert": {"layers": 2, "width": 32, "heads": 2},
+    "gpt": {"layers": 2, "width": 32, "heads": 2},
     "resnet": {"depths": [1, 1], "widths": [8, 16]},
     "vgg": {"size": "tiny"},
     "flatten-mlp": {"hidden_sizes": [32]},
@@ -171,7 +174,7 @@ def spec_of(task: str, kind: str = "finetune", **fields: Any) -> TrainingSpec:
     columns, modality = TARGETS.get(task, {}), TASKS[task].modality
     targets = ("label",) if modality == "text" else ("amount", "label")
     fields = {
-        "architecture": default_for(modality),
+        "architecture": default_for(TASKS[task]),
         "columns": {**columns, "ignore": [name for name in targets if name != columns.get("target")]},
         "preprocessing": SHORT_TEXTS.get(modality, {}),
         "task_config": MILD.get(task, {}),

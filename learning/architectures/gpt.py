@@ -1,0 +1,247 @@
+"""GPT-2 (Radford et al. 2019) on packed rows: a position sees those before it, so the network can go on with a text.
+
+Weights are named and laid out as in Transformers' GPT2LMHeadModel, which opens what is saved here. S positions of all
+rows together, B rows, H heads, K width of a head, W four times the width D.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from learning.architectures.key_value_cache import KeyValueCache
+from learning.architectures.packed_attention import Groups, attend
+from learning.architectures.quick_dropout import QuickDropout
+from learning.config import Config, Defaults, Situation
+from learning.interfaces import Batch, CausalBackbone, PackedFeatures
+from learning.modalities.text import TextState
+from learning.modalities.tokenization import FIRST, LAST, PADDING
+
+_HEAD_WIDTH = 64
+_SIZES = {"tiny": (2, 128), "small": (4, 256), "medium": (8, 512), "base": (12, 768)}
+_DEVIATION, _EPSILON = 0.02, 1e-5
+
+
+class GptConfig(Config):
+    """Size of the network."""
+
+    size: Literal["tiny", "small", "medium", "base"] = Field(
+        "small", description="2 layers of width 128, 4 of 256, 8 of 512, or 12 of 768, which is GPT-2."
+    )
+    layers: int | None = Field(None, ge=1, le=96, description="Layers, if not as many as the size has.")
+    width: int | None = Field(
+        None, ge=16, le=8_192, multiple_of=16, description="Features of a token, if not as many as the size has."
+    )
+    heads: int | None = Field(
+        None, ge=1, le=128, description="Attention heads, which divide the width; default: one for each 64 features."
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Compute each layer twice in training instead of remembering it: less memory, a third slower.",
+    )
+
+    def shape(self) -> tuple[int, int, int]:
+        """Return layers, width and heads."""
+        layers, width = _SIZES[self.size]
+        width = self.width or width
+        return self.layers or layers, width, self.heads or max(1, width // _HEAD_WIDTH)
+
+
+class Projection(nn.Linear):
+    """A linear layer whose weight is laid out as GPT-2's, inputs by outputs."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.weight = nn.Parameter(torch.empty(inputs, outputs))
+        nn.init.normal_(self.weight, std=_DEVIATION)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the outputs of each position."""
+        return torch.addmm(self.bias, input, self.weight)
+
+
+class Attention(nn.Module):
+    """Queries, keys and values of each position; attention to those before it, and to itself."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.c_attn = Projection(width, 3 * width)
+        self.c_proj = Projection(width, width)
+        self.dropout = QuickDropout(0.0)
+        self.heads = heads
+
+    def forward(self, hidden_SD: Tensor, groups: Groups, cache: KeyValueCache | None) -> Tensor:
+        """Return what each position gathers, (S, D); a cache takes the keys and values."""
+        query_SD, key_SD, value_SD = self.c_attn(hidden_SD).chunk(3, 1)
+        if cache is not None:
+            cache.fill(key_SD, value_SD, self.heads)
+        return self._out(attend(query_SD, key_SD, value_SD, groups, self.heads, causal=True))
+
+    def step(self, hidden_BD: Tensor, cache: KeyValueCache, layer: int, seen_B11T: Tensor | None) -> Tensor:
+        """Return what one more position of each row gathers, (B, D)."""
+        query_BHK, key_BHK, value_BHK = (
+            part.view(len(part), self.heads, -1) for part in self.c_attn(hidden_BD).chunk(3, 1)
+        )
+        keys_BHTK, values_BHTK = cache.extend(layer, key_BHK, value_BHK)
+        found_BH1K = functional.scaled_dot_product_attention(
+            query_BHK.unsqueeze(2), keys_BHTK, values_BHTK, attn_mask=seen_B11T
+        )
+        return self._out(found_BH1K.reshape(hidden_BD.shape))
+
+    def _out(self, found_SD: Tensor) -> Tensor:
+        gathered_SD: Tensor = self.dropout(self.c_proj(found_SD))
+        return gathered_SD
+
+
+class Mlp(nn.Module):
+    """The network on each position."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.c_fc = Projection(width, 4 * width)
+        self.c_proj = Projection(4 * width, width)
+        self.dropout = QuickDropout(0.0)
+
+    def forward(self, hidden_SD: Tensor) -> Tensor:
+        """Return what each position makes of itself, (S, D)."""
+        wide_SW = functional.gelu(self.c_fc(hidden_SD), approximate="tanh")
+        thought_SD: Tensor = self.dropout(self.c_proj(wide_SW))
+        return thought_SD
+
+
+class Block(nn.Module):
+    """Attention between positions, then a network on each."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.ln_1, self.ln_2 = (nn.LayerNorm(width, eps=_EPSILON) for _ in range(2))
+        self.attn = Attention(width, heads)
+        self.mlp = Mlp(width)
+
+    def forward(self, hidden_SD: Tensor, groups: Groups, cache: KeyValueCache | None = None) -> Tensor:
+        """Return the block's output, (S, D)."""
+        hidden_SD = hidden_SD + self.attn(self.ln_1(hidden_SD), groups, cache)
+        thought_SD: Tensor = hidden_SD + self.mlp(self.ln_2(hidden_SD))
+        return thought_SD
+
+    def step(self, hidden_BD: Tensor, cache: KeyValueCache, layer: int, seen_B11T: Tensor | None) -> Tensor:
+        """Return the block's output for one more position of each row, (B, D)."""
+        hidden_BD = hidden_BD + self.attn.step(self.ln_1(hidden_BD), cache, layer, seen_B11T)
+        thought_BD: Tensor = hidden_BD + self.mlp(self.ln_2(hidden_BD))
+        return thought_BD
+
+
+class GptBackbone(CausalBackbone):
+    """Embeddings and blocks; features of every token, of which each knows those before it."""
+
+    prefix: ClassVar[str] = "transformer"
+
+    def __init__(self, vocabulary: int, positions: int, config: GptConfig) -> None:
+        super().__init__()
+        layers, self.width, heads = config.shape()
+        self.wte = nn.Embedding(vocabulary, self.width)
+        self.wpe = nn.Embedding(positions, self.width)
+        self.drop = QuickDropout(0.0)
+        self.h = nn.ModuleList(Block(self.width, heads) for _ in range(layers))
+        self.ln_f = nn.LayerNorm(self.width, eps=_EPSILON)
+        self._recompute = config.activation_checkpointing
+        for table in (self.wte, self.wpe):
+            nn.init.normal_(table.weight, std=_DEVIATION)
+        for name, weight in self.named_parameters():
+            if name.endswith("c_proj.weight"):  # the more layers add to a position, the less each does
+                nn.init.normal_(weight, std=_DEVIATION / (2 * layers) ** 0.5)
+
+    @property
+    def embedding_VD(self) -> Tensor:  # noqa: N802 - a shape
+        """Return the token embeddings."""
+        return self.wte.weight
+
+    def forward(self, batch: Batch) -> PackedFeatures:
+        """Return features_SD of token_S in the order of the rows."""
+        token_S, length_B = batch["token_S"], batch["length_B"]
+        groups = Groups.of(length_B)
+        position_S = groups.positions().to(token_S.device)
+        if groups.order_S is None:
+            return PackedFeatures(self._read(token_S, position_S, groups), length_B)
+        order_S = groups.order_S.to(token_S.device)
+        features_SD = self._read(token_S[order_S], position_S, groups)
+        return PackedFeatures(features_SD[order_S.argsort()], length_B)
+
+    def begin(self, rows: list[list[int]], capacity: int) -> tuple[Tensor, KeyValueCache]:
+        """Read the beginnings of texts, at least one token each; return the features of the last ones, (B, D), and
+        what is remembered, with room for `capacity` positions of each.
+        """
+        device = self.wte.weight.device
+        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+        length_B = torch.tensor([len(rows[row]) for row in order])
+        token_S = torch.tensor([token for row in order for token in rows[row]], device=device)
+        groups = Groups.of(length_B)
+        cache = KeyValueCache(length_B.to(device), capacity)
+        features_SD = self._read(token_S, groups.positions().to(device), groups, cache)
+        back_B = torch.tensor(order, device=device).argsort()
+        cache.keep(back_B)
+        return features_SD[(length_B.cumsum(0) - 1).to(device)][back_B], cache
+
+    def step(self, token_B: Tensor, cache: KeyValueCache) -> Tensor:
+        """Read one more token of each text; return its features, (B, D)."""
+        hidden_BD, seen_B11T = self.wte(token_B) + self.wpe(cache.length_B), cache.seen()
+        for number, block in enumerate(self.h):
+            hidden_BD = cast("Block", block).step(hidden_BD, cache, number, seen_B11T)
+        cache.length_B = cache.length_B + 1
+        features_BD: Tensor = self.ln_f(hidden_BD)
+        return features_BD
+
+    def _read(self, token_S: Tensor, position_S: Tensor, groups: Groups, cache: KeyValueCache | None = None) -> Tensor:
+        hidden_SD = self.drop(self.wte(token_S) + self.wpe(position_S))
+        for block in self.h:
+            if self._recompute and self.training:
+                hidden_SD = checkpoint(block, hidden_SD, groups, use_reentrant=False)
+            else:
+                hidden_SD = block(hidden_SD, groups, cache)
+        normed_SD: Tensor = self.ln_f(hidden_SD)
+        return normed_SD
+
+
+class Gpt:
+    """Transformer decoder that goes on with texts, in the layout of Hugging Face's GPT2LMHeadModel."""
+
+    name: ClassVar[str] = "gpt"
+    modality: ClassVar[str] = "text"
+    causal: ClassVar[bool] = True
+    Config: ClassVar[type[GptConfig]] = GptConfig
+
+    def build(self, config: GptConfig, state: TextState) -> GptBackbone:
+        """Return a network for texts encoded under `state`."""
+        return GptBackbone(state.vocabulary, state.max_length, config)
+
+    def defaults(self, situation: Situation) -> Defaults:
+        """Return many steps for pretraining, fewer for finetuning."""
+        if situation.kind == "pretrain":
+            return Defaults(32 if situation.rows >= 256 else 8, 2e-3, 0.0, 2_000, 3, 100)
+        return Defaults(32 if situation.rows >= 200 else 16, 5e-4, 0.1, 500, 5, 100)
+
+    def foreign_config(self, config: GptConfig, state: TextState) -> dict[str, Any]:
+        """Return the config.json of a GPT2LMHeadModel."""
+        layers, width, heads = config.shape()
+        return {
+            "model_type": "gpt2",
+            "architectures": ["GPT2LMHeadModel"],
+            "vocab_size": state.vocabulary,
+            "n_positions": state.max_length,
+            "n_embd": width,
+            "n_layer": layers,
+            "n_head": heads,
+            "activation_function": "gelu_new",
+            "layer_norm_epsilon": _EPSILON,
+            "initializer_range": _DEVIATION,
+            "tie_word_embeddings": True,
+            "bos_token_id": state.token(FIRST),
+            "eos_token_id": state.token(LAST),
+            "pad_token_id": state.token(PADDING),
+        }
