@@ -36,9 +36,13 @@ TINY = {
     "vgg": {"size": "tiny"},
     "flatten-mlp": {"hidden_sizes": [32]},
 }
+# Learning rates of tiny networks that start with smaller steps.
+RATES = {"gpt": 1e-2}
 # What a task is asked for when it is to learn from so few rows.
 MILD = {"contrastive-images": {"augmentation": "drawn", "prototypes": 8}}
 SHORT_TEXTS = {"text": {"vocabulary_size": 120, "max_length": 16}}
+# Tasks that write have bytes for tokens, of which a text has more.
+BYTES = {name: {"max_length": 48} for name in (WRITING, "next-token-prediction")}
 EXACT = {
     TEXTS: {"label_smoothing": 0.0, "token_masking": 0.0},
     TAGS: {"token_masking": 0.0},
@@ -176,7 +180,7 @@ def spec_of(task: str, kind: str = "finetune", **fields: Any) -> TrainingSpec:
     fields = {
         "architecture": default_for(TASKS[task]),
         "columns": {**columns, "ignore": [name for name in targets if name != columns.get("target")]},
-        "preprocessing": SHORT_TEXTS.get(modality, {}),
+        "preprocessing": SHORT_TEXTS.get(modality, {}) | BYTES.get(task, {}),
         "task_config": MILD.get(task, {}),
         **fields,
     }
