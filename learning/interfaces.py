@@ -11,10 +11,10 @@ What varies is a file and one line in the table of its folder.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import pyarrow as pa
 import torch
@@ -339,48 +339,6 @@ class Task(Protocol):
     def schema(self, state: Any) -> dict[str, Any]:
         """Return the JSON Schema of one answer."""
         ...
-
-
-@runtime_checkable
-class Generative(Protocol):
-    """What a task has beside, when its models write: what they read begins a text, and what they answer goes on."""
-
-    preprocessing: ClassVar[Mapping[str, Any]]  # the modality's options, unless a job says otherwise
-
-    def examples(self, table: pa.Table, inputs: Any, state: Any, device: torch.device) -> Examples:
-        """Return what is learned from rows, inputs with targets; InvalidData names the row that does not fit."""
-        ...
-
-    def remarks(self, table: pa.Table, inputs: Any, state: Any) -> list[str]:
-        """Return what to warn about training rows."""
-        ...
-
-    def parse(self, value: Any, index: int, inputs: Any, state: Any) -> tuple[Any, list[InputWarning]]:
-        """Return one prediction input as a row, and what to warn about; InvalidInput says what does not fit."""
-        ...
-
-    def cost(self, row: Any, inputs: Any) -> int:
-        """Return the positions that answering a parsed row takes."""
-        ...
-
-    def generate(self, network: Network, rows: Sequence[Any], inputs: Any, state: Any) -> list[dict[str, Any]]:
-        """Return how parsed rows go on, as the JSON that a caller gets."""
-        ...
-
-
-@runtime_checkable
-class Directed(Protocol):
-    """Of an architecture: whether a position sees only those before it. Of a task: which of both it needs."""
-
-    causal: ClassVar[bool]
-
-
-def fits(task: Task, architecture: Architecture) -> bool:
-    """Return whether a task can be learned by networks of an architecture."""
-    if task.modality != architecture.modality:
-        return False
-    is_causal = isinstance(architecture, Directed) and architecture.causal
-    return not isinstance(task, Directed) or task.causal == is_causal
 
 
 class Callback(Protocol):

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from learning.architectures import architecture_named
+from learning.capabilities import Generative
 from learning.errors import IncompatibleModel, InvalidConfig
-from learning.interfaces import Architecture, Backbone, Batch, Generative, InputWarning, Modality, Task
+from learning.interfaces import Architecture, Backbone, Batch, InputWarning, Modality, Task
 from learning.modalities import MODALITIES
 from learning.tasks import task_named
 

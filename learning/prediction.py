@@ -13,9 +13,10 @@ from typing import Any, cast
 
 import torch
 
+from learning.capabilities import Generative
 from learning.device import is_slow
 from learning.errors import InvalidInput
-from learning.interfaces import Generative, InputWarning, Network, PredictionOptions
+from learning.interfaces import InputWarning, Network, PredictionOptions
 from learning.modalities.tabular import TabularState
 from learning.modalities.tabular_rows import RowEncoder
 from learning.model import BackboneWithHead, Design, configure, load

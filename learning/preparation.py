@@ -12,13 +12,14 @@ import torch
 
 from learning import checkpoint
 from learning.architectures import architecture_named, names_for
+from learning.capabilities import Directed, Generative, fits
 from learning.config import Columns, Resolved, Situation, TrainingSpec, resolve
 from learning.data import TableExamples, TensorExamples, open_table
 from learning.device import is_slow
 from learning.drift import part_warnings
 from learning.errors import IncompatibleModel, InvalidConfig, rows_from
 from learning.foreign import load_base
-from learning.interfaces import Batch, Directed, Examples, Generative, Modality, Task, fits, rows_in
+from learning.interfaces import Batch, Examples, Modality, Task, rows_in
 from learning.modalities import MODALITIES
 from learning.model import BackboneWithHead, Design, configure, load_backbone
 from learning.packing import PackedExamples

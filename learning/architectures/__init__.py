@@ -8,8 +8,9 @@ from learning.architectures.gpt import Gpt
 from learning.architectures.mlp import Mlp
 from learning.architectures.resnet import ResNet
 from learning.architectures.vgg import Vgg
+from learning.capabilities import fits
 from learning.errors import UnknownName, did_you_mean
-from learning.interfaces import Architecture, Task, fits
+from learning.interfaces import Architecture, Task
 
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture for architecture in (Mlp(), Bert(), Gpt(), ResNet(), Vgg(), FlattenMlp())

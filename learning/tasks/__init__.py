@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from learning.capabilities import fits
 from learning.errors import UnknownName, did_you_mean
-from learning.interfaces import Architecture, Task, fits
+from learning.interfaces import Architecture, Task
 from learning.tasks.contrastive_features import ContrastiveFeatures
 from learning.tasks.contrastive_images import ContrastiveImages
 from learning.tasks.image_classification import ImageClassification

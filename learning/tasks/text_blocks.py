@@ -110,5 +110,5 @@ def cut(table: pa.Table, inputs: TextState, rows: Literal["lines", "documents"],
             lengths.append(len(found))
             characters.append(len(text))
     end_R = np.array(lengths, dtype=np.int64).cumsum() + len(parts[0])
-    text = RunningText(np.concatenate(parts), end_R, np.array(characters, dtype=np.int64))
-    return TextBlocks(text, inputs, device)
+    whole = RunningText(np.concatenate(parts), end_R, np.array(characters, dtype=np.int64))
+    return TextBlocks(whole, inputs, device)

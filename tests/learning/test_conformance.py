@@ -12,9 +12,9 @@ from runs import EXACT, RATES, Recorder, run, saved, spec_of, table_for, write
 
 from learning import checkpoint
 from learning.architectures import ARCHITECTURES
+from learning.capabilities import Generative, fits
 from learning.data import open_table
 from learning.errors import InvalidData, InvalidInput
-from learning.interfaces import Generative, fits
 from learning.model import load
 from learning.packing import joined
 from learning.prediction import Predictor, describe

@@ -217,16 +217,17 @@ def test_a_wrong_option_is_named(predictor, options, param):
 def test_only_completions_are_learned_and_they_end(tmp_path):
     prompts = [f"{a} plus {b} is " for a in range(4) for b in range(4)]
     answers = [str(a + b) for a in range(4) for b in range(4)]
-    table = pa.table({"prompt": prompts, "completion": answers})
+    # Twice: a character that occurs once is unknown.
+    table = pa.table({"prompt": prompts * 2, "completion": answers * 2})
     spec = spec_of(
         "text-generation", architecture="gpt", columns={"text": "prompt", "target": "completion"},
-        hyperparameters={"epochs": 250, "learning_rate": 5e-3, "dropout": 0.0, "batch_size": 8},
+        hyperparameters={"epochs": 150, "learning_rate": 5e-3, "dropout": 0.0, "batch_size": 8},
         preprocessing={"tokenizer": "characters", "max_length": 20},
     )  # fmt: skip
     result = run(spec, {"train": write(table, tmp_path / "t.arrow")}, tmp_path)
     (batch,) = result.prepared.train.everything()
-    assert int((batch["target_S"] >= 0).sum()) == 2 * 16
-    assert int(batch["target_characters_B"].sum()) == 16
+    assert int((batch["target_S"] >= 0).sum()) == 2 * 32
+    assert int(batch["target_characters_B"].sum()) == 32
     served = ask(Predictor(saved(result, tmp_path / "model")), *prompts)
     assert [one["text"] for one in served] == answers
     assert {one["finish_reason"] for one in served} == {"stop"}

@@ -17,7 +17,14 @@ from learning.statistics import Lengths
 from learning.task_candidates import task_candidates
 from learning.task_names import TASK_NAMES
 
-TEXT_TASKS = ("masked-tokens", "text-classification", "token-classification", "text-generation", "translation")
+TEXT_TASKS = (
+    "masked-tokens",
+    "next-token-prediction",
+    "text-classification",
+    "token-classification",
+    "text-generation",
+    "translation",
+)
 
 
 def described(tmp_path: Path, rows: list[dict[str, Any]], filename: str = "t.jsonl") -> DatasetDescription:
@@ -77,6 +84,7 @@ def test_tasks_for_text(tmp_path):
     assert suggested(described(tmp_path, alone)) == [
         ("text-generation", None, ["story"]),
         ("masked-tokens", None, ["story"]),
+        ("next-token-prediction", None, ["story"]),
     ]
 
 

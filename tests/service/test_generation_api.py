@@ -1,4 +1,4 @@
-"""Generated text through the front door: a text file, pretraining on it, finetuning on it and on prompts, predictions."""
+"""Generated text through the front door: a text file, pretraining and finetuning on it, on prompts too, predictions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support import problem, submit, succeeded, upload
 TINY = {"name": "gpt", "layers": 2, "width": 32, "heads": 2}
 VERSE = "To be, or not to be,\n  that is the question:\n\n"
 CHARACTERS = {"tokenizer": "characters", "max_length": 32}
-FAST = {"epochs": 40, "learning_rate": 1e-2, "batch_size": 16}
+FAST = {"epochs": 60, "learning_rate": 1e-2, "batch_size": 16}
 
 
 def test_from_a_text_file_to_generated_text(api: httpx.Client) -> None:
@@ -30,16 +30,16 @@ def test_from_a_text_file_to_generated_text(api: httpx.Client) -> None:
     assert measured["nats_per_character"] < 0.5
     assert measured["perplexity"] > 1
 
-    asked = {"inputs": ["To be, or not", "", "that is"], "parameters": {"max_new_tokens": 8}}
+    asked = {"inputs": ["that is the qu", "", "To be"], "parameters": {"max_new_tokens": 8}}
     answer = api.post("/models/verse/predict", json=asked).json()
     assert answer["errors"] == []
     assert answer["outputs"][0] == {
-        "text": " to be,\n", "finish_reason": "length", "prompt_tokens": 13, "completion_tokens": 8,
+        "text": "estion:\n", "finish_reason": "length", "prompt_tokens": 14, "completion_tokens": 8,
     }  # fmt: skip
-    stopped = {"inputs": ["To be, or not"], "parameters": {"stop": ["be"], "temperature": 0.2, "seed": 7, "top_k": 3}}
+    stopped = {"inputs": ["that is"], "parameters": {"stop": ["question"], "temperature": 0.2, "seed": 7, "top_k": 3}}
     drawn = [api.post("/models/verse/predict", json=stopped).json()["outputs"] for _ in range(2)]
     assert drawn[0] == drawn[1]
-    assert (drawn[0][0]["text"], drawn[0][0]["finish_reason"]) == (" to ", "stop")
+    assert (drawn[0][0]["text"], drawn[0][0]["finish_reason"]) == (" the ", "stop")
     long = {"inputs": ["To be"], "parameters": {"max_new_tokens": 5_000}}
     assert api.post("/models/verse/predict", json=long).json()["outputs"][0]["completion_tokens"] == 32 - 5
 

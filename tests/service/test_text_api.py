@@ -43,8 +43,16 @@ def test_pretrain_finetune_predict(api: httpx.Client) -> None:
     unlabelled = upload(api, "\n".join(json.dumps({"said": row["text"]}) for row in sentences(120, 0)), "said.jsonl")
     labelled = upload(api, as_csv(sentences(60, 1)), "labelled.csv")
     test = upload(api, as_csv(sentences(30, 2)), "test.csv")
-    assert [(c["task"], c["target"]) for c in unlabelled["task_candidates"]] == [("masked-tokens", None)]
-    assert [c["task"] for c in labelled["task_candidates"]] == ["text-classification", "masked-tokens"]
+    assert [c["task"] for c in unlabelled["task_candidates"]] == [
+        "text-generation",
+        "masked-tokens",
+        "next-token-prediction",
+    ]
+    assert [c["task"] for c in labelled["task_candidates"]] == [
+        "text-classification",
+        "text-generation",
+        "masked-tokens",
+    ]
 
     # Neither task nor architecture is named: the data say what they are.
     base = succeeded(api, submit(api, {
