@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learning.config import count_batches
-from learning.errors import InvalidData
+from learning.errors import InvalidData, rows_from
 from learning.interfaces import Batch
 from learning.modalities import tokenization
 from learning.modalities.text import TextState, texts_in
@@ -99,7 +99,8 @@ def cut(table: pa.Table, inputs: TextState, rows: Literal["lines", "documents"],
     lengths, characters = [], []
     for begin in range(0, table.num_rows, _ROWS_AT_ONCE):
         part = table.slice(begin, _ROWS_AT_ONCE)
-        texts = texts_in(part, inputs.column, may_be_blank=True)
+        with rows_from(range(begin, table.num_rows)):
+            texts = texts_in(part, inputs.column, may_be_blank=True)
         if rows == "lines":
             texts = [f"{text}\n" for text in texts]
             if begin + len(texts) == table.num_rows:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from learning.config import Columns
-from learning.errors import InvalidConfig, InvalidData
+from learning.errors import InvalidConfig, InvalidRow
 from learning.interfaces import Batch, Examples, Kind, Target
 from learning.modalities import tokenization
 from learning.modalities.text import TextState, texts_in
@@ -81,11 +81,12 @@ def _pairs(table: pa.Table, inputs: TextState, state: NextTokenState) -> Iterato
     completions = texts_in(table, state.target, may_be_blank=True, param="columns.target")
     encoded = (tokenization.encode_plain(inputs.opened, texts) for texts in (prompts, completions))
     most = inputs.max_length  # of what is read: the token that begins a text, the prompt, the completion but its end
-    for row, (prompt, completion, text) in enumerate(zip(*encoded, completions, strict=True), 1):
+    for row, (prompt, completion, text) in enumerate(zip(*encoded, completions, strict=True)):
         room = most - 1 - len(completion)
         if room < 0:
-            raise InvalidData(
-                f'Row {row}, column "{state.target}": the completion has {len(completion)} tokens; with the token that '
+            raise InvalidRow(
+                row,
+                f', column "{state.target}": the completion has {len(completion)} tokens; with the token that '
                 f"begins a text, at most {most} fit.",
                 hint="Shorten it, or raise preprocessing.max_length.",
                 param="columns.target",
