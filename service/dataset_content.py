@@ -55,7 +55,7 @@ class Preview(BaseModel):
     )
 
 
-@router.get("/preview")
+@router.get("/preview", response_model_exclude_unset=True)
 def preview(
     dataset_id: str,
     state: Opened,

@@ -167,17 +167,27 @@ def test_task_candidates_put_the_last_column_first(tmp_path):
     assert description.task_candidates[0].reason == ('"label" is a string column with 2 distinct values in 200 rows')
 
 
+TEXTS = ["text-generation", "masked-tokens", "next-token-prediction"]
+
+
 @pytest.mark.parametrize(
     ("header", "rows", "tasks"),
     [
-        ("said", [f"this is sentence number {n}" for n in range(20)], ["masked-tokens"]),
-        ("said", [f"今天这个餐馆很好吃{n}" for n in range(20)], ["masked-tokens"]),
-        ("said,x", [f"this is sentence {n},{n % 2}" for n in range(20)], ["text-classification", "masked-tokens"]),
+        ("said", [f"this is sentence number {n}" for n in range(20)], TEXTS),
+        ("said", [f"今天这个餐馆很好吃{n}" for n in range(20)], TEXTS),
+        (
+            "said,x",
+            [f"this is sentence {n},{n % 2}" for n in range(20)],
+            ["text-classification", "text-generation", "masked-tokens"],
+        ),
         # A remark beside other columns, and identifiers, leave a table what it was.
         (
             "remark,x,y",
             [f"remark number so and so {n},{n / 7},{n % 2}" for n in range(20)],
-            ["text-classification", "tabular-classification", "tabular-regression", "masked-features", "masked-tokens"],
+            [
+                *("text-classification", "tabular-classification", "tabular-regression", "masked-features"),
+                *("text-generation", "masked-tokens"),
+            ],
         ),
         (
             "id,y",
