@@ -257,6 +257,15 @@ def test_what_cannot_be_learned_is_said(fields, table, message, tmp_path):
     assert message in caught.value.message
 
 
+def test_a_frozen_backbone_leaves_nothing_to_train(tmp_path):
+    spec = spec_of(
+        "text-generation", architecture="gpt", columns={}, hyperparameters={"backbone_learning_rate_factor": 0.0}
+    )
+    with pytest.raises(InvalidConfig, match="nothing to train") as caught:
+        run(spec, {"train": write(lines(*LINES), tmp_path / "t.arrow")}, tmp_path)
+    assert caught.value.param == "hyperparameters.backbone_learning_rate_factor"
+
+
 def test_what_is_no_beginning_is_named(predictor):
     served = predictor.predict(["First", 7])
     assert [type(error) for error in served.errors] == [InvalidInput]
