@@ -16,43 +16,21 @@ from torch.utils.checkpoint import checkpoint
 
 from learning.architectures.packed_attention import Groups, attend
 from learning.architectures.quick_dropout import QuickDropout
-from learning.config import Config, Defaults, Situation
+from learning.architectures.transformer import TransformerConfig, read_by_length
+from learning.config import Defaults, Situation
 from learning.interfaces import Batch, PackedFeatures, TokenBackbone
 from learning.modalities.text import TextState
 
-_HEAD_WIDTH = 64
-# Layers and width by size; the sizes of Turc et al. 2019 (arXiv 1908.08962).
-_SIZES = {"tiny": (2, 128), "small": (4, 256), "medium": (8, 512), "base": (12, 768)}
 _DEVIATION, _EPSILON = 0.02, 1e-12
 
 
-class BertConfig(Config):
+class BertConfig(TransformerConfig):
     """Size and order of the layers."""
 
-    size: Literal["tiny", "small", "medium", "base"] = Field(
-        "small", description="2 layers of width 128, 4 of 256, 8 of 512, or 12 of 768."
-    )
-    layers: int | None = Field(None, ge=1, le=96, description="Layers, if not as many as the size has.")
-    width: int | None = Field(
-        None, ge=16, le=8_192, multiple_of=16, description="Features of a token, if not as many as the size has."
-    )
-    heads: int | None = Field(
-        None, ge=1, le=128, description="Attention heads, which divide the width; default: one for each 64 features."
-    )
     norm: Literal["post", "pre"] = Field(
         "post",
         description="Normalise after each block, as BERT does, or before it, as Megatron-LM's does.",
     )
-    activation_checkpointing: bool = Field(
-        False,
-        description="Compute each layer twice in training instead of remembering it: less memory, a third slower.",
-    )
-
-    def shape(self) -> tuple[int, int, int]:
-        """Return layers, width and heads."""
-        layers, width = _SIZES[self.size]
-        width = self.width or width
-        return self.layers or layers, width, self.heads or max(1, width // _HEAD_WIDTH)
 
 
 class Embeddings(nn.Module):
@@ -186,14 +164,11 @@ class BertBackbone(TokenBackbone):
 
     def forward(self, batch: Batch) -> PackedFeatures:
         """Return features_SD of token_S in the order of the rows."""
-        token_S, length_B = batch["token_S"], batch["length_B"]
-        groups = Groups.of(length_B)
-        position_S = groups.positions().to(token_S.device)
-        if groups.order_S is None:
-            return PackedFeatures(self.encoder(self.embeddings(token_S, position_S), groups), length_B)
-        order_S = groups.order_S.to(token_S.device)
-        features_SD = self.encoder(self.embeddings(token_S[order_S], position_S), groups)
-        return PackedFeatures(features_SD[order_S.argsort()], length_B)
+        return read_by_length(batch, self._read)
+
+    def _read(self, token_S: Tensor, position_S: Tensor, groups: Groups) -> Tensor:
+        encoded_SD: Tensor = self.encoder(self.embeddings(token_S, position_S), groups)
+        return encoded_SD
 
 
 class Bert:

@@ -6,10 +6,9 @@ rows together, B rows, H heads, K width of a head, W four times the width D.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -17,39 +16,13 @@ from torch.utils.checkpoint import checkpoint
 from learning.architectures.key_value_cache import KeyValueCache
 from learning.architectures.packed_attention import Groups, attend
 from learning.architectures.quick_dropout import QuickDropout
-from learning.config import Config, Defaults, Situation
+from learning.architectures.transformer import TransformerConfig, read_by_length
+from learning.config import Defaults, Situation
 from learning.interfaces import Batch, CausalBackbone, PackedFeatures
 from learning.modalities.text import TextState
 from learning.modalities.tokenization import FIRST, LAST, PADDING
 
-_HEAD_WIDTH = 64
-_SIZES = {"tiny": (2, 128), "small": (4, 256), "medium": (8, 512), "base": (12, 768)}
 _DEVIATION, _EPSILON = 0.02, 1e-5
-
-
-class GptConfig(Config):
-    """Size of the network."""
-
-    size: Literal["tiny", "small", "medium", "base"] = Field(
-        "small", description="2 layers of width 128, 4 of 256, 8 of 512, or 12 of 768, which is GPT-2."
-    )
-    layers: int | None = Field(None, ge=1, le=96, description="Layers, if not as many as the size has.")
-    width: int | None = Field(
-        None, ge=16, le=8_192, multiple_of=16, description="Features of a token, if not as many as the size has."
-    )
-    heads: int | None = Field(
-        None, ge=1, le=128, description="Attention heads, which divide the width; default: one for each 64 features."
-    )
-    activation_checkpointing: bool = Field(
-        False,
-        description="Compute each layer twice in training instead of remembering it: less memory, a third slower.",
-    )
-
-    def shape(self) -> tuple[int, int, int]:
-        """Return layers, width and heads."""
-        layers, width = _SIZES[self.size]
-        width = self.width or width
-        return self.layers or layers, width, self.heads or max(1, width // _HEAD_WIDTH)
 
 
 class Projection(nn.Linear):
@@ -142,7 +115,7 @@ class GptBackbone(CausalBackbone):
 
     prefix: ClassVar[str] = "transformer"
 
-    def __init__(self, vocabulary: int, positions: int, config: GptConfig) -> None:
+    def __init__(self, vocabulary: int, positions: int, config: TransformerConfig) -> None:
         super().__init__()
         layers, self.width, heads = config.shape()
         self.wte = nn.Embedding(vocabulary, self.width)
@@ -164,14 +137,7 @@ class GptBackbone(CausalBackbone):
 
     def forward(self, batch: Batch) -> PackedFeatures:
         """Return features_SD of token_S in the order of the rows."""
-        token_S, length_B = batch["token_S"], batch["length_B"]
-        groups = Groups.of(length_B)
-        position_S = groups.positions().to(token_S.device)
-        if groups.order_S is None:
-            return PackedFeatures(self._read(token_S, position_S, groups), length_B)
-        order_S = groups.order_S.to(token_S.device)
-        features_SD = self._read(token_S[order_S], position_S, groups)
-        return PackedFeatures(features_SD[order_S.argsort()], length_B)
+        return read_by_length(batch, self._read)
 
     def begin(self, rows: list[list[int]], capacity: int) -> tuple[Tensor, KeyValueCache]:
         """Read the beginnings of texts, at least one token each; return the features of the last ones, (B, D), and
@@ -214,9 +180,9 @@ class Gpt:
     name: ClassVar[str] = "gpt"
     modality: ClassVar[str] = "text"
     causal: ClassVar[bool] = True
-    Config: ClassVar[type[GptConfig]] = GptConfig
+    Config: ClassVar[type[TransformerConfig]] = TransformerConfig
 
-    def build(self, config: GptConfig, state: TextState) -> GptBackbone:
+    def build(self, config: TransformerConfig, state: TextState) -> GptBackbone:
         """Return a network for texts encoded under `state`."""
         return GptBackbone(state.vocabulary, state.max_length, config)
 
@@ -226,7 +192,7 @@ class Gpt:
             return Defaults(32 if situation.rows >= 256 else 8, 2e-3, 0.0, 2_000, 3, 100)
         return Defaults(32 if situation.rows >= 200 else 16, 5e-4, 0.1, 500, 5, 100)
 
-    def foreign_config(self, config: GptConfig, state: TextState) -> dict[str, Any]:
+    def foreign_config(self, config: TransformerConfig, state: TextState) -> dict[str, Any]:
         """Return the config.json of a GPT2LMHeadModel."""
         layers, width, heads = config.shape()
         return {
