@@ -31,7 +31,7 @@ from tabular_peers import BATCH, PEERS, RATE, Case, Run
 
 from learning.config import Checkpointing, Columns, Hyperparameters, Split, TrainingSpec
 from learning.data import epoch_order
-from learning.optimization import make_stepper
+from learning.optimization import learning_rate, make_stepper
 from learning.preparation import Prepared, prepare
 from learning.tasks.classification import ClassificationState
 from learning.tasks.tabular_classification import TabularClassification
@@ -189,11 +189,14 @@ def bare(case: Case, epochs: int) -> Run:
     """The same steps on the same batches; no schedule, reports, questions, evaluation or checkpoints."""
     spec, ready = prepared(case, epochs)
     stepper = make_stepper(ready.design, ready.network.train(), spec.hyperparameters)
+    resolved = ready.resolved
+    # The job's own, so that the weights are too: a step takes longer where its numbers have become very small.
+    rates = iter([learning_rate(step, resolved, spec.hyperparameters) for step in range(resolved.total_steps)])
 
     def run() -> None:
         for epoch in range(epochs):
             for batch in ready.train.batches(epoch_order(case.rows, spec.seed, epoch), BATCH):
-                stepper(batch, RATE)
+                stepper(batch, next(rates))
 
     return run
 
@@ -252,7 +255,8 @@ def judge(results: dict[str, Any]) -> list[str]:
     for name, values in results["overhead"].items():
         shares = f"{values['share']:.1%}, by clock {values['share_by_clock']:.1%}"
         end = 1e3 * values["seconds_after_the_last_step"]
-        verdict = "met" if values["share"] <= MOST_OVERHEAD else "missed"
+        # By the clock: runs side by side differ by several times the bound on their own.
+        verdict = "met" if values["share_by_clock"] <= MOST_OVERHEAD else "missed"
         what = f"{LARGE.name}: time beside steps, {name} (and {end:.0f} ms at the end)"
         lines.append(f"| {what} | at most {MOST_OVERHEAD:.0%} | {shares} | {verdict} |")
     return lines
