@@ -127,10 +127,13 @@ def test_pause_resume_cancel(client: OpenAI, file: Any, job: Any) -> None:
         extra_body={"task": "tabular-classification", "columns": {"target": "diagnosis"}, "priority": 5},
     )
     assert long.validation_file == file.id
-    client.fine_tuning.jobs.pause(long.id)
-    wait_until(lambda: client.fine_tuning.jobs.retrieve(long.id).status == "paused")
-    assert client.fine_tuning.jobs.resume(long.id).status == "queued"
-    client.fine_tuning.jobs.cancel(long.id)
+    try:
+        client.fine_tuning.jobs.pause(long.id)
+        wait_until(lambda: client.fine_tuning.jobs.retrieve(long.id).status == "paused")
+        # A free worker may have taken it before the answer is read.
+        assert client.fine_tuning.jobs.resume(long.id).status in ("queued", "running")
+    finally:
+        client.fine_tuning.jobs.cancel(long.id)
     assert ended(client, long.id).status == "cancelled"
 
 
