@@ -26,6 +26,8 @@ from learning.optimization import Stepper, learning_rate, make_stepper
 from learning.preparation import Prepared
 
 REPORT_S = 0.25
+RATES_AHEAD = 2048
+CHECK_STEPS = 500
 
 
 class Diverged(LearningError):
@@ -81,9 +83,17 @@ class _Run:
         self.stepper: Stepper = make_stepper(prepared.design, self.network, plan.hyperparameters)
         self.position = Position()
         self._best: dict[str, Tensor] = {}
+        self._rates: list[float] = []
+        self._rates_from = 0
         self._saves = 0
         self._started_at = monotonic()
         self._first_step = 0
+        # The loss alone is looked at rarely: where an epoch is short, that costs as much as a step. At fixed steps, so
+        # that a resumed run fails where the undisturbed one does.
+        self._look_every_epochs = prepared.resolved.evaluate_every_epochs
+        if prepared.validation is None:
+            epochs = -(-CHECK_STEPS // prepared.resolved.steps_per_epoch)
+            self._look_every_epochs = max(self._look_every_epochs, epochs)
 
     def restore(self, saved: TrainingState | None) -> None:
         """Continue from a checkpoint as if there had been no stop."""
@@ -107,11 +117,8 @@ class _Run:
             epoch, start = divmod(position.step, resolved.steps_per_epoch)
             order_N = epoch_order(len(examples), self.plan.seed, epoch)
             stop = min(position.step - start + resolved.steps_per_epoch, resolved.total_steps)
-            # All at once: between two steps, which leave the processor's caches to others, each takes five times
-            # as long.
-            rates = [learning_rate(step, resolved, self.plan.hyperparameters) for step in range(position.step, stop)]
             batches = examples.batches(order_N, resolved.batch_size, start)
-            for rate, batch in zip(rates, batches, strict=False):
+            for batch, rate in zip(batches, self._learning_rates(position.step, stop), strict=False):
                 stepper(batch, rate)
                 position.step += 1
                 now = monotonic()
@@ -125,6 +132,20 @@ class _Run:
                     checkpoint_at = monotonic() + self.plan.checkpointing.every_s
             self.end_of_epoch()
         return True
+
+    def _learning_rates(self, start: int, stop: int) -> list[float]:
+        """Return the rates of these steps.
+
+        Many are made at once: between two steps, which leave the processor's caches to others, each takes five times
+        as long.
+        """
+        if not self._rates_from <= start <= stop <= self._rates_from + len(self._rates):
+            end = max(stop, min(start + RATES_AHEAD, self.prepared.resolved.total_steps))
+            self._rates = [
+                learning_rate(step, self.prepared.resolved, self.plan.hyperparameters) for step in range(start, end)
+            ]
+            self._rates_from = start
+        return self._rates[start - self._rates_from : stop - self._rates_from]
 
     def save(self) -> Path:
         """Write a checkpoint and tell the callback where it is."""
@@ -179,7 +200,7 @@ class _Run:
         resolved, validation = self.prepared.resolved, self.prepared.validation
         epoch, rest = divmod(self.position.step, resolved.steps_per_epoch)
         last = self.position.step >= resolved.total_steps
-        due = last or (rest == 0 and epoch % resolved.evaluate_every_epochs == 0)
+        due = last or (rest == 0 and epoch % self._look_every_epochs == 0)
         if not due or self.position.evaluated_step == self.position.step:
             return
         if self.position.step > self._first_step:
