@@ -27,18 +27,19 @@ class Clock:
     def running(self) -> Iterator[None]:
         """Time every step and every shuffle that training makes meanwhile."""
 
-        def timed_order(rows: int, seed: int, epoch: int) -> Tensor:
-            start = perf_counter()
-            order_N = epoch_order(rows, seed, epoch)
-            self.add(start)
-            return order_N
-
         def timed_stepper(*pieces: Any) -> TimedStepper:
             return TimedStepper(make_stepper(*pieces), self)
 
-        with patch.multiple(training, make_stepper=timed_stepper, epoch_order=timed_order):
+        with patch.multiple(training, make_stepper=timed_stepper, epoch_order=self.timed_order):
             yield
             self.ended_at = perf_counter()
+
+    def timed_order(self, rows: int, seed: int, epoch: int) -> Tensor:
+        """Return an epoch's order, timed."""
+        start = perf_counter()
+        order_N = epoch_order(rows, seed, epoch)
+        self.add(start)
+        return order_N
 
     def add(self, start: float) -> None:
         """Count the time since then as inside."""

@@ -26,7 +26,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from clock import Clock, TimedExamples
+from clock import Clock, TimedExamples, TimedStepper
 from tabular_peers import BATCH, PEERS, RATE, Case, Run
 
 from learning.config import Checkpointing, Columns, Hyperparameters, Split, TrainingSpec
@@ -185,17 +185,20 @@ def compete(case: Case, pipe: Pipe, repetitions: int, seconds: float) -> dict[st
     return {contestant.name: contestant.rates(case.rows) for contestant in contestants}
 
 
-def bare(case: Case, epochs: int) -> Run:
+def bare(case: Case, epochs: int, clock: Clock | None = None) -> Run:
     """The same steps on the same batches; no schedule, reports, questions, evaluation or checkpoints."""
     spec, ready = prepared(case, epochs)
+    examples, resolved = ready.train, ready.resolved
     stepper = make_stepper(ready.design, ready.network.train(), spec.hyperparameters)
-    resolved = ready.resolved
+    order = epoch_order
+    if clock is not None:
+        examples, stepper, order = TimedExamples(examples, clock), TimedStepper(stepper, clock), clock.timed_order
     # The job's own, so that the weights are too: a step takes longer where its numbers have become very small.
     rates = iter([learning_rate(step, resolved, spec.hyperparameters) for step in range(resolved.total_steps)])
 
     def run() -> None:
         for epoch in range(epochs):
-            for batch in ready.train.batches(epoch_order(case.rows, spec.seed, epoch), BATCH):
+            for batch in examples.batches(order(case.rows, spec.seed, epoch), BATCH):
                 stepper(batch, next(rates))
 
     return run
@@ -205,7 +208,7 @@ def overhead(case: Case, pipe: Pipe, repetitions: int, seconds: float) -> dict[s
     """Measure what a job does beside steps and batches, until the last step and, apart, after it.
 
     Twice: the fastest job beside the fastest run of bare steps, which wants a quiet machine; and by a clock inside the
-    job, which does not, but counts itself, half a percent.
+    job, which does not. What that clock finds in bare steps is its own.
     """
     alone = Contestant("bare", lambda epochs: bare(case, epochs))
     alone.calibrate(seconds)
@@ -214,9 +217,11 @@ def overhead(case: Case, pipe: Pipe, repetitions: int, seconds: float) -> dict[s
         name: Contestant(name, partial(job, case, pipe=pipe, checkpoint_every_s=interval), alone.epochs)
         for name, interval in every.items()
     }
-    clocks: dict[str, list[Clock]] = {name: [] for name in jobs}
+    clocks: dict[str, list[Clock]] = {name: [] for name in (alone.name, *jobs)}
     for _ in range(repetitions):
         alone.measure()
+        clocks[alone.name].append(clock := Clock())
+        bare(case, alone.epochs, clock)()
         for name, whole in jobs.items():
             whole.measure()
             clock = Clock()
@@ -224,12 +229,14 @@ def overhead(case: Case, pipe: Pipe, repetitions: int, seconds: float) -> dict[s
             with clock.running():
                 run()
             clocks[name].append(clock)
+    shares = {name: statistics.median(clock.share_of_all_else() for clock in found) for name, found in clocks.items()}
     results = {}
     for name, whole in jobs.items():
         end = statistics.median(clock.after_the_last for clock in clocks[name])
         results[name] = {
             "share": (min(whole.seconds) - end) / min(alone.seconds) - 1,
-            "share_by_clock": statistics.median(clock.share_of_all_else() for clock in clocks[name]),
+            "share_by_clock": shares[name] - shares[alone.name],
+            "share_of_the_clock": shares[alone.name],
             "seconds": statistics.median(whole.seconds),
             "seconds_after_the_last_step": end,
         }
@@ -257,6 +264,8 @@ def judge(results: dict[str, Any]) -> list[str]:
         end = 1e3 * values["seconds_after_the_last_step"]
         # By the clock: runs side by side differ by several times the bound on their own.
         verdict = "met" if values["share_by_clock"] <= MOST_OVERHEAD else "missed"
+        if not name.endswith(" 30 s"):
+            verdict = "shown: fifteen times the default's checkpoints"
         what = f"{LARGE.name}: time beside steps, {name} (and {end:.0f} ms at the end)"
         lines.append(f"| {what} | at most {MOST_OVERHEAD:.0%} | {shares} | {verdict} |")
     return lines
