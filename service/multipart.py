@@ -62,6 +62,8 @@ class _Reader:
         self._is_file = False
         self._value = bytearray()
         self._content: list[bytes] = []
+        self._delimiter_bytes = len(b"\r\n--") + len(boundary)
+        self._bytes_since_cr = 0
         self._parser = MultipartParser(
             boundary,
             {
@@ -77,7 +79,14 @@ class _Reader:
 
     def feed(self, chunk: bytes) -> None:
         """Read on."""
+        # A delimiter begins with a carriage return. Most pieces of a large file have none, and one byte is found ten
+        # times as fast as a delimiter.
+        last = chunk.rfind(b"\r")
+        if self._is_file and last < 0 and self._bytes_since_cr >= self._delimiter_bytes:
+            self._content.append(chunk)
+            return
         self._parser.write(chunk)
+        self._bytes_since_cr = len(chunk) - last if last >= 0 else self._bytes_since_cr + len(chunk)
 
     def take(self) -> list[bytes]:
         """Return what has come of the file since this was last asked."""
@@ -129,6 +138,7 @@ class _Reader:
     def _part_ends(self) -> None:
         if not self._is_file:
             self.form.fields[self._name] = self._value.decode()
+        self._is_file = False
 
 
 def _refused(message: str, hint: str, param: str | None = None) -> ApiError:

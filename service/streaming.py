@@ -15,8 +15,10 @@ from starlette.requests import ClientDisconnect
 
 from store.incoming import Incoming
 
-# Hashing and writing a mebibyte takes longer than handing it to a thread.
-_BATCH_BYTES = 1 << 20
+# Hashing and writing a mebibyte takes longer than handing it to a thread. While one is being written the next may grow:
+# a disk that syncs makes a writer wait for a tenth of a second, in which the network goes on.
+_LEAST_BYTES = 1 << 20
+_MOST_BYTES = 16 << 20
 
 
 async def body_of(request: Request) -> AsyncIterator[bytes]:
@@ -50,7 +52,8 @@ class Pour:
     async def write(self, chunk: bytes) -> None:
         """Take the next bytes; what went wrong with earlier ones, such as a full disk, is raised here."""
         self._batch += chunk
-        if len(self._batch) >= _BATCH_BYTES:
+        idle = self._writing is None or self._writing.done()
+        if len(self._batch) >= (_LEAST_BYTES if idle else _MOST_BYTES):
             await self._start()
 
     async def _start(self) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -13,7 +14,9 @@ from typing import IO
 
 from store.errors import TooLarge
 
-_SYNC_BYTES = 64 << 20
+_SYNC_BYTES = 16 << 20
+# From here on hashing is worth a thread of its own beside writing: each takes as long as the other.
+_BOTH_BYTES = 1 << 20
 
 
 class _WriteBack:
@@ -58,6 +61,7 @@ class Incoming:
         self._digest = hashlib.sha256()
         self._unsynced = 0
         self._write_back = _WriteBack(file.fileno())
+        self._hashing = ThreadPoolExecutor(1, "hashing")  # its thread starts with the first work
         self.bytes = 0
 
     @property
@@ -70,8 +74,15 @@ class Incoming:
         self.bytes += len(chunk)
         if self._max_bytes is not None and self.bytes > self._max_bytes:
             raise TooLarge(f"The body is larger than {self._max_bytes} bytes.", hint=self._hint)
-        self._digest.update(chunk)
-        self._file.write(chunk)
+        if len(chunk) < _BOTH_BYTES:
+            self._digest.update(chunk)
+            self._file.write(chunk)
+        else:
+            hashed = self._hashing.submit(self._digest.update, chunk)
+            try:
+                self._file.write(chunk)
+            finally:
+                hashed.result()
         self._unsynced += len(chunk)
         if self._unsynced >= _SYNC_BYTES:
             self._unsynced = 0
@@ -90,6 +101,7 @@ class Incoming:
     def settle(self) -> None:
         """Wait until nothing is done with the file any more, so that it may be closed."""
         self._write_back.wait()
+        self._hashing.shutdown()
 
 
 @contextmanager
