@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +41,14 @@ def register(stack: Stack, name: str, hidden: tuple[int, ...] = (10,), aliases: 
     return _store(stack, design, name, aliases)
 
 
-def register_text(stack: Stack, name: str, layers: int = 1, width: int = 32, pretrained_only: bool = False) -> int:
+def register_text(
+    stack: Stack,
+    name: str,
+    layers: int = 1,
+    width: int = 32,
+    pretrained_only: bool = False,
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> int:
     """Register a version for texts, with the labels card, other and rate or as a base model, and return its bytes."""
     rows = pa.table({"said": TEXTS, "label": ["card", "rate", "card", "rate", "other"]})
     modality, columns = Text(), Columns(target="label")
@@ -51,7 +58,9 @@ def register_text(stack: Stack, name: str, layers: int = 1, width: int = 32, pre
     config: Any = MaskedTokensConfig() if pretrained_only else TextClassificationConfig()
     targets = task.fit(rows, columns, config, inputs)
     bert = BertConfig(layers=layers, width=width)
-    return _store(stack, Design(task, Bert(), modality, preprocessing, bert, inputs, targets), name)
+    return _store(
+        stack, Design(task, Bert(), modality, preprocessing, bert, inputs, targets, precision=precision), name
+    )
 
 
 def _store(stack: Stack, design: Design, name: str, aliases: tuple[str, ...] = ()) -> int:
