@@ -6,6 +6,7 @@ modules that are only half there.
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 from collections.abc import Mapping
@@ -31,8 +32,16 @@ def read_design(store: ArtifactStore, files: Mapping[str, Artifact | ArtifactRec
 
 
 def warm() -> None:
-    """Import what the first jobs and predictions need."""
+    """Import what the first jobs and predictions need.
+
+    It stays until the end, as the application does: searched by the collector, it held requests up for fifty
+    milliseconds every second.
+    """
     with importing:
+        gc.disable()
         import learning.estimation
         import learning.prediction
         import learning.preparation  # noqa: F401
+
+        gc.freeze()
+        gc.enable()
