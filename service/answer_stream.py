@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service.batching import Batching
 from service.continuous_batching import ContinuousBatcher, Writing
 from service.errors import ApiError, response_to
 
@@ -120,7 +121,9 @@ class AnswerStream(Response):
                         await _send(send, _HEARTBEAT if piece is None else self._text(*piece))
                     if answered.cancelled():
                         return
-                await _send(send, await self._last(scope, answered and answered.exception()), more=False)
+                await _send(
+                    send, await self._last(scope, None if answered is None else answered.exception()), more=False
+                )
         finally:
             if answered is not None:
                 answered.cancel()  # of no effect on one that is done
@@ -146,9 +149,8 @@ async def _left(receive: Receive) -> None:
         await asyncio.sleep(0)
 
 
-def submitted(batcher: object, parsed: Parsed, load_ms: float) -> tuple[Streamed, Pieces]:
-    """Queue parsed inputs, whose texts will come as pieces; 422 for a model that does not write."""
-    pieces = Pieces()
+def check_streams(batcher: Batching) -> ContinuousBatcher:
+    """Return the batcher of a model that writes; 422 for another."""
     if not isinstance(batcher, ContinuousBatcher):
         raise ApiError(
             422,
@@ -157,6 +159,12 @@ def submitted(batcher: object, parsed: Parsed, load_ms: float) -> tuple[Streamed
             hint="Leave stream out.",
             param="stream",
         )
+    return batcher
+
+
+def submitted(batcher: ContinuousBatcher, parsed: Parsed, load_ms: float) -> tuple[Streamed, Pieces]:
+    """Queue parsed inputs, whose texts will come as pieces."""
+    pieces = Pieces()
     waiting = batcher.submit(parsed.rows, pieces.put) if parsed.rows else None
     return Streamed(parsed, waiting, load_ms), pieces
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from fastapi import Request as HttpRequest
 from pydantic import BaseModel, BeforeValidator, Field
 from starlette.types import Receive
 
-from service.answer_stream import AnswerStream, Events, Streamed, event, expire, submitted
+from service.answer_stream import AnswerStream, Events, Streamed, check_streams, event, expire, submitted
 from service.batching import Batching, Waiting
 from service.dependencies import Authorization, Scheme
 from service.errors import ApiError, ClientGone
@@ -156,7 +156,12 @@ async def predict(
     """
     check_count(asked.inputs, state)
     if asked.stream:
-        return await opened_stream(state, meant, asked.inputs, asked.parameters, NativeEvents(meant), timeout_s)
+
+        async def read(loaded: Loaded) -> Parsed:
+            options = loaded.predictor.options(asked.parameters) if asked.parameters else None
+            return await parse(loaded, asked.inputs, options)
+
+        return await opened_stream(state, meant, read, NativeEvents(meant), timeout_s)
     async with deadline(timeout_s), in_use(state, meant) as (loaded, load_ms):
         body = await answer(meant, loaded, load_ms, asked.inputs, asked.parameters, request.receive)
     return Response(body, media_type="application/json", headers={"Model-State": "cold" if load_ms else "loaded"})
@@ -227,22 +232,17 @@ async def answer(
 async def opened_stream(
     state: State,
     meant: Meaning,
-    inputs: Sequence[Any],
-    parameters: dict[str, Any],
+    read: Callable[[Loaded], Awaitable[Parsed]],
     events: Events,
     timeout_s: float | None,
-    *,
-    partly: bool = True,
 ) -> AnswerStream:
-    """Return the answer as a stream; what is wrong with the request is raised, unless `partly` with some inputs."""
+    """Return the answer to what `read` makes of a request as a stream; what is wrong with the request is raised."""
     started, stack = perf_counter(), AsyncExitStack()
     try:
         async with deadline(timeout_s):
             loaded, load_ms = await stack.enter_async_context(in_use(state, meant))
-            parsed = await parse(loaded, inputs, loaded.predictor.options(parameters) if parameters else None)
-            if not partly:
-                check_all_fit(parsed)
-            streamed, pieces = submitted(loaded.batcher, parsed, load_ms)
+            batcher = check_streams(loaded.batcher)
+            streamed, pieces = submitted(batcher, await read(loaded), load_ms)
     except BaseException:
         await stack.aclose()
         raise

@@ -196,7 +196,7 @@ class Generation:
         logits_BV[:, self._language.banned] = -torch.inf
         token_B = [text.advance(logits_V) for text, logits_V in zip(self._going, logits_BV, strict=True)]
         ended = [text for text in self._going if text.is_done]
-        order = range(len(token_B))
+        order = list(range(len(token_B)))
         if ended:
             order = self._keep([place for place, text in enumerate(self._going) if not text.is_done])
         if order:
