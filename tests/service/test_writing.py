@@ -74,7 +74,8 @@ def in_use(client: httpx.Client, name: str) -> int:
 def busy(writing: Stack, calls: httpx.Client) -> Iterator[None]:
     """A text that is being written, all through the test."""
     with writing.client() as client, streamed(client, "so", model="endless", **ENDLESS) as response:
-        assert next(events(response))[0] == "text"
+        told = events(response)  # to be kept: without it the response is closed
+        assert next(told)[0] == "text"
         yield
         assert in_use(calls, "endless") == 1
     wait_until(lambda: in_use(calls, "endless") == 0, 10)
@@ -105,7 +106,7 @@ def test_together_is_alone(writing: Stack) -> None:
 
 
 def test_more_texts_than_are_written_at_a_time(writing: Stack, calls: httpx.Client) -> None:
-    body = {"inputs": list(TEXTS) * 60, "parameters": {"max_new_tokens": 3}}
+    body = {"inputs": list(TEXTS) * 60, "parameters": {"max_new_tokens": 40}}
     answer = calls.post("/models/writer/predict", json=body).json()
     one = calls.post("/models/writer/predict", json={**body, "inputs": list(TEXTS)}).json()
     assert answer["outputs"] == one["outputs"] * 60
@@ -145,7 +146,8 @@ def test_nothing_of_a_stop_string_is_told(calls: httpx.Client) -> None:
 
 def test_who_goes_away_stops_it(writing: Stack, calls: httpx.Client) -> None:
     with writing.client() as client, streamed(client, "so", "far", model="endless", **ENDLESS) as response:
-        next(events(response))
+        told = events(response)
+        assert next(told)[0] == "text"
         assert in_use(calls, "endless") == 1
     wait_until(lambda: in_use(calls, "endless") == 0, 10)
     with writing.client(timeout=0.5) as client, pytest.raises(httpx.ReadTimeout):
