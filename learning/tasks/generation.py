@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal, cast
 
 import torch
@@ -117,8 +118,7 @@ class Continuation:
 
     def advance(self, logits_V: torch.Tensor) -> int:
         """Choose the next token, and find out whether it is the last."""
-        seen = [*self.prompt.tokens, *self.written]
-        token = choose(logits_V, seen, self.prompt.options, self._generator)
+        token = choose(logits_V, chain(self.prompt.tokens, self.written), self.prompt.options, self._generator)
         if token == self._end:
             self.reason = "stop"
         else:
