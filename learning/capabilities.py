@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -35,6 +35,52 @@ class Generative(Protocol):
 
     def generate(self, network: Network, rows: Sequence[Any], inputs: Any, state: Any) -> list[dict[str, Any]]:
         """Return how parsed rows go on, as the JSON that a caller gets."""
+        ...
+
+
+class Continuing(Protocol):
+    """One row's answer on its way."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is whole."""
+        ...
+
+    def fresh(self) -> str:
+        """Return the text that has come since the last time; all of them together are the answer's."""
+        ...
+
+    def answer(self) -> dict[str, Any]:
+        """Return the answer as it is now, as the JSON that a caller gets."""
+        ...
+
+
+class Steps(Protocol):
+    """Answers that are computed together, a token of each at a time; rows join and leave between steps."""
+
+    def fitting(self, rows: Sequence[Any]) -> int:
+        """Return how many of the next parsed rows there is room for; one at least when nothing is on its way."""
+        ...
+
+    def join(self, rows: Sequence[Any]) -> Sequence[Continuing]:
+        """Begin to answer rows; after an error the others are as they were."""
+        ...
+
+    def leave(self, answers: Collection[Any]) -> None:
+        """Forget answers that nobody waits for."""
+        ...
+
+    def step(self) -> Sequence[Continuing]:
+        """Write one more token of each answer; return those that are whole now, and have left."""
+        ...
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """What a task has beside, when its answers can be computed token by token, with others joining meanwhile."""
+
+    def generation(self, network: Network, inputs: Any, state: Any) -> Steps:
+        """Return the answers of a network, none yet."""
         ...
 
 

@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from learning.config import Columns
 from learning.errors import InvalidInput, LearningError, UnknownName, did_you_mean
-from learning.interfaces import InputWarning, PredictionOptions
+from learning.interfaces import InputWarning
 from learning.model import Design
-from learning.prediction import Answer, Predictor
+from learning.prediction import Answer, Parsed, Predictor
 
 # Rows computed together. Answers in another batch differ in their last digits, so this is part of what they are.
 BLOCK_ROWS = 256
@@ -136,20 +136,31 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What is done with parsed rows, and the JSON Schema of what comes of one."""
+    """How inputs are parsed, what is done with the rows, and the JSON Schema of what comes of one."""
 
+    parse: Callable[[Sequence[Any], int], Parsed]
     answer: Callable[[Sequence[Any]], list[Answer]]
     schema: Mapping[str, Any]
-    options: PredictionOptions | None = None
 
     @classmethod
-    def named(cls, name: Literal["predict", "embed"], predictor: Predictor, parameters: dict[str, Any]) -> Operation:
-        """Return what a predictor does; an embedding comes with the number of positions that were read."""
+    def named(
+        cls, name: Literal["predict", "embed", "complete"], predictor: Predictor, parameters: dict[str, Any]
+    ) -> Operation:
+        """Return what a predictor does; an embedding comes with the number of positions that were read.
+
+        To complete is to predict where each input is an object with `input` and `parameters` of its own.
+        """
         if name == "embed":
-            return cls(lambda rows: _embedded(predictor, rows), _EMBEDDING)
-        options = predictor.options(parameters)
+            return cls(predictor.parse, lambda rows: _embedded(predictor, rows), _EMBEDDING)
         schema = predictor.design.task.schema(predictor.design.targets)
-        return cls(lambda rows: [options.apply(one) for one in predictor.answer(rows)], schema, options)
+        if name == "complete":
+            return cls(lambda inputs, first: _each_parsed(predictor, inputs, first), predictor.answer, schema)
+        options = predictor.options(parameters)
+        return cls(
+            lambda inputs, first: predictor.parse(inputs, first, options),
+            lambda rows: [options.apply(one) for one in predictor.answer(rows)],
+            schema,
+        )
 
 
 _EMBEDDING = {
@@ -160,6 +171,13 @@ _EMBEDDING = {
 }
 
 
+def _each_parsed(predictor: Predictor, inputs: Sequence[Any], first: int) -> Parsed:
+    parsed = predictor.parse([one["input"] for one in inputs], first)
+    asked = [predictor.options(inputs[position]["parameters"]) for position in parsed.positions]
+    parsed.rows = [options.asked(row) for options, row in zip(asked, parsed.rows, strict=True)]
+    return parsed
+
+
 def _embedded(predictor: Predictor, rows: Sequence[Any]) -> list[Answer]:
     pairs = zip(predictor.embed(rows), rows, strict=True)
     return [{**one, "positions": predictor.positions(row)} for one, row in pairs]
@@ -168,9 +186,8 @@ def _embedded(predictor: Predictor, rows: Sequence[Any]) -> list[Answer]:
 class DatasetPrediction:
     """Answers the rows that no segment has yet, block by block."""
 
-    def __init__(self, predictor: Predictor, operation: Operation, rows: Rows, directory: Path) -> None:
-        self._predictor = predictor
-        self._answer, self._options = operation.answer, operation.options
+    def __init__(self, operation: Operation, rows: Rows, directory: Path) -> None:
+        self._parse, self._answer = operation.parse, operation.answer
         self._rows = rows
         self._directory = directory
 
@@ -203,7 +220,7 @@ class DatasetPrediction:
 
     def _block(self, start: int, stop: int) -> tuple[list[bytes], int]:
         """Return a line for each row, and how many of them are errors."""
-        parsed = self._predictor.parse(self._rows.inputs(start, stop), start, self._options)
+        parsed = self._parse(self._rows.inputs(start, stop), start)
         answers = self._answer(parsed.rows) if parsed.rows else []
         errors = {error.index: _error(error) for error in parsed.errors}
         warnings: dict[int, list[dict[str, str]]] = {}

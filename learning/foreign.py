@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from learning.architectures.bert import Bert, BertConfig
+from learning.architectures.gpt import Gpt
 from learning.architectures.resnet import ResNet, ResNetConfig
+from learning.architectures.transformer import TransformerConfig
 from learning.config import Columns
 from learning.errors import IncompatibleModel
 from learning.modalities.image import IMAGENET, Image, ImageConfig, ImageState
@@ -24,6 +26,7 @@ from learning.modalities.text import Text, TextConfig, TextState
 from learning.model import CONFIG_FILE, WEIGHTS_FILE, Design, load
 from learning.tasks.contrastive_images import ContrastiveImages
 from learning.tasks.masked_tokens import MaskedTokens
+from learning.tasks.next_token_prediction import NextTokenPrediction
 
 TOKENIZER_FILE, PREPROCESSOR_FILE = "tokenizer.json", "preprocessor_config.json"
 
@@ -73,7 +76,6 @@ def _check_fixed(config: dict[str, Any], fixed: dict[str, Any]) -> None:
 
 
 def _bert(config: dict[str, Any], directory: Path) -> Design:
-    tokenizer = (directory / TOKENIZER_FILE).read_text()
     width = config["hidden_size"]
     _check_fixed(
         config, {"hidden_act": "gelu", "intermediate_size": 4 * width, "layer_norm_eps": 1e-12, "type_vocab_size": 2}
@@ -85,15 +87,44 @@ def _bert(config: dict[str, Any], directory: Path) -> Design:
         norm="post" if config["model_type"] == "bert" else "pre",
     )
     longest = config["max_position_embeddings"]
-    inputs = TextState(column="text", tokenizer=tokenizer, max_length=longest)
-    if inputs.vocabulary != config["vocab_size"]:
-        raise IncompatibleModel(
-            f"The tokenizer has {inputs.vocabulary} tokens, the network {config['vocab_size']}.", param="base_model"
-        )
+    inputs = _text_inputs(directory, longest, config["vocab_size"])
     task = MaskedTokens()
     targets = task.fit(pa.table({}), Columns(), task.Config(), inputs)
     preprocessing = TextConfig(max_length=longest)
     return Design(task, Bert(), Text(), preprocessing, architecture_config, inputs, targets)
+
+
+def _gpt(config: dict[str, Any], directory: Path) -> Design:
+    width = config["n_embd"]
+    _check_fixed(
+        config,
+        {
+            "activation_function": "gelu_new",
+            "layer_norm_epsilon": 1e-5,
+            "scale_attn_weights": True,
+            "scale_attn_by_inverse_layer_idx": False,
+            "add_cross_attention": False,
+            "tie_word_embeddings": True,
+        },
+    )
+    if config.get("n_inner") not in (None, 4 * width):
+        _check_fixed(config, {"n_inner": 4 * width})
+    longest = config["n_positions"]
+    inputs = _text_inputs(directory, longest, config["vocab_size"])
+    task = NextTokenPrediction()
+    targets = task.fit(pa.table({}), Columns(), task.Config(rows="documents"), inputs)
+    preprocessing = TextConfig(max_length=longest, tokenizer="bytes", lower_case=False, exact=True)
+    architecture_config = TransformerConfig(layers=config["n_layer"], width=width, heads=config["n_head"])
+    return Design(task, Gpt(), Text(), preprocessing, architecture_config, inputs, targets)
+
+
+def _text_inputs(directory: Path, longest: int, vocabulary: int) -> TextState:
+    inputs = TextState(column="text", tokenizer=(directory / TOKENIZER_FILE).read_text(), max_length=longest)
+    if inputs.vocabulary != vocabulary:
+        raise IncompatibleModel(
+            f"The tokenizer has {inputs.vocabulary} tokens, the network {vocabulary}.", param="base_model"
+        )
+    return inputs
 
 
 def _resnet(config: dict[str, Any], directory: Path) -> Design:
@@ -133,6 +164,7 @@ def _preprocessing(directory: Path) -> tuple[tuple[float, ...], tuple[float, ...
 
 _DESIGNS: dict[str, Callable[[dict[str, Any], Path], Design]] = {
     "bert": _bert,
+    "gpt2": _gpt,
     "megatron-bert": _bert,
     "resnet": _resnet,
 }

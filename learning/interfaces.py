@@ -131,12 +131,21 @@ class TokenBackbone(Backbone):
 class CausalBackbone(TokenBackbone):
     """A token backbone in which a position sees only those before it, and that can go on where it has ended."""
 
-    def begin(self, rows: list[list[int]], capacity: int) -> tuple[Tensor, Any]:
-        """Read the beginnings of B texts; return the last positions' features, (B, D), and what is remembered."""
+    @property
+    def position_bytes(self) -> int:
+        """Return the memory that a position which was read takes."""
+        raise NotImplementedError
+
+    def remember(self) -> Any:
+        """Return a memory with no text in it."""
+        raise NotImplementedError
+
+    def begin(self, rows: list[list[int]], cache: Any) -> Tensor:
+        """Read the beginnings of B texts more; return the last positions' features, (B, D)."""
         raise NotImplementedError
 
     def step(self, token_B: Tensor, cache: Any) -> Tensor:
-        """Read one more token of each text; return its features, (B, D)."""
+        """Read one more token of each text in the memory; return its features, (B, D)."""
         raise NotImplementedError
 
 

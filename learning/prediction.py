@@ -5,7 +5,8 @@ Parsing belongs to one request, the rest to a batch: a list of parsed rows of wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -13,7 +14,7 @@ from typing import Any, cast
 
 import torch
 
-from learning.capabilities import Generative
+from learning.capabilities import Generative, Steps, Stepwise
 from learning.device import is_slow
 from learning.errors import InvalidInput
 from learning.interfaces import InputWarning, Network, PredictionOptions
@@ -132,7 +133,7 @@ class Predictor:
     def answer(self, rows: Sequence[Any]) -> list[Answer]:
         """Return the answers to a batch of parsed rows, in order; each is what it would be alone, but for rounding."""
         modality, task, state = self.design.modality, self.design.task, self.design.inputs
-        with torch.inference_mode(), arithmetic(self._precision):
+        with self.computing():
             if isinstance(task, Generative):
                 return task.generate(self._network, rows, state, self.design.targets)
             if self._direct is not None:
@@ -143,9 +144,26 @@ class Predictor:
                 predictions = joined(parts)
             return task.answers(predictions, self.design.targets, rows)
 
+    @property
+    def is_stepwise(self) -> bool:
+        """Whether `steps` can answer rows token by token."""
+        return isinstance(self.design.task, Stepwise)
+
+    def steps(self) -> Steps:
+        """Return what answers rows token by token, within `computing`, for a task that can."""
+        task = self.design.task
+        assert isinstance(task, Stepwise)
+        return task.generation(self._network, self.design.inputs, self.design.targets)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Compute as predictions are: without gradients, in the model's arithmetic."""
+        with torch.inference_mode(), arithmetic(self._precision):
+            yield
+
     def embed(self, rows: Sequence[Any]) -> list[Answer]:
         """Return what the backbone makes of parsed rows: the mean of each row's features, D numbers."""
-        with torch.inference_mode(), arithmetic(self._precision):
+        with self.computing():
             if self._direct is not None:
                 whole = {"inputs_BF": torch.from_numpy(self._direct.encoder.encode(rows))}
             else:

@@ -31,6 +31,7 @@ from service import (
     models,
     oip,
     openai_batches,
+    openai_completions,
     openai_files,
     openai_jobs,
     openai_models,
@@ -143,7 +144,8 @@ def _routers(role: Role) -> Iterator[tuple[str, APIRouter]]:
     if role != "predict":
         yield NATIVE, jobs.submission
     if role != "api":
-        yield from (("", each) for each in (huggingface.content, oip.router, huggingface.router, openai_models.serving))
+        serving = (openai_models.serving, openai_completions.serving)
+        yield from (("", each) for each in (huggingface.content, oip.router, huggingface.router, *serving))
     if role != "predict":
         yield from (("", part.router) for part in (openai_files, openai_jobs, openai_models, openai_batches))
 

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import accumulate
 from time import perf_counter, thread_time
-from typing import Any
+from typing import Any, Protocol
 
 from service.device import Device
 from service.errors import ApiError
@@ -96,6 +96,36 @@ class Counts:
     inference_s: float = 0.0
 
 
+def too_busy(waiting: int, most: int) -> ApiError:
+    """Return the error for who comes when so many inputs wait already."""
+    return ApiError(
+        429,
+        "too_busy",
+        f"{waiting} inputs wait for this model already; at most {most} may.",
+        hint="Try again later, or have the operator start more API processes.",
+        retry_after_s=1,
+    )
+
+
+class Batching(Protocol):
+    """A queue in front of a loaded model."""
+
+    counts: Counts
+
+    @property
+    def is_immediate(self) -> bool:
+        """Whether what waits now is computed before the loop looks at the network again."""
+        ...
+
+    def submit(self, rows: Sequence[Any]) -> Waiting:
+        """Queue a request's rows, at least one; 429 when too many wait already."""
+        ...
+
+    def warm(self, row: Any) -> None:
+        """Compute a row like those to come."""
+        ...
+
+
 class Batcher:
     """The queue in front of one loaded model; `positions` says what a row costs, one if it is not given."""
 
@@ -126,13 +156,7 @@ class Batcher:
     def submit(self, rows: Sequence[Any]) -> Waiting:
         """Queue a request's rows, at least one; 429 when too many wait already."""
         if self._rows_waiting and self._rows_waiting + len(rows) > self._most_waiting:
-            raise ApiError(
-                429,
-                "too_busy",
-                f"{self._rows_waiting} inputs wait for this model already; at most {self._most_waiting} may.",
-                hint="Try again later, or have the operator start more API processes.",
-                retry_after_s=1,
-            )
+            raise too_busy(self._rows_waiting, self._most_waiting)
         loop = asyncio.get_running_loop()
         waiting = Waiting(rows, self._ends(rows), loop.create_future())
         if not self._queue and not self._is_running:

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from pydantic import Field
+from starlette.types import Receive
 
 from service.dependencies import Authorization, Scheme
 from service.embeddings import alike
 from service.errors import ApiError
+from service.huggingface_generation import GenerationParameters, TokenEvents, only_prompt
 from service.input_bodies import ContentRoute, Given, inputs_of
 from service.job_requests import Request
 from service.known import Meaning
-from service.predictions import RequestTimeout, check_count, deadline, every_answer, in_use
-from service.state import Opened
+from service.predictions import (
+    STREAMED,
+    RequestTimeout,
+    check_all_fit,
+    check_count,
+    deadline,
+    every_answer,
+    in_use,
+    opened_stream,
+    parse,
+)
+from service.predictors import Loaded
+from service.state import Opened, State
 from service.table_values import number
+
+if TYPE_CHECKING:
+    from learning.prediction import Parsed
 
 router = APIRouter(prefix="/hf", tags=["hugging face"])
 content = APIRouter(prefix="/hf", route_class=ContentRoute, include_in_schema=False)
@@ -40,22 +56,26 @@ class InferenceRequest(Request):
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="What is asked of the answers; see the model's schema."
     )
+    stream: bool | None = Field(None, description="Send a text as it is written, as server-sent events.")
 
 
-@router.post("/models/{ref}", response_model=list[Any])
+@router.post("/models/{ref}", response_model=list[Any], responses=STREAMED)
 async def infer_hugging_face(
     asked: InferenceRequest,
     request: HttpRequest,
     state: Opened,
     meant: Meant,
     timeout_s: RequestTimeout = None,
-) -> JSONResponse:
+) -> Response:
     """Return a label or number for each row of a table, or what fits each input; a wrong one fails the request.
 
     For an input that is classified that is its labels and their scores, the highest first; for one whose entities are
-    found, these, with nothing around those of a single input; for one of a base model its embedding; else the native
-    answer. For {"source_sentence", "sentences"}: how like each sentence is to the source.
+    found, these, with nothing around those of a single input; for one of a base model its embedding; for one that goes
+    on, the text as `generated_text`; else the native answer. For {"source_sentence", "sentences"}: how like each
+    sentence is to the source.
     """
+    if asked.stream:
+        return await _streamed(asked, state, meant, timeout_s)
     async with deadline(timeout_s), in_use(state, meant) as (loaded, load_ms):
         headers = {"Model-State": "cold" if load_ms else "loaded"}
         if (compared := _compared(asked.inputs)) is not None:
@@ -65,11 +85,38 @@ async def infer_hugging_face(
             return JSONResponse(found[0].tolist(), headers=headers)
         design = loaded.predictor.design
         inputs = _inputs(asked, design.modality.schema(design.inputs))
+        if loaded.predictor.is_stepwise:
+            return JSONResponse(await _written(asked, state, loaded, inputs, request.receive), headers=headers)
         answers = await every_answer(state, loaded, inputs, asked.parameters, request.receive)
     form = _ranked if asked.table is None else _short
     content = [form(one) for one in answers]
     alone = asked.table is None and not isinstance(asked.inputs, list) and "entities" in answers[0]
     return JSONResponse(content[0] if alone else content, headers=headers)
+
+
+async def _written(
+    asked: InferenceRequest, state: State, loaded: Loaded, inputs: list[Any], receive: Receive
+) -> list[dict[str, Any]]:
+    parameters = GenerationParameters.read(asked.parameters)
+    answers = await every_answer(state, loaded, inputs, parameters.native(), receive)
+    return [parameters.written(_text(one), answer) for one, answer in zip(inputs, answers, strict=True)]
+
+
+def _text(given: Any) -> str:
+    """Return an input that fits as the text that it is."""
+    return given if isinstance(given, str) else next(iter(given.values()))
+
+
+async def _streamed(asked: InferenceRequest, state: State, meant: Meaning, timeout_s: float | None) -> Response:
+    prompt = only_prompt(_inputs(asked, {}))
+    parameters = GenerationParameters.read(asked.parameters)
+
+    async def read(loaded: Loaded) -> Parsed:
+        parsed = await parse(loaded, [prompt], loaded.predictor.options(parameters.native()))
+        check_all_fit(parsed)
+        return parsed
+
+    return await opened_stream(state, meant, read, TokenEvents(parameters, prompt), timeout_s)
 
 
 @content.post("/models/{ref}")

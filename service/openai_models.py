@@ -17,7 +17,7 @@ from service import job_requests
 from service.dependencies import Authorization, ModelsKey, Scheme
 from service.errors import ApiError
 from service.openai_objects import Deleted
-from service.predictions import RequestTimeout, check_count, compute, deadline, in_use, parse
+from service.predictions import RequestTimeout, check_all_fit, check_count, compute, deadline, in_use, parse
 from service.state import Opened
 from store import models
 from store.models import Version
@@ -128,9 +128,7 @@ async def create_embeddings(
     meant = await state.known.of(authorization, asked.model)
     async with deadline(timeout_s), in_use(state, meant) as (loaded, _load_ms):
         parsed = await parse(loaded, inputs)
-        if parsed.errors:
-            first = parsed.errors[0]
-            raise ApiError(400, first.code, first.message, hint=first.hint, param=first.param)
+        check_all_fit(parsed)
         waiting = await compute(loaded.embedder, parsed, request.receive)
         tokens = sum(map(loaded.predictor.positions, parsed.rows))
     assert waiting is not None

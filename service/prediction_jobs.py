@@ -234,7 +234,7 @@ def submit_listed(
     version: Version,
     spec: dict[str, Any],
     inputs: Artifact,
-    operation: Literal["predict", "embed"] = "predict",
+    operation: Literal["predict", "embed", "complete"] = "predict",
 ) -> JobRecord:
     """Queue a job for inputs that were stored as a JSON list."""
     state.artifacts.register(session, inputs)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -16,7 +18,8 @@ from fastapi import Request as HttpRequest
 from pydantic import BaseModel, BeforeValidator, Field
 from starlette.types import Receive
 
-from service.batching import Batcher, Waiting
+from service.answer_stream import AnswerStream, Events, Streamed, check_streams, event, expire, submitted
+from service.batching import Batching, Waiting
 from service.dependencies import Authorization, Scheme
 from service.errors import ApiError, ClientGone
 from service.job_requests import Request
@@ -50,6 +53,9 @@ class PredictRequest(Request):
     inputs: list[Any] = Field(min_length=1, description="One entry for each prediction; see the model's schema.")
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="What is asked of the answers; see the model's schema."
+    )
+    stream: bool = Field(
+        False, description="Send texts as they are written, as server-sent events; for models that write."
     )
 
 
@@ -134,12 +140,28 @@ CONTENTS = {
 BODIES = {"requestBody": {"content": CONTENTS}}
 
 
-@router.post("/{ref}/predict", response_model=PredictResponse, openapi_extra=BODIES)
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "With `stream`, events."}
+}
+
+
+@router.post("/{ref}/predict", response_model=PredictResponse, openapi_extra=BODIES, responses=STREAMED)
 async def predict(
     asked: PredictRequest, request: HttpRequest, state: Opened, meant: Meant, timeout_s: RequestTimeout = None
 ) -> Response:
-    """Answer for each input; one that does not fit gets an error and leaves the others alone."""
+    """Answer for each input; one that does not fit gets an error and leaves the others alone.
+
+    With `stream`, each piece of a text is an event `text` with the input's index, and the last event, `answer`, is what
+    the answer is without `stream`; an `error` ends the stream too.
+    """
     check_count(asked.inputs, state)
+    if asked.stream:
+
+        async def read(loaded: Loaded) -> Parsed:
+            options = loaded.predictor.options(asked.parameters) if asked.parameters else None
+            return await parse(loaded, asked.inputs, options)
+
+        return await opened_stream(state, meant, read, NativeEvents(meant), timeout_s)
     async with deadline(timeout_s), in_use(state, meant) as (loaded, load_ms):
         body = await answer(meant, loaded, load_ms, asked.inputs, asked.parameters, request.receive)
     return Response(body, media_type="application/json", headers={"Model-State": "cold" if load_ms else "loaded"})
@@ -167,12 +189,16 @@ async def deadline(timeout_s: float | None) -> AsyncIterator[None]:
     except TimeoutError:
         if timeout_s is None:
             raise
-        raise ApiError(
-            504,
-            "deadline_exceeded",
-            f"There was no answer within the {timeout_s:g} s that the request allows.",
-            hint="Raise X-Request-Timeout, or try again when the service is less busy.",
-        ) from None
+        raise _too_late(timeout_s) from None
+
+
+def _too_late(timeout_s: float) -> ApiError:
+    return ApiError(
+        504,
+        "deadline_exceeded",
+        f"There was no answer within the {timeout_s:g} s that the request allows.",
+        hint="Raise X-Request-Timeout, or try again when the service is less busy.",
+    )
 
 
 @asynccontextmanager
@@ -201,6 +227,50 @@ async def answer(
     if options is not None:
         answers = [options.apply(one) for one in answers]
     return orjson.dumps(reported(meant, parsed, waiting, load_ms, {"outputs": parsed.answered(answers)}))
+
+
+async def opened_stream(
+    state: State,
+    meant: Meaning,
+    read: Callable[[Loaded], Awaitable[Parsed]],
+    events: Events,
+    timeout_s: float | None,
+) -> AnswerStream:
+    """Return the answer to what `read` makes of a request as a stream; what is wrong with the request is raised."""
+    started, stack = perf_counter(), AsyncExitStack()
+    try:
+        async with deadline(timeout_s):
+            loaded, load_ms = await stack.enter_async_context(in_use(state, meant))
+            batcher = check_streams(loaded.batcher)
+            streamed, pieces = submitted(batcher, await read(loaded), load_ms)
+    except BaseException:
+        await stack.aclose()
+        raise
+    if timeout_s is not None and streamed.waiting is not None:
+        expire(streamed.waiting, timeout_s - (perf_counter() - started), _too_late(timeout_s))
+    return AnswerStream(streamed, pieces, events, stack)
+
+
+@dataclass(frozen=True, slots=True)
+class NativeEvents:
+    """The events of a streamed prediction."""
+
+    meant: Meaning
+
+    def text(self, index: int, text: str) -> bytes:
+        """Return what is new of an input's answer."""
+        return event("text", orjson.dumps({"index": index, "text": text}))
+
+    def end(self, streamed: Streamed) -> bytes:
+        """Return the answer."""
+        outputs = {"outputs": streamed.parsed.answered(streamed.answers)}
+        return event(
+            "answer", orjson.dumps(reported(self.meant, streamed.parsed, streamed.waiting, streamed.load_ms, outputs))
+        )
+
+    def error(self, problem: bytes) -> bytes:
+        """Return what went wrong."""
+        return event("error", problem)
 
 
 def reported(
@@ -235,18 +305,23 @@ async def every_answer(
 
 async def all_computed(
     loaded: Loaded,
-    batcher: Batcher,
+    batcher: Batching,
     inputs: Sequence[Any],
     receive: Receive,
     options: PredictionOptions | None = None,
 ) -> list[dict[str, Any]]:
     """Return what a batcher makes of each input; the first that does not fit fails the request (400)."""
     parsed = await parse(loaded, inputs, options)
+    check_all_fit(parsed)
+    waiting = await compute(batcher, parsed, receive)
+    return waiting.answers if waiting is not None else []
+
+
+def check_all_fit(parsed: Parsed) -> None:
+    """Raise 400 with the first error of an input, if there is one."""
     if parsed.errors:
         first = parsed.errors[0]
         raise ApiError(400, first.code, first.message, hint=first.hint, param=first.param)
-    waiting = await compute(batcher, parsed, receive)
-    return waiting.answers if waiting is not None else []
 
 
 async def parse(loaded: Loaded, inputs: Sequence[Any], options: PredictionOptions | None = None) -> Parsed:
@@ -257,7 +332,7 @@ async def parse(loaded: Loaded, inputs: Sequence[Any], options: PredictionOption
     return await to_thread.run_sync(read, abandon_on_cancel=True)
 
 
-async def compute(batcher: Batcher, parsed: Parsed, receive: Receive) -> Waiting | None:
+async def compute(batcher: Batching, parsed: Parsed, receive: Receive) -> Waiting | None:
     """Return the rows' answers once the device has computed them; None when there is no row.
 
     Cancelled with the request: by its deadline, or because nobody listens any more.

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from anyio import CapacityLimiter, to_thread
 
-from service.batching import Batcher
+from service.batching import Batcher, Batching
+from service.continuous_batching import ContinuousBatcher
 from service.device import Device
 from service.errors import ApiError
 from service.library import importing
@@ -43,7 +44,7 @@ class Loaded:
     project: str
     ref: str
     predictor: Predictor
-    batcher: Batcher
+    batcher: Batching
     embedder: Batcher  # of the same rows' features
     bytes: int  # of memory, about
     load_ms: float
@@ -152,7 +153,11 @@ class Predictors:
             predictor = Predictor(Path(directory))
         weakref.finalize(predictor, _return_memory_soon).atexit = False
         cost, positions = (None, None) if predictor.parses_at_once else (predictor.cost, predictor.positions)
-        batcher = Batcher(predictor.answer, self._device, self._most_waiting, cost)
+        batcher: Batching
+        if predictor.is_stepwise:
+            batcher = ContinuousBatcher(predictor.steps, predictor.computing, self._device, self._most_waiting)
+        else:
+            batcher = Batcher(predictor.answer, self._device, self._most_waiting, cost)
         if (row := predictor.example()) is not None:
             batcher.warm(row)
         now = time.time()

@@ -12,7 +12,9 @@ from servers import Stack
 from support import stack_database
 
 from learning.architectures.bert import Bert, BertConfig
+from learning.architectures.gpt import Gpt
 from learning.architectures.mlp import Mlp, MlpConfig
+from learning.architectures.transformer import TransformerConfig
 from learning.config import Columns
 from learning.interfaces import Task
 from learning.modalities.tabular import Tabular, TabularConfig
@@ -20,6 +22,7 @@ from learning.modalities.text import Text, TextConfig
 from learning.model import Design, save
 from learning.tasks.classification import ClassificationConfig
 from learning.tasks.masked_tokens import MaskedTokens, MaskedTokensConfig
+from learning.tasks.next_token_prediction import NextTokenConfig, NextTokenPrediction
 from learning.tasks.tabular_classification import TabularClassification
 from learning.tasks.text_classification import TextClassification, TextClassificationConfig
 from store import models
@@ -61,6 +64,17 @@ def register_text(
     return _store(
         stack, Design(task, Bert(), modality, preprocessing, bert, inputs, targets, precision=precision), name
     )
+
+
+def register_writer(stack: Stack, name: str, layers: int = 1, width: int = 32, max_length: int = LONGEST) -> int:
+    """Register a base model that writes whatever it likes, in pieces of characters, and return its bytes."""
+    rows = pa.table({"said": [*TEXTS, "早上好 今天的汇率是多少", "☃ ☕ 🂡 ñ é"]})
+    modality, task, columns = Text(), NextTokenPrediction(), Columns()
+    preprocessing = TextConfig(max_length=max_length, tokenizer="bytes", lower_case=False, exact=True)
+    inputs = modality.fit(rows, columns, preprocessing)
+    targets = task.fit(rows, columns, NextTokenConfig(), inputs)
+    gpt = TransformerConfig(layers=layers, width=width, heads=2)
+    return _store(stack, Design(task, Gpt(), modality, preprocessing, gpt, inputs, targets), name)
 
 
 def _store(stack: Stack, design: Design, name: str, aliases: tuple[str, ...] = ()) -> int:

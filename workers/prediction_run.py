@@ -34,7 +34,7 @@ def run_prediction(channel: Channel) -> bool:
     clock = _Clock(channel, rows.count, sum(one.stop - one.start for one in segments), spec["checkpoint_every_s"])
     clock.tell(0)
     operation = Operation.named(spec["operation"], predictor, spec["parameters"])
-    for segment in DatasetPrediction(predictor, operation, rows, directory).run(segments, clock.is_due):
+    for segment in DatasetPrediction(operation, rows, directory).run(segments, clock.is_due):
         segments.append(segment)
         _publish(channel, segment)
         clock.rest()

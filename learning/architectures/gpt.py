@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from learning.architectures.key_value_cache import KeyValueCache
+from learning.architectures.key_value_cache import Arrival, KeyValueCache
 from learning.architectures.packed_attention import Groups, attend
 from learning.architectures.quick_dropout import QuickDropout
 from learning.architectures.transformer import TransformerConfig, read_by_length
@@ -49,11 +49,11 @@ class Attention(nn.Module):
         self.dropout = QuickDropout(0.0)
         self.heads = heads
 
-    def forward(self, hidden_SD: Tensor, groups: Groups, cache: KeyValueCache | None) -> Tensor:
-        """Return what each position gathers, (S, D); a cache takes the keys and values."""
+    def forward(self, hidden_SD: Tensor, groups: Groups, arrival: Arrival | None) -> Tensor:
+        """Return what each position gathers, (S, D); an arrival takes the keys and values."""
         query_SD, key_SD, value_SD = self.c_attn(hidden_SD).chunk(3, 1)
-        if cache is not None:
-            cache.fill(key_SD, value_SD, self.heads)
+        if arrival is not None:
+            arrival.fill(key_SD, value_SD, self.heads)
         return self._out(attend(query_SD, key_SD, value_SD, groups, self.heads, causal=True))
 
     def step(self, hidden_BD: Tensor, cache: KeyValueCache, layer: int, seen_B11T: Tensor | None) -> Tensor:
@@ -97,9 +97,9 @@ class Block(nn.Module):
         self.attn = Attention(width, heads)
         self.mlp = Mlp(width)
 
-    def forward(self, hidden_SD: Tensor, groups: Groups, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(self, hidden_SD: Tensor, groups: Groups, arrival: Arrival | None = None) -> Tensor:
         """Return the block's output, (S, D)."""
-        hidden_SD = hidden_SD + self.attn(self.ln_1(hidden_SD), groups, cache)
+        hidden_SD = hidden_SD + self.attn(self.ln_1(hidden_SD), groups, arrival)
         thought_SD: Tensor = hidden_SD + self.mlp(self.ln_2(hidden_SD))
         return thought_SD
 
@@ -139,37 +139,46 @@ class GptBackbone(CausalBackbone):
         """Return features_SD of token_S in the order of the rows."""
         return read_by_length(batch, self._read)
 
-    def begin(self, rows: list[list[int]], capacity: int) -> tuple[Tensor, KeyValueCache]:
-        """Read the beginnings of texts, at least one token each; return the features of the last ones, (B, D), and
-        what is remembered, with room for `capacity` positions of each.
+    @property
+    def position_bytes(self) -> int:
+        """Return the memory of a position's keys and values, in fp32."""
+        return 2 * len(self.h) * self.width * 4
+
+    def remember(self) -> KeyValueCache:
+        """Return a memory with no text in it."""
+        return KeyValueCache(self.wte.weight.device)
+
+    def begin(self, rows: list[list[int]], cache: KeyValueCache) -> Tensor:
+        """Read the beginnings of texts, at least one token each, behind those in the cache; return the features of the
+        last ones, (B, D).
         """
         device = self.wte.weight.device
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
         length_B = torch.tensor([len(rows[row]) for row in order])
         token_S = torch.tensor([token for row in order for token in rows[row]], device=device)
         groups = Groups.of(length_B)
-        cache = KeyValueCache(length_B.to(device), capacity)
-        features_SD = self._read(token_S, groups.positions().to(device), groups, cache)
+        arrival = cache.arrive([len(row) for row in rows], order)
+        features_SD = self._read(token_S, groups.positions().to(device), groups, arrival)
         back_B = torch.tensor(order, device=device).argsort()
-        cache.keep(back_B)
-        return features_SD[(length_B.cumsum(0) - 1).to(device)][back_B], cache
+        return features_SD[(length_B.cumsum(0) - 1).to(device)][back_B]
 
     def step(self, token_B: Tensor, cache: KeyValueCache) -> Tensor:
         """Read one more token of each text; return its features, (B, D)."""
+        cache.make_place()
         hidden_BD, seen_B11T = self.wte(token_B) + self.wpe(cache.length_B), cache.seen()
         for number, block in enumerate(self.h):
             hidden_BD = cast("Block", block).step(hidden_BD, cache, number, seen_B11T)
-        cache.length_B = cache.length_B + 1
+        cache.set_lengths([length + 1 for length in cache.lengths])
         features_BD: Tensor = self.ln_f(hidden_BD)
         return features_BD
 
-    def _read(self, token_S: Tensor, position_S: Tensor, groups: Groups, cache: KeyValueCache | None = None) -> Tensor:
+    def _read(self, token_S: Tensor, position_S: Tensor, groups: Groups, arrival: Arrival | None = None) -> Tensor:
         hidden_SD = self.drop(self.wte(token_S) + self.wpe(position_S))
         for block in self.h:
             if self._recompute and self.training:
                 hidden_SD = checkpoint(block, hidden_SD, groups, use_reentrant=False)
             else:
-                hidden_SD = block(hidden_SD, groups, cache)
+                hidden_SD = block(hidden_SD, groups, arrival)
         normed_SD: Tensor = self.ln_f(hidden_SD)
         return normed_SD
 

@@ -122,7 +122,7 @@ class Text:
         """Return the tokenizer as Transformers expects it."""
         return {
             "tokenizer.json": state.tokenizer,
-            "tokenizer_config.json": tokenization.transformers_config(state.max_length),
+            "tokenizer_config.json": tokenization.transformers_config(state.opened, state.max_length),
         }
 
     def encode(self, table: pa.Table, state: TextState) -> Batch:

@@ -25,6 +25,8 @@ from learning.errors import IncompatibleModel
 
 Kind = Literal["wordpiece", "bytes", "characters"]
 PADDING, UNKNOWN, FIRST, LAST, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# The one special token of GPT-2's tokenizer, which stands for all of these but the mask.
+END_OF_TEXT = "<|endoftext|>"
 # What occurs once teaches nothing, and a vocabulary in which everything occurred would not know the unknown.
 _LEAST_COUNT = 2
 _CONTINUED = "##"
@@ -121,11 +123,17 @@ _FITTERS = {"wordpiece": _wordpiece, "bytes": _bytes, "characters": _characters}
 
 
 def number_of(tokenizer: Tokenizer, token: str) -> int:
-    """Return a token's number; IncompatibleModel when the tokenizer has none of that name."""
-    number = tokenizer.token_to_id(token)
+    """Return a token's number, or that of GPT-2's in its place; IncompatibleModel when the tokenizer has neither."""
+    number = tokenizer.token_to_id(_called(tokenizer, token))
     if number is None:
         raise IncompatibleModel(f"The tokenizer has no token {token}.", param="base_model")
     return number
+
+
+def _called(tokenizer: Tokenizer, token: str) -> str:
+    """Return what a tokenizer calls a special token."""
+    stands_for_it = token in SPECIAL and token != MASK and tokenizer.token_to_id(token) is None
+    return END_OF_TEXT if stands_for_it else token
 
 
 def opened(text: str) -> Tokenizer:
@@ -202,8 +210,10 @@ def word_starts(tokenizer: str) -> list[bool]:
     return [True] * len(by_number)
 
 
-def transformers_config(most: int) -> str:
+def transformers_config(tokenizer: Tokenizer, most: int) -> str:
     """Return the tokenizer_config.json by which Transformers' AutoTokenizer opens what is beside it."""
-    names = {"pad": PADDING, "unk": UNKNOWN, "cls": FIRST, "sep": LAST, "mask": MASK}
-    config = {f"{name}_token": token for name, token in names.items()}
+    roles = {"pad": PADDING, "unk": UNKNOWN, "cls": FIRST, "sep": LAST, "mask": MASK}
+    if tokenizer.token_to_id(FIRST) is None:
+        roles = {"unk": UNKNOWN, "bos": FIRST, "eos": LAST}
+    config = {f"{role}_token": _called(tokenizer, token) for role, token in roles.items()}
     return json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": most, **config}, indent=1)

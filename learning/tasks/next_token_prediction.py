@@ -28,7 +28,7 @@ from learning.interfaces import (
 from learning.modalities import tokenization
 from learning.modalities.text import TextState, given_text
 from learning.tasks import text_blocks
-from learning.tasks.generation import Language, Prompt, write
+from learning.tasks.generation import Generation, Language, Prompt, write
 from learning.tasks.sampling import GenerationOptions
 
 NO_TARGET = -100  # of a position whose next token is not learned
@@ -179,7 +179,11 @@ class NextTokenPrediction:
         self, network: Network, rows: Sequence[Prompt], inputs: TextState, state: NextTokenState
     ) -> list[dict[str, Any]]:
         """Return how texts go on, why they end, and how many tokens were read and written."""
-        return write(network, rows, Language(inputs.opened, state.end, list(state.banned), inputs.max_length))
+        return write(network, rows, _language(inputs, state))
+
+    def generation(self, network: Network, inputs: TextState, state: NextTokenState) -> Generation:
+        """Return texts to be written token by token, none yet."""
+        return Generation(network, _language(inputs, state))
 
     def schema(self, state: NextTokenState) -> dict[str, Any]:
         """Return the JSON Schema of an answer."""
@@ -193,6 +197,10 @@ class NextTokenPrediction:
                 "completion_tokens": count,
             },
         }
+
+
+def _language(inputs: TextState, state: NextTokenState) -> Language:
+    return Language(inputs.opened, state.end, list(state.banned), inputs.max_length)
 
 
 def _foretold(network: Network, batch: Batch, state: NextTokenState) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from learning.interfaces import PredictionOptions
 
 _MOST_STOPS = 16
+_MOST_LOOKED_AT = 1_024  # of a large vocabulary, whose shares take longer to sort than a small network computes
 StopString = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -68,26 +69,35 @@ def generator_of(options: GenerationOptions) -> torch.Generator:
     return generator
 
 
-def choose(logits_V: Tensor, seen: Sequence[int], options: GenerationOptions, generator: torch.Generator) -> int:
+def choose(logits_V: Tensor, seen: Iterable[int], options: GenerationOptions, generator: torch.Generator) -> int:
     """Return the next token; `seen` are those of the text so far."""
     if options.repetition_penalty != 1:
         logits_V = _penalised(logits_V, seen, options.repetition_penalty)
     if options.temperature == 0:
         return int(logits_V.argmax())
-    logits_V = logits_V.double() / options.temperature
-    if options.top_k is not None and options.top_k < len(logits_V):
-        least = logits_V.topk(options.top_k).values[-1]
-        logits_V = logits_V.masked_fill(logits_V < least, -torch.inf)
-    sorted_V, token_V = logits_V.softmax(0).sort(descending=True)
-    total_V = sorted_V.cumsum(0)
+    share_V = (logits_V.double() / options.temperature).softmax(0)
+    token_K = None
+    if options.top_k is not None or options.top_p < 1:
+        share_V, token_K = _likeliest(share_V, options)
+    total_K = share_V.cumsum(0)
+    draw = torch.rand((), dtype=torch.float64, generator=generator) * total_K[-1]
+    place = min(int(torch.searchsorted(total_K, draw, right=True)), len(total_K) - 1)
+    return place if token_K is None else int(token_K[place])
+
+
+def _likeliest(share_V: Tensor, options: GenerationOptions) -> tuple[Tensor, Tensor]:
+    """Return the shares of the tokens to draw among, and their numbers, the likeliest first."""
+    size = min(len(share_V), options.top_k or _MOST_LOOKED_AT)
+    top_K, token_K = share_V.topk(size)
+    if options.top_k is None and size < len(share_V) and float(top_K.sum()) < options.top_p:
+        top_K, token_K = share_V.sort(descending=True)
     # The fewest tokens that have top_p together; what is before each must be less than that.
-    kept = int((total_V - sorted_V < options.top_p).sum())
-    draw = torch.rand((), dtype=torch.float64, generator=generator) * total_V[kept - 1]
-    place = int(torch.searchsorted(total_V[:kept], draw, right=True))
-    return int(token_V[min(place, kept - 1)])
+    whole = float(top_K.sum()) if options.top_k is not None else 1.0
+    kept = int((top_K.cumsum(0) - top_K < options.top_p * whole).sum())
+    return top_K[:kept], token_K[:kept]
 
 
-def _penalised(logits_V: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
+def _penalised(logits_V: Tensor, seen: Iterable[int], penalty: float) -> Tensor:
     """Return the logits with those of tokens seen lowered (Keskar et al. 2019, arXiv 1909.05858)."""
     token_S = torch.tensor(sorted(set(seen)), device=logits_V.device)
     before_S = logits_V[token_S]

@@ -130,13 +130,17 @@ def test_what_is_remembered_gives_the_features_of_reading_anew(predictor):
     rows = [[7, 8, 9, 6], [5], [9, 9, 8, 7, 6, 5, 8]]
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
-        features_BD, cache = backbone.begin(rows, 12)
+        cache = backbone.remember()
+        features_BD = backbone.begin(rows, cache)
         for step in range(5):
             anew = backbone(packed(rows))
             torch.testing.assert_close(features_BD, anew.last(), atol=1e-5, rtol=0)
-            if step == 2:
-                cache.keep(torch.tensor([2, 0]))
-                rows = [rows[2], rows[0]]
+            if step == 1:  # others leave
+                assert cache.keep([1, 2]) == [2, 1]
+                rows = [rows[2], rows[1]]
+            if step == 3:  # and others come, behind those that are there
+                rows = [*rows, [8, 5, 6], [7]]
+                backbone.begin(rows[2:], cache)
             token_B = torch.randint(5, 10, (len(rows),), generator=generator)
             rows = [[*row, token] for row, token in zip(rows, token_B.tolist(), strict=True)]
             features_BD = backbone.step(token_B, cache)

@@ -1,0 +1,103 @@
+"""GPT-2 as Transformers saves it: a base model here, and opened there again with the same logits."""
+
+import json
+from itertools import chain
+
+import pyarrow as pa
+import pytest
+import torch
+import transformers
+from runs import run, saved, spec_of, write
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from learning.errors import IncompatibleModel
+from learning.prediction import Predictor
+from learning.preparation import prepare
+
+END = "<|endoftext|>"
+TEXTS = [f"Number {n} comes after number {n - 1}. 数字 {n} \u2603\n" for n in range(40)]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    """A directory with a GPT-2 of random weights and a tokenizer such as GPT-2's, of bytes with one special token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder, tokenizer.post_processor = decoders.ByteLevel(), processors.ByteLevel(trim_offsets=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        TEXTS, trainers.BpeTrainer(vocab_size=320, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
+    )
+    directory = tmp_path / "theirs"
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, bos_token=END, unk_token=END)
+    fast.save_pretrained(directory)
+    end = tokenizer.token_to_id(END)
+    config = transformers.GPT2Config(
+        vocab_size=tokenizer.get_vocab_size(), n_positions=48, n_embd=32, n_layer=3, n_head=2,
+        bos_token_id=end, eos_token_id=end,
+    )  # fmt: skip
+    torch.manual_seed(5)
+    model = transformers.GPT2LMHeadModel(config).eval()
+    for weight in model.parameters():  # as they come, biases are zero and norms do nothing
+        weight.data += 0.1 * torch.randn_like(weight)
+    model.save_pretrained(directory)
+    return directory
+
+
+def logits_of(directory, rows):
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory).eval()
+    with torch.no_grad():
+        return torch.cat([model(torch.tensor([row])).logits[0] for row in rows])
+
+
+def ours(network, rows):
+    batch = {"token_S": torch.tensor(list(chain(*rows))), "length_B": torch.tensor([len(row) for row in rows])}
+    with torch.no_grad():
+        network.eval()
+        return network.head(network.backbone(batch).features_SD, network.backbone.embedding_VD)
+
+
+def test_it_is_a_base_model_and_goes_back(theirs, tmp_path):
+    tables = {"train": write(pa.table({"text": TEXTS}), tmp_path / "t")}
+    spec = spec_of("text-generation", architecture="gpt", columns={}, hyperparameters={"epochs": 1})
+    prepared = prepare(spec, tables, base=theirs, device=CPU)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(theirs)
+    rows = [tokenizer(text).input_ids for text in ("Number 7", TEXTS[3], END, "数")]
+    torch.testing.assert_close(ours(prepared.network, rows), logits_of(theirs, rows), atol=1e-5, rtol=0)
+
+    result = run(spec, tables, tmp_path, base=theirs)
+    back = saved(result, tmp_path / "model")
+    predictor = Predictor(back)
+    torch.testing.assert_close(ours(predictor.network, rows), logits_of(back, rows), atol=1e-5, rtol=0)
+    assert not torch.allclose(logits_of(back, rows), logits_of(theirs, rows), atol=1e-3)  # it has learned
+    again = transformers.AutoTokenizer.from_pretrained(back)
+    assert [again(text).input_ids for text in TEXTS] == [tokenizer(text).input_ids for text in TEXTS]
+    assert (again.eos_token, again.bos_token) == (END, END)
+
+    (answer,) = predictor.predict(["Number 7 comes"], predictor.options({"max_new_tokens": 12})).outputs
+    model = transformers.AutoModelForCausalLM.from_pretrained(back).eval()
+    begun = torch.tensor([[again.eos_token_id, *again("Number 7 comes").input_ids]])
+    written = model.generate(begun, attention_mask=torch.ones_like(begun), max_new_tokens=12, do_sample=False)
+    assert answer["text"] == again.decode(written[0, begun.shape[1] :], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"activation_function": "relu"}, "activation_function 'relu'"),
+        ({"n_inner": 77}, "n_inner 77"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+        ({"vocab_size": 999}, "999"),
+        ({"model_type": "gpt_neox"}, 'type "gpt_neox"'),
+        ({"n_layer": 4}, "h.3"),
+    ],
+)
+def test_what_does_not_fit_is_said(theirs, tmp_path, change, said):
+    path = theirs / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    tables = {"train": write(pa.table({"text": TEXTS}), tmp_path / "t")}
+    spec = spec_of("text-generation", architecture="gpt", columns={})
+    with pytest.raises(IncompatibleModel) as caught:
+        prepare(spec, tables, base=theirs, device=CPU)
+    assert said in caught.value.message
