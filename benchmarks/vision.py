@@ -89,7 +89,9 @@ def prepared(rows: Path, epochs: int, precision: str, augmentation: str) -> tupl
 def job(epochs: int, rows: Path, precision: str, augmentation: str, pipe: Pipe) -> Run:
     """The whole of a job's training, as the worker's child runs it, with its evaluation and checkpoint."""
     spec, ready = prepared(rows, epochs, precision, augmentation)
-    plan = Plan(spec.hyperparameters, None, spec.seed, Path(tempfile.mkdtemp()) / "checkpoints")
+    # The callback tells of files under its own directory.
+    checkpoints = Path(tempfile.mkdtemp(dir=pipe.assignment.directory)) / "checkpoints"
+    plan = Plan(spec.hyperparameters, None, spec.seed, checkpoints)
 
     def run() -> None:
         with Path(os.devnull).open("w") as log, redirect_stderr(log):
