@@ -45,11 +45,11 @@ class Benchmark:
     name: str
     unlabelled: tuple[str, ...]
     labelled: str
-    apart: str
+    apart: tuple[str, ...]
 
 
 BENCHMARKS = (
-    Benchmark("mnist", ("mnist_unlabeled",), "mnist_train10k", "mnist_train10k"),
+    Benchmark("mnist", ("mnist_unlabeled",), "mnist_train10k", ("mnist_train10k",)),
     Benchmark("clothing10", ("clothing_unlabeled", "clothing10_train"), "clothing10_train", "clothing10_validation"),
 )
 
@@ -106,10 +106,14 @@ def classical(few: pa.Table, test: pa.Table) -> dict[str, Any]:
 
 def apart(benchmark: Benchmark, data: Path, work: Path, few: Path) -> Path:
     """Return labelled images that are neither among the few nor in the test, to choose settings by."""
-    whole = open_table(read(data, benchmark.apart, "zip", work))
+    parts = [open_table(read(data, name, "zip", work)) for name in benchmark.apart]
+    whole = pa.concat_tables(parts, promote_options="permissive")
     known = {cell["bytes"] for cell in open_table(few).column("image").to_pylist()}
     rows = [row for row, cell in enumerate(whole.column("image").to_pylist()) if cell["bytes"] not in known]
-    chosen = np.sort(np.random.default_rng(0).permutation(rows)[:CHOOSING_ROWS])
+    # Where there are several files all of the first one's, whose images nothing else has seen, come first.
+    first, others = [row for row in rows if row < len(parts[0])], [row for row in rows if row >= len(parts[0])]
+    generator = np.random.default_rng(0)
+    chosen = np.sort([*generator.permutation(first), *generator.permutation(others)][:CHOOSING_ROWS])
     return write(whole.take(chosen), work / f"{benchmark.name}-apart.arrow")
 
 
