@@ -50,7 +50,12 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("mnist", ("mnist_unlabeled",), "mnist_train10k", ("mnist_train10k",)),
-    Benchmark("clothing10", ("clothing_unlabeled", "clothing10_train"), "clothing10_train", "clothing10_validation"),
+    Benchmark(
+        "clothing10",
+        ("clothing_unlabeled", "clothing10_train"),
+        "clothing10_train",
+        ("clothing10_validation", "clothing10_train"),
+    ),
 )
 
 
