@@ -109,7 +109,7 @@ def their_network() -> nn.Module:
     from transformers import ResNetConfig, ResNetForImageClassification
 
     torch.manual_seed(0)
-    shape = {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"}
+    shape: dict[str, Any] = {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"}
     return ResNetForImageClassification(ResNetConfig(**shape, embedding_size=64, num_labels=CLASSES))
 
 
