@@ -16,6 +16,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -106,8 +107,8 @@ def classical(rows: pa.Table, test: pa.Table) -> dict[str, Any]:
     return {"f1": tally.metrics()["f1"], "seconds": process_time() - started}
 
 
-def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> Iterator[dict[str, Any]]:
-    """Yield one result per number of rows, model and seed."""
+def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> Iterator[few_labels.Run]:
+    """Yield one run per number of rows, model and seed."""
     whole = read(options.data, f"{benchmark.name}_train", benchmark.suffix, work)
     part = "dev" if options.choose else "test"
     test = read(options.data, f"{benchmark.name}_{part}", benchmark.suffix, work)
@@ -115,17 +116,22 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
         few = read(options.data, benchmark.few, benchmark.suffix, work)
     else:
         few = write(open_table(whole).slice(0, FEW), work / f"{benchmark.name}-few.arrow")
-    base = pretrained(benchmark, options.data, work, json.loads(options.pretrain))
+
+    def baseline(rows: Path) -> dict[str, float]:
+        return kept(classical(open_table(rows), open_table(test)))
+
+    def network(rows: Path, model: str, seed: int) -> dict[str, float]:
+        scratch = model == "from scratch"
+        base = None if scratch else pretrained(benchmark, options.data, work, json.loads(options.pretrain))
+        more = json.loads(options.scratch if scratch else options.finetune)
+        return kept(finetuned(rows, test, base, seed, **more))
+
     for rows in (few, whole) if options.all else (few,):
         place = {"dataset": benchmark.name, "rows": len(open_table(rows))}
-        baseline = classical(open_table(rows), open_table(test))
-        yield {**place, "model": "logistic regression", "seed": 0, **kept(baseline)}
+        yield {**place, "model": "logistic regression", "seed": 0}, partial(baseline, rows)
         for seed in range(options.seeds):
-            for model, start in (("masked-tokens", base), ("from scratch", None)):
-                more = json.loads(options.finetune if start else options.scratch)
-                found = finetuned(rows, test, start, seed, **more)
-                print(benchmark.name, place["rows"], model, seed, f"{found['f1']:.4f}", flush=True)
-                yield {**place, "model": model, "seed": seed, **kept(found)}
+            for model in ("masked-tokens", "from scratch"):
+                yield {**place, "model": model, "seed": seed}, partial(network, rows, model, seed)
 
 
 def kept(found: dict[str, Any]) -> dict[str, float]:

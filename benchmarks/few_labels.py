@@ -1,7 +1,7 @@
 """What the benchmarks of few labels share: their options, their runs one dataset after the other, their pages.
 
-Each has a list of benchmarks with a name, yields results with a dataset, a number of rows, a model and a seed, and
-begins with a docstring of three parts: what it measures, how it is called, and how it measures, with --choose last.
+Each has a list of benchmarks with a name, yields runs with a dataset, a number of rows, a model and a seed, and begins
+with a docstring of three parts: what it measures, how it is called, and how it measures, with --choose last.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from label_efficiency import ROOT
 from learning.device import choose_device, describe
 
 Result = dict[str, Any]
+# Which run it is, and what makes its figures; it is not called where they are known.
+Run = tuple[Result, Callable[[], Result]]
 
 
 class Named(Protocol):
@@ -41,12 +43,14 @@ class Report:
     task: str
     summarise: Callable[[list[Result]], str]
 
+    def earlier(self) -> list[Result]:
+        """Return the results that were written before."""
+        found: list[Result] = json.loads(self.path.read_text())["results"] if self.path.exists() else []
+        return found
+
     def store(self, results: list[Result], order: Sequence[str]) -> None:
-        """Write the results beside those that were not measured anew this time."""
-        anew = {_place(result) for result in results}
-        earlier = json.loads(self.path.read_text())["results"] if self.path.exists() else []
-        results = [result for result in earlier if _place(result) not in anew] + results
-        results.sort(key=lambda result: (order.index(result["dataset"]), result["rows"]))
+        """Write results and the page."""
+        results = sorted(results, key=lambda result: (order.index(result["dataset"]), result["rows"], result["model"]))
         about = {"machine": describe(choose_device("cpu")), "task": self.task}
         self.path.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
         what, _, how = self.about.split("\n\n")
@@ -56,7 +60,7 @@ class Report:
         )
 
 
-def _place(result: Result) -> tuple[str, int, str]:
+def _group(result: Result) -> tuple[str, int, str]:
     return result["dataset"], result["rows"], result["model"]
 
 
@@ -67,6 +71,7 @@ def options(about: str, benchmarks: Sequence[Named], choosing: str) -> ArgumentP
     parser.add_argument("--datasets", nargs="*", default=[benchmark.name for benchmark in benchmarks])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=None, help="where the base model is kept")
+    parser.add_argument("--missing", action="store_true", help="only the runs whose results are not written yet")
     parser.add_argument("--choose", action="store_true", help=f"measure on {choosing}")
     for run, what in (("pretrain", "pretraining"), ("finetune", "finetuning"), ("scratch", "training from scratch")):
         parser.add_argument(f"--{run}", default="{}", help=f"other settings of {what}, as JSON")
@@ -76,17 +81,24 @@ def options(about: str, benchmarks: Sequence[Named], choosing: str) -> ArgumentP
 def measure_all(
     asked: Namespace,
     benchmarks: Sequence[Named],
-    measure: Callable[[Any, Namespace, Path], Iterable[Result]],
+    measure: Callable[[Any, Namespace, Path], Iterable[Run]],
     report: Report,
 ) -> None:
-    """Measure each dataset that is asked for, print what there is so far, and write it unless it only chooses."""
+    """Measure each dataset that is asked for; print each result and, unless it only chooses, write it at once."""
     torch.set_num_threads(1)
     results: list[Result] = []
+    earlier = [] if asked.choose else report.earlier()
     with tempfile.TemporaryDirectory() as directory:
         work = asked.work or Path(directory)
         work.mkdir(parents=True, exist_ok=True)
         for benchmark in (benchmark for benchmark in benchmarks if benchmark.name in asked.datasets):
-            results += measure(benchmark, asked, work)
-            print(report.summarise(results), flush=True)
-            if not asked.choose:
-                report.store(results, [benchmark.name for benchmark in benchmarks])
+            for run, figures in measure(benchmark, asked, work):
+                if asked.missing and any(run.items() <= result.items() for result in earlier):
+                    continue
+                if not asked.missing:
+                    earlier = [result for result in earlier if _group(result) != _group(run)]
+                results.append({**run, **figures()})
+                print(*results[-1].values(), flush=True)
+                if not asked.choose:
+                    report.store(earlier + results, [benchmark.name for benchmark in benchmarks])
+    print(report.summarise(results), flush=True)

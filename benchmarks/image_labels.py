@@ -16,6 +16,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -32,7 +33,8 @@ from learning.data import open_table
 from learning.modalities.image import Image, ImageConfig
 
 RESULTS = Path(__file__).parent / "results" / "image_labels.json"
-TASK, PRETRAINING = "image-classification", "contrastive-images"
+TASK = "image-classification"
+MODELS = BASELINE, SCRATCH, PRETRAINING = "SVM on pixels", "from scratch", "contrastive-images"
 CHOOSING_ROWS = 1_500
 
 
@@ -42,12 +44,18 @@ class Benchmark:
 
     name: str
     unlabelled: tuple[str, ...]
-    apart: str
+    labelled: str
+    apart: tuple[str, ...]
 
 
 BENCHMARKS = (
-    Benchmark("mnist", ("mnist_unlabeled",), "mnist_train10k"),
-    Benchmark("clothing10", ("clothing_unlabeled", "clothing10_train"), "clothing10_validation"),
+    Benchmark("mnist", ("mnist_unlabeled",), "mnist_train10k", ("mnist_train10k",)),
+    Benchmark(
+        "clothing10",
+        ("clothing_unlabeled", "clothing10_train"),
+        "clothing10_train",
+        ("clothing10_validation", "clothing10_train"),
+    ),
 )
 
 
@@ -103,40 +111,62 @@ def classical(few: pa.Table, test: pa.Table) -> dict[str, Any]:
 
 def apart(benchmark: Benchmark, data: Path, work: Path, few: Path) -> Path:
     """Return labelled images that are neither among the few nor in the test, to choose settings by."""
-    whole = open_table(read(data, benchmark.apart, "zip", work))
+    parts = [open_table(read(data, name, "zip", work)) for name in benchmark.apart]
+    whole = pa.concat_tables(parts, promote_options="permissive")
     known = {cell["bytes"] for cell in open_table(few).column("image").to_pylist()}
     rows = [row for row, cell in enumerate(whole.column("image").to_pylist()) if cell["bytes"] not in known]
-    chosen = np.sort(np.random.default_rng(0).permutation(rows)[:CHOOSING_ROWS])
+    # Where there are several files all of the first one's, whose images nothing else has seen, come first.
+    first, others = [row for row in rows if row < len(parts[0])], [row for row in rows if row >= len(parts[0])]
+    generator = np.random.default_rng(0)
+    chosen = np.sort([*generator.permutation(first), *generator.permutation(others)][:CHOOSING_ROWS])
     return write(whole.take(chosen), work / f"{benchmark.name}-apart.arrow")
 
 
-def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> Iterator[dict[str, Any]]:
-    """Yield one result per model and seed."""
+def labelled(benchmark: Benchmark, data: Path, work: Path, without: Path | None) -> Path:
+    """Return all labelled images to learn from, without those that settings are chosen by."""
+    whole = read(data, benchmark.labelled, "zip", work)
+    if without is None:
+        return whole
+    table, known = open_table(whole), {cell["bytes"] for cell in open_table(without).column("image").to_pylist()}
+    rows = [row for row, cell in enumerate(table.column("image").to_pylist()) if cell["bytes"] not in known]
+    return write(table.take(rows), work / f"{benchmark.name}-labelled.arrow")
+
+
+def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> Iterator[few_labels.Run]:
+    """Yield one run per number of labelled images, model and seed."""
     few = read(options.data, f"{benchmark.name}_few10", "zip", work)
     test = (
         apart(benchmark, options.data, work, few)
         if options.choose
         else read(options.data, f"{benchmark.name}_test", "zip", work)
     )
-    place = {"dataset": benchmark.name, "rows": len(open_table(few))}
-    if "svm" in options.models:
-        yield {**place, "model": "SVM on pixels", "seed": 0, **kept(classical(open_table(few), open_table(test)))}
-    starts: dict[str, Path | None] = {}
-    if "pretrained" in options.models:
-        starts[PRETRAINING] = pretrained(benchmark, options.data, work, json.loads(options.pretrain))
-    if "scratch" in options.models:
-        starts["from scratch"] = None
-    for seed in range(options.seeds):
-        for model, start in starts.items():
-            found = finetuned(few, test, start, seed, json.loads(options.finetune if start else options.scratch))
-            print(benchmark.name, model, seed, f"{found['accuracy']:.4f}", f"{found['seconds']:.0f} s", flush=True)
-            yield {**place, "model": model, "seed": seed, **kept(found)}
+
+    def baseline(rows: Path) -> dict[str, float]:
+        return kept(classical(open_table(rows), open_table(test)))
+
+    def network(rows: Path, model: str, seed: int) -> dict[str, float]:
+        scratch = model == SCRATCH
+        base = None if scratch else pretrained(benchmark, options.data, work, json.loads(options.pretrain))
+        settings = json.loads(options.scratch if scratch else options.finetune)
+        return kept(finetuned(rows, test, base, seed, settings))
+
+    parts = [few]
+    if options.all:
+        parts.append(labelled(benchmark, options.data, work, test if options.choose else None))
+    for rows in parts:
+        place = {"dataset": benchmark.name, "rows": len(open_table(rows))}
+        if BASELINE in options.models:
+            yield {**place, "model": BASELINE, "seed": 0}, partial(baseline, rows)
+        for seed in range(options.seeds):
+            for model in (model for model in (SCRATCH, PRETRAINING) if model in options.models):
+                yield {**place, "model": model, "seed": seed}, partial(network, rows, model, seed)
 
 
 def main() -> None:
     about = __doc__ or ""
     parser = few_labels.options(about, BENCHMARKS, "labelled images apart from few and test")
-    parser.add_argument("--models", nargs="*", default=["svm", "scratch", "pretrained"])
+    parser.add_argument("--all", action="store_true", help="learn from all labelled images too, which takes longer")
+    parser.add_argument("--models", nargs="*", choices=MODELS, default=MODELS)
     report = few_labels.Report(RESULTS, "Label efficiency of images", about, TASK, summarise)
     few_labels.measure_all(parser.parse_args(), BENCHMARKS, measure, report)
 

@@ -16,6 +16,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -65,9 +66,27 @@ def read(data: Path, name: str, suffix: str, directory: Path) -> Path:
     return path
 
 
+class Seconds(Silent):
+    """The processor seconds of a training, of all attempts that its checkpoints led to."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "seconds.json"
+        self._before = json.loads(self._path.read_text()) if self._path.exists() else 0.0
+        self._started = process_time()
+
+    def on_checkpoint(self, path: Path, position: Any) -> None:
+        """Write down what it took until this checkpoint."""
+        self._path.write_text(json.dumps(self.count()))
+
+    def count(self) -> float:
+        """Return the seconds so far."""
+        return float(self._before + process_time() - self._started)
+
+
 def run(spec: TrainingSpec, tables: dict[str, Path], base: Path | None, directory: Path) -> dict[str, Any]:
     """Train, or go on; return the test metrics and processor seconds, and leave the model in `directory`."""
-    started = process_time()
+    directory.mkdir(parents=True, exist_ok=True)
+    seconds = Seconds(directory)
     checkpoints = directory / "checkpoints"
     steps = sorted(checkpoints.glob("step-*"))
     saved = checkpoint.read(steps[-1]) if steps else None
@@ -75,11 +94,10 @@ def run(spec: TrainingSpec, tables: dict[str, Path], base: Path | None, director
     pin(spec.seed, 1)
     prepared = prepare(spec, tables, base=base, fitted=fitted, device=choose_device("cpu"))
     pin(spec.seed, 1)
-    outcome = train(
-        prepared, Plan(spec.hyperparameters, None, spec.seed, checkpoints, spec.checkpointing), Silent(), saved
-    )
+    plan = Plan(spec.hyperparameters, None, spec.seed, checkpoints, spec.checkpointing)
+    outcome = train(prepared, plan, seconds, saved)
     save(prepared.design, outcome.weights, directory)
-    return {**outcome.position.metrics, "seconds": process_time() - started}
+    return {**outcome.position.metrics, "seconds": seconds.count()}
 
 
 def pretrained(benchmark: Benchmark, data: Path, work: Path, settings: dict[str, Any]) -> Path:
@@ -130,27 +148,28 @@ def apart(benchmark: Benchmark, data: Path, work: Path, few: Path) -> Path:
     return write(whole.take(chosen), work / f"{benchmark.name}-apart.arrow")
 
 
-def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> Iterator[dict[str, Any]]:
-    """Yield one result per model and seed."""
+def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> Iterator[few_labels.Run]:
+    """Yield one run per model and seed."""
     few = read(options.data, f"{benchmark.name}_few10", benchmark.suffix, work)
     if options.choose:
         test = apart(benchmark, options.data, work, few)
     else:
         test = read(options.data, f"{benchmark.name}_test", benchmark.suffix, work)
     place = {"dataset": benchmark.name, "rows": len(open_table(few))}
-    yield {
-        **place,
-        "model": "TF-IDF, logistic regression",
-        "seed": 0,
-        **kept(classical(benchmark, open_table(few), open_table(test))),
-    }
-    base = pretrained(benchmark, options.data, work, json.loads(options.pretrain))
+
+    def baseline() -> dict[str, float]:
+        return kept(classical(benchmark, open_table(few), open_table(test)))
+
+    def network(model: str, seed: int) -> dict[str, float]:
+        scratch = model == "from scratch"
+        base = None if scratch else pretrained(benchmark, options.data, work, json.loads(options.pretrain))
+        more = json.loads(options.scratch if scratch else options.finetune)
+        return kept(finetuned(few, test, base, seed, benchmark.preprocessing, **more))
+
+    yield {**place, "model": "TF-IDF, logistic regression", "seed": 0}, baseline
     for seed in range(options.seeds):
-        for model, start in (("masked-tokens", base), ("from scratch", None)):
-            more = json.loads(options.finetune if start else options.scratch)
-            found = finetuned(few, test, start, seed, benchmark.preprocessing, **more)
-            print(benchmark.name, model, seed, f"{found['accuracy']:.4f}", flush=True)
-            yield {**place, "model": model, "seed": seed, **kept(found)}
+        for model in ("masked-tokens", "from scratch"):
+            yield {**place, "model": model, "seed": seed}, partial(network, model, seed)
 
 
 def kept(found: dict[str, Any]) -> dict[str, float]:

@@ -92,10 +92,12 @@ class ContrastiveImages(Pretraining):
         views_BCHW = torch.cat([augment(image_BCHW, state.view), augment(image_BCHW, state.view)])
         first_BP, second_BP = network({"image_BCHW": views_BCHW}).float().chunk(2)
         losses = []
-        if config.objective != "clusters":
-            losses.append(_recognition(first_BP, second_BP, config.temperature))
-        if config.objective != "views":
-            losses.append(_foretelling(first_BP, second_BP, head.prototypes_KP))
+        # Similarities are divided by a twentieth: in bf16 what is left of them would be too coarse to compare by.
+        with torch.autocast(first_BP.device.type, enabled=False):
+            if config.objective != "clusters":
+                losses.append(_recognition(first_BP, second_BP, config.temperature))
+            if config.objective != "views":
+                losses.append(_foretelling(first_BP, second_BP, head.prototypes_KP))
         return torch.stack(losses).mean()
 
 
