@@ -59,12 +59,8 @@ class CentrePointsHead(nn.Module):
             _convolution(levels[-1].width if step == 0 else width, width, 2) for step in range(steps)
         )
         self.joined = _convolution(width, width)
-        self.heat = nn.Sequential(_convolution(width, width), nn.Conv2d(width, scene.classes, 1))
-        self.edges = nn.Sequential(_convolution(width, width), nn.Conv2d(width, 4, 1))
-        nn.init.constant_(self.heat[-1].bias, -math.log((1 - _PRIOR) / _PRIOR))
-        for branch in (self.heat, self.edges):
-            nn.init.normal_(branch[-1].weight, std=0.01)
-        nn.init.zeros_(self.edges[-1].bias)
+        self.heat = _branch(width, scene.classes, -math.log((1 - _PRIOR) / _PRIOR))
+        self.edges = _branch(width, 4, 0.0)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack this form
 
     def forward(self, features: Features) -> Tensor:
@@ -86,6 +82,15 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     convolution = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def _branch(width: int, outputs: int, bias: float) -> nn.Sequential:
+    """Return a layer of its own and the outputs, which begin as what is given."""
+    last = nn.Conv2d(width, outputs, 1)
+    nn.init.normal_(last.weight, std=0.01)
+    assert last.bias is not None
+    nn.init.constant_(last.bias, bias)
+    return nn.Sequential(_convolution(width, width), last)
 
 
 class _Wanted(NamedTuple):

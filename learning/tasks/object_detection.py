@@ -254,7 +254,7 @@ def _answer(row: ImageRow, found: list[list[float]], state: ObjectDetectionState
         for left, top, right, low, score, number in wanted
     ]
     if not options.drawn:
-        return {"objects": objects}
+        return {"objects": objects, "image": None}
     marks = [
         Drawn((left, top, right, low), f"{state.labels[int(number)]} {score:.2f}", int(number))
         for left, top, right, low, score, number in wanted
