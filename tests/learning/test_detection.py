@@ -69,6 +69,7 @@ def greedy(found, classes, limit):
 def test_the_boxes_that_are_kept_are_those_of_the_greedy_search(limit):
     generator = np.random.default_rng(1)
     found, classes = random_boxes(generator, 3, 40, side=30.0), torch.from_numpy(generator.integers(0, 2, (3, 40)))
+    found[:, 20:30], classes[:, 20:30] = found[:, :10] + 0.2, classes[:, :10]
     kept = boxes.best_of_each(found, classes, limit)
     for row in range(3):
         assert kept[row].nonzero().squeeze(1).tolist() == greedy(found[row], classes[row].tolist(), limit)
@@ -103,8 +104,8 @@ def test_a_box_lies_in_the_square_where_its_pixels_do(fit, width, height):
 def test_boxes_move_with_their_pixels(view):
     torch.manual_seed(3)
     image_BCHW = torch.zeros(24, 1, 96, 96)
-    image_BCHW[:, :, 40:56, 36:62] = 255
-    given = torch.tensor([36.0, 40, 62, 56]).expand(24, 1, 4)
+    image_BCHW[:, :, 30:46, 36:62] = 255
+    given = torch.tensor([36.0, 30, 62, 46]).expand(24, 1, 4)
     seen_BCHW, moved = augment_with_boxes(image_BCHW, given, view)
     places = set()
     for image, box in zip(seen_BCHW[:, 0], moved[:, 0].clamp(0, 96), strict=True):
@@ -174,7 +175,7 @@ def test_average_precision_is_that_of_the_reference(seed):
         tally.add(part, edges, kinds)
     measured, reference = tally.metrics(), by_the_reference(found, truth, labels)
     assert [measured[name] for name in ("map", "map50", "map75")] == pytest.approx(list(reference[:3]), abs=1e-6)
-    assert 0.1 < measured["map"] < 0.9
+    assert 0.05 < measured["map"] < 0.9
 
 
 def test_what_is_found_of_nothing_and_nothing_of_what_is_there():
