@@ -55,6 +55,8 @@ EXACT = {
     SHADES: {"augmentation": "none"},
     THINGS: {"augmentation": "none", **MILD[THINGS]},
 }
+# Losses below which examples are known by heart, where it is no cross-entropy or square.
+LEAST_LOSSES = {THINGS: 0.1}
 
 
 @dataclass
