@@ -110,7 +110,8 @@ def their_network() -> nn.Module:
 
     torch.manual_seed(0)
     shape: dict[str, Any] = {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"}
-    return ResNetForImageClassification(ResNetConfig(**shape, embedding_size=64, num_labels=CLASSES))
+    shape |= {"embedding_size": 64, "num_labels": CLASSES}
+    return ResNetForImageClassification(ResNetConfig(**shape))
 
 
 def floor(epochs: int, rows: Path, precision: str) -> Run:

@@ -28,6 +28,7 @@ class View(Config):
     shear: float = 0.0
     elastic: float = 0.0  # how far points of a coarse grid move, as a share of half the side
     mirror: bool = False  # left and right, every other time
+    flip: bool = False  # top and bottom, every other time
     brightness: float = 0.0  # factors of up to 1 ± this
     contrast: float = 0.0
     tint: float = 0.0  # of each channel by itself
@@ -55,10 +56,38 @@ def augment(image_BCHW: Tensor, view: View) -> Tensor:
     """Return a view of each image, float32, of the same shape."""
     changed_BCHW = image_BCHW.float()
     if view != view.model_copy(update={"rotation": 0, "scale": (1, 1), "aspect": 1, "shift": 0, "shear": 0,
-                                       "elastic": 0, "mirror": False}):  # fmt: skip
-        # What lies outside the image is like its edge.
-        grid_BHW2 = _grid(changed_BCHW, view)
-        changed_BCHW = functional.grid_sample(changed_BCHW, grid_BHW2, padding_mode="border", align_corners=False)
+                                       "elastic": 0, "mirror": False, "flip": False}):  # fmt: skip
+        grid_BHW2 = functional.affine_grid(_affine(changed_BCHW, view), list(changed_BCHW.shape), align_corners=False)
+        if view.elastic:
+            grid_BHW2 = grid_BHW2 + _bends(changed_BCHW, view.elastic)
+        changed_BCHW = _sampled(changed_BCHW, grid_BHW2)
+    return _changed(changed_BCHW, view)
+
+
+def augment_with_boxes(image_BCHW: Tensor, boxes_BM4: Tensor, view: View) -> tuple[Tensor, Tensor]:
+    """Return a view of each square image, and boxes, in pixels, that hold in the view what they held in the image.
+
+    A box may end up outside; one of an image that was turned grows. A view must not bend or hide.
+    """
+    changed_BCHW, side = image_BCHW.float(), image_BCHW.shape[-1]
+    affine_B23 = _affine(changed_BCHW, view)
+    grid_BHW2 = functional.affine_grid(affine_B23, list(changed_BCHW.shape), align_corners=False)
+    corners_BM42 = boxes_BM4[..., [0, 1, 2, 1, 0, 3, 2, 3]].unflatten(-1, (4, 2)) * (2 / side) - 1
+    # The affine map says where a pixel of the view is from; a box goes the other way.
+    back_B22 = torch.linalg.inv(affine_B23[:, :, :2])
+    moved_BM42 = (corners_BM42 - affine_B23[:, None, None, :, 2]) @ back_B22.transpose(1, 2)[:, None]
+    moved_BM42 = (moved_BM42 + 1) * (side / 2)
+    moved_BM4 = torch.cat([moved_BM42.amin(2), moved_BM42.amax(2)], 2)
+    return _changed(_sampled(changed_BCHW, grid_BHW2), view), moved_BM4
+
+
+def _sampled(image_BCHW: Tensor, grid_BHW2: Tensor) -> Tensor:
+    # What lies outside the image is like its edge.
+    return functional.grid_sample(image_BCHW, grid_BHW2, padding_mode="border", align_corners=False)
+
+
+def _changed(changed_BCHW: Tensor, view: View) -> Tensor:
+    """Return images in other colours, some with a hidden part."""
     if view.brightness or view.contrast or view.tint or view.grey:
         changed_BCHW = _recoloured(changed_BCHW, view)
     return _erased(changed_BCHW, view.erase) if view.erase else changed_BCHW
@@ -68,8 +97,8 @@ def _uniform(image_BCHW: Tensor, low: float, high: float) -> Tensor:
     return torch.empty(len(image_BCHW), device=image_BCHW.device).uniform_(low, high)
 
 
-def _grid(image_BCHW: Tensor, view: View) -> Tensor:
-    """Return where each pixel of the view lies in its image, in coordinates from -1 to 1."""
+def _affine(image_BCHW: Tensor, view: View) -> Tensor:
+    """Return by which map, (B, 2, 3), a pixel of the view lies in its image, in coordinates from -1 to 1."""
     angle_B = _uniform(image_BCHW, -view.rotation, view.rotation) * (math.pi / 180)
     scale_B = _uniform(image_BCHW, *view.scale)
     stretch_B = _uniform(image_BCHW, -math.log(view.aspect), math.log(view.aspect)).div(2).exp()
@@ -78,12 +107,12 @@ def _grid(image_BCHW: Tensor, view: View) -> Tensor:
     mirror_B = torch.where(_uniform(image_BCHW, 0, 1) < 0.5 * view.mirror, -1.0, 1.0)
     moves_B2 = torch.stack([_uniform(image_BCHW, -view.shift, view.shift) for _ in range(2)], 1)
     moves_B2 = moves_B2 * (torch.stack([1 - wide_B, 1 - high_B], 1).clamp_min(0) if view.inside else 2)
+    if view.flip:
+        high_B = torch.where(_uniform(image_BCHW, 0, 1) < 0.5, -high_B, high_B)
     cos_B, sin_B = angle_B.cos(), angle_B.sin()
     first_B3 = torch.stack([cos_B * wide_B * mirror_B, (shear_B * cos_B - sin_B) * high_B, moves_B2[:, 0]], 1)
     second_B3 = torch.stack([sin_B * wide_B * mirror_B, (shear_B * sin_B + cos_B) * high_B, moves_B2[:, 1]], 1)
-    affine_B23 = torch.stack([first_B3, second_B3], 1)
-    grid_BHW2 = functional.affine_grid(affine_B23, list(image_BCHW.shape), align_corners=False)
-    return grid_BHW2 + _bends(image_BCHW, view.elastic) if view.elastic else grid_BHW2
+    return torch.stack([first_B3, second_B3], 1)
 
 
 def _bends(image_BCHW: Tensor, strength: float) -> Tensor:

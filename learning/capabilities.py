@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import pyarrow as pa
 import torch
+from torch import nn
 
+from learning.config import Defaults, Situation
 from learning.interfaces import Architecture, Examples, InputWarning, Network, Task
 
 
 @runtime_checkable
-class Generative(Protocol):
-    """What a task has beside, when its models write: what they read begins a text, and what they answer goes on."""
+class Preprocessing(Protocol):
+    """What a task has beside, when its inputs are best read otherwise than is usual for their modality."""
 
     preprocessing: ClassVar[Mapping[str, Any]]  # the modality's options, unless a job says otherwise
+
+
+@runtime_checkable
+class Generative(Preprocessing, Protocol):
+    """What a task has beside, when its models write: what they read begins a text, and what they answer goes on."""
 
     def examples(self, table: pa.Table, inputs: Any, state: Any, device: torch.device) -> Examples:
         """Return what is learned from rows, inputs with targets; InvalidData names the row that does not fit."""
@@ -91,9 +98,52 @@ class Directed(Protocol):
     causal: ClassVar[bool]
 
 
+class Level(NamedTuple):
+    """A grid that a backbone makes of an image: its channels, and the pixels from one of its cells to the next."""
+
+    width: int
+    stride: int
+
+
+@runtime_checkable
+class Pyramidal(Protocol):
+    """What an architecture has beside, when its backbones keep grids of several resolutions in their features."""
+
+    def levels(self, config: Any, state: Any) -> tuple[Level, ...]:
+        """Return the grids, from fine to coarse."""
+        ...
+
+
+@runtime_checkable
+class Spatial(Protocol):
+    """What a task has beside, when it says where something is, so that its head reads such grids."""
+
+    def head_on(self, levels: Sequence[Level], state: Any) -> nn.Module:
+        """Return a fresh head from Features with these grids to outputs."""
+        ...
+
+    def defaults(self, usual: Defaults, situation: Situation) -> Defaults:
+        """Return what "auto" means, where an architecture's usual is this."""
+        ...
+
+
+# Why a task does not fit, by whether it needs that a position sees only those before it.
+_DIRECTIONS = {
+    True: "in it a position sees those behind it as well, which are to be foretold",
+    False: "in it a position sees only those before it, and both sides are wanted",
+}
+
+
+def obstacle(task: Task, architecture: Architecture) -> str | None:
+    """Return why a task cannot be learned by networks of an architecture for the same modality; None if it can."""
+    is_causal = isinstance(architecture, Directed) and architecture.causal
+    if isinstance(task, Directed) and task.causal != is_causal:
+        return _DIRECTIONS[task.causal]
+    if isinstance(task, Spatial) and not isinstance(architecture, Pyramidal):
+        return "it keeps nothing of where in an image something is"
+    return None
+
+
 def fits(task: Task, architecture: Architecture) -> bool:
     """Return whether a task can be learned by networks of an architecture."""
-    if task.modality != architecture.modality:
-        return False
-    is_causal = isinstance(architecture, Directed) and architecture.causal
-    return not isinstance(task, Directed) or task.causal == is_causal
+    return task.modality == architecture.modality and obstacle(task, architecture) is None

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from learning.interfaces import Batch, Examples, Predictions, rows_in
 from learning.model import BackboneWithHead, Design
@@ -46,8 +48,17 @@ def evaluate(
             predictions.append(task.predict(network, batch, state))
             targets.append({name: value for name, value in batch.items() if name.startswith("target")})
     network.train(was_training)
-    measured = {name: torch.cat([part[name] for part in targets]).cpu() for name in targets[0]}
+    measured = {name: _together([part[name] for part in targets]).cpu() for name in targets[0]}
     return {"loss": total / rows, "rows": rows, **task.metrics(joined(predictions), measured, state)}
+
+
+def _together(parts: list[Tensor]) -> Tensor:
+    """Return batches' targets as one tensor; where rows have as many as the longest of a batch, -1 fills them up."""
+    if parts[0].ndim > 1:
+        longest = max(part.shape[1] for part in parts)
+        after = [0, 0] * (parts[0].ndim - 2)
+        parts = [functional.pad(part, (*after, 0, longest - part.shape[1]), value=-1) for part in parts]
+    return torch.cat(parts)
 
 
 def is_better(task_monitor: str, value: float, best: float | None, min_delta: float = 0.0) -> bool:

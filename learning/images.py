@@ -70,8 +70,14 @@ def inspect(content: bytes) -> ImageFacts:
 
 def decode(content: bytes, target: Target) -> Pixels:
     """Return pixels_HWC of the target's shape; UnreadableMedia for what is no image that can be read."""
+    return decode_sized(content, target)[0]
+
+
+def decode_sized(content: bytes, target: Target) -> tuple[Pixels, tuple[int, int]]:
+    """Return pixels_HWC of the target's shape, and width and height of the image as it is looked at."""
     image, kind = _opened(content)
     orientation = _orientation(image)
+    size = (image.height, image.width) if orientation >= 5 else (image.width, image.height)
     if kind == "JPEG":
         # The decoder scales by halves for next to nothing, but not below what is wanted.
         longest = max(target.height, target.width)
@@ -80,7 +86,7 @@ def decode(content: bytes, target: Target) -> Pixels:
     upright = _upright(image, orientation)
     fitted = _fitted(_plain(upright, target), target)
     pixels: Pixels = np.asarray(fitted, dtype=np.uint8)
-    return pixels.reshape(target.height, target.width, target.channels)
+    return pixels.reshape(target.height, target.width, target.channels), size
 
 
 def thumbnail(content: bytes, side: int = 64) -> bytes:

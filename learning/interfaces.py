@@ -28,9 +28,9 @@ Batch = dict[str, Tensor]
 whose `length_B` says how many of the S positions belong to each row; that one stays on the CPU."""
 
 Kind = Literal["pretrain", "finetune"]
-# What a task wants to predict: nothing (it learns from the inputs alone), one column of labels, columns of numbers, or
-# how texts go on, which a column says or the texts themselves.
-Target = Literal["nothing", "label", "numbers", "continuation"]
+# What a task wants to predict: nothing (it learns from the inputs alone), one column of labels, columns of numbers, a
+# column of marked objects, or how texts go on, which a column says or the texts themselves.
+Target = Literal["nothing", "label", "numbers", "objects", "continuation"]
 # How a task's outputs become means; the loss's gradient by the outputs is then (mean - target) / count.
 Link = Literal["identity", "sigmoid", "softmax"]
 
@@ -51,6 +51,7 @@ class Features(NamedTuple):
     features_BTD: Tensor
     mask_BT: Tensor | None = None  # true where a position counts; None: all of them do
     grid: tuple[int, int] | None = None  # rows and columns, where the positions are the cells of an image's grid
+    grids_BDHW: tuple[Tensor, ...] = ()  # what an image became on the way, from fine to coarse; the last is the grid
 
     def pooled(self) -> Tensor:
         """Return the mean over the positions that count, (B, D)."""

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from learning.architectures import architecture_named
-from learning.capabilities import Generative
+from learning.capabilities import Generative, Pyramidal, Spatial
 from learning.errors import IncompatibleModel, InvalidConfig
 from learning.interfaces import Architecture, Backbone, Batch, InputWarning, Modality, Task
 from learning.modalities import MODALITIES
@@ -62,6 +62,9 @@ class Design:
     def build(self) -> BackboneWithHead:
         """Return a freshly initialised network."""
         backbone = self.architecture.build(self.architecture_config, self.inputs)
+        if isinstance(self.task, Spatial) and isinstance(self.architecture, Pyramidal):
+            levels = self.architecture.levels(self.architecture_config, self.inputs)
+            return BackboneWithHead(backbone, self.task.head_on(levels, self.targets))
         return BackboneWithHead(backbone, self.task.head(backbone.width, self.targets))
 
     def parse(self, value: Any, index: int) -> tuple[Any, list[InputWarning]]:

@@ -12,7 +12,7 @@ import torch
 
 from learning import checkpoint
 from learning.architectures import architecture_named, names_for
-from learning.capabilities import Directed, Generative, fits
+from learning.capabilities import Generative, Preprocessing, Spatial, obstacle
 from learning.config import Columns, Resolved, Situation, TrainingSpec, resolve
 from learning.data import TableExamples, TensorExamples, open_table
 from learning.device import is_slow
@@ -29,11 +29,6 @@ from learning.tasks import task_named
 # Encoded rows above this stay on disk and are encoded batch by batch.
 IN_MEMORY_BYTES = 1 << 30
 _SAMPLE_ROWS = 100
-# Why a task does not fit, by whether it needs that a position sees only those before it.
-_DIRECTIONS = {
-    True: "in it a position sees those behind it as well, which are to be foretold",
-    False: "in it a position sees only those before it, and both sides are wanted",
-}
 _FEW_ROWS = 1_000
 
 
@@ -73,10 +68,10 @@ def check(spec: TrainingSpec, collect: Callable[[str], AbstractContextManager[ob
                 f"{task.modality}.",
                 param="architecture",
             )
-        if not fits(task, architecture):
+        why = obstacle(task, architecture)
+        if why is not None:
             raise InvalidConfig(
-                f'Architecture "{architecture.name}" cannot learn the task "{task.name}": '
-                f"{_DIRECTIONS[isinstance(task, Directed) and task.causal]}.",
+                f'Architecture "{architecture.name}" cannot learn the task "{task.name}": {why}.',
                 hint=f"Architectures for it: {', '.join(names_for(task))}.",
                 param="architecture",
             )
@@ -156,7 +151,10 @@ def prepare(
 def resolve_for(spec: TrainingSpec, rows: int, weights: int) -> Resolved:
     """Return the numbers in force for so many training rows and weights."""
     situation = Situation(spec.kind, rows, weights, spec.hyperparameters.optimizer)
-    return resolve(spec.hyperparameters, rows, architecture_named(spec.architecture).defaults(situation))
+    defaults, task = architecture_named(spec.architecture).defaults(situation), task_named(spec.task)
+    if isinstance(task, Spatial):
+        defaults = task.defaults(defaults, situation)
+    return resolve(spec.hyperparameters, rows, defaults)
 
 
 def _parts(
@@ -227,7 +225,7 @@ def _design(spec: TrainingSpec, task: Task, modality: Modality, train: pa.Table,
         preprocessing, architecture_config = base.preprocessing, base.architecture_config
         inputs = modality.reuse(train, columns, base.inputs)
     else:
-        usual = task.preprocessing if isinstance(task, Generative) else {}
+        usual = task.preprocessing if isinstance(task, Preprocessing) else {}
         preprocessing = configure(modality.Config, {**usual, **spec.preprocessing}, "preprocessing")
         inputs = modality.fit(train, columns, preprocessing)
         architecture_config = configure(architecture.Config, spec.architecture_config, "architecture")

@@ -18,4 +18,5 @@ TASK_NAMES: tuple[str, ...] = (
     "contrastive-images",
     "image-classification",
     "image-regression",
+    "object-detection",
 )

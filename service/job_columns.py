@@ -73,6 +73,13 @@ def _check_targets(task: Task, names: Sequence[str], train: Dataset) -> None:
             param="columns.target",
         )
     types = {name: column.get("type") for name, column in _described(train).items()}
+    if task.target == "objects" and types.get(names[0], "objects") != "objects":
+        marked = [name for name, kind in types.items() if kind == "objects"]
+        raise InvalidData(
+            f'Column "{names[0]}" holds {types[names[0]]} values, which are no marked objects.',
+            hint=f"Predict {', '.join(marked)}." if marked else "Upload images with annotations in COCO's form.",
+            param="columns.target",
+        )
     if task.target == "numbers":
         for name in names:
             if types.get(name, "number") not in NUMBERS:
@@ -113,7 +120,7 @@ def _described(dataset: Dataset) -> Mapping[str, Mapping[str, Any]]:
 
 def _check_target(name: str, column: Mapping[str, Any]) -> None:
     unique = column.get("unique")
-    if unique is not None and unique < 2:
+    if unique is not None and unique < 2 and column.get("type") != "objects":  # things may always be at one place
         top = column.get("top") or []
         only = f'only the value "{top[0]["value"]}"' if unique and top else f"{unique} different values"
         raise InvalidData(

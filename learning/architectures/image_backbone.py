@@ -5,6 +5,8 @@ C channels, H rows and W columns of a grid, whose cells are the T positions, row
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -44,10 +46,12 @@ class ConvolutionalBackbone(ImageBackbone):
         """Silence this share of the last layer's channels in training."""
         self.dropout.p = share
 
-    def positions(self, grid_BDHW: Tensor) -> Features:
-        """Return a grid's cells as the positions of features."""
+    def positions(self, grids_BDHW: Sequence[Tensor]) -> Features:
+        """Return the cells of the last of some grids as the positions of features, which keep all of the grids."""
+        grid_BDHW = self.dropout(grids_BDHW[-1])
         height, width = grid_BDHW.shape[2:]
-        return Features(self.dropout(grid_BDHW).flatten(2).transpose(1, 2), grid=(height, width))
+        features_BTD = grid_BDHW.flatten(2).transpose(1, 2)
+        return Features(features_BTD, grid=(height, width), grids_BDHW=(*grids_BDHW[:-1], grid_BDHW))
 
 
 def with_channels_last(backbone: ImageBackbone) -> None:

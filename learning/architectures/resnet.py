@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from learning.architectures.image_backbone import ConvolutionalBackbone, initialise, with_channels_last
+from learning.capabilities import Level
 from learning.config import Config, Defaults, Situation
 from learning.interfaces import Batch, Features
 from learning.modalities.image import ImageState
@@ -186,7 +187,7 @@ class ResNetBackbone(ConvolutionalBackbone):
 
     def forward(self, batch: Batch) -> Features:
         """Return features_BTD of image_BCHW, a position for each cell of the coarsest grid."""
-        return self.positions(self.grids(batch)[-1])
+        return self.positions(self.grids(batch))
 
 
 class ResNet:
@@ -199,6 +200,11 @@ class ResNet:
     def build(self, config: ResNetConfig, state: ImageState) -> ResNetBackbone:
         """Return a network for images encoded under `state`."""
         return ResNetBackbone(config, state)
+
+    def levels(self, config: ResNetConfig, state: ImageState) -> tuple[Level, ...]:
+        """Return the grid of each stage; each halves the one before."""
+        shrink = int(config.stem_for(state)[-1])
+        return tuple(Level(width, shrink << number) for number, width in enumerate(config.shape(state)[1]))
 
     def defaults(self, situation: Situation) -> Defaults:
         """Return what images need."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from learning.architectures.image_backbone import ConvolutionalBackbone, initialise, with_channels_last
 from learning.architectures.resnet import image_defaults
+from learning.capabilities import Level
 from learning.config import Config, Defaults, Situation
 from learning.interfaces import Batch, Features
 from learning.modalities.image import ImageState
@@ -34,20 +35,31 @@ class VggConfig(Config):
     )
 
 
+def _levels(config: VggConfig, state: ImageState) -> tuple[Level, ...]:
+    """Return the grid after each stage, half the one before while that has more than one cell."""
+    levels, stride = [], 1
+    for stage in _SIZES[config.size]:
+        stride *= 2 if state.size // stride > 1 else 1
+        levels.append(Level(stage[-1], stride))
+    return tuple(levels)
+
+
 class VggBackbone(ConvolutionalBackbone):
     """Convolutions of 3 by 3, the grid halved after some of them while it is larger than one cell."""
 
     def __init__(self, config: VggConfig, state: ImageState) -> None:
         super().__init__(state)
         layers: list[nn.Module] = []
-        width, side = state.channels, state.size
-        for stage in _SIZES[config.size]:
+        width, before = state.channels, 1
+        self.ends: list[int] = []  # where in the layers a grid is done
+        for stage, level in zip(_SIZES[config.size], _levels(config, state), strict=True):
             for channels in stage:
                 layers += [nn.Conv2d(width, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
                 width = channels
-            if side > 1:
+            if level.stride > before:
                 layers.append(nn.MaxPool2d(2))
-                side //= 2
+            before = level.stride
+            self.ends.append(len(layers))
         self.width = width
         self.features = nn.Sequential(*layers)
         self.apply(initialise)
@@ -55,7 +67,11 @@ class VggBackbone(ConvolutionalBackbone):
 
     def forward(self, batch: Batch) -> Features:
         """Return features_BTD of image_BCHW, a position for each cell of the last grid."""
-        return self.positions(self.features(self.normalized(batch)))
+        grid_BCHW, grids = self.normalized(batch), []
+        for start, end in zip([0, *self.ends], self.ends, strict=False):
+            grid_BCHW = self.features[start:end](grid_BCHW)
+            grids.append(grid_BCHW)
+        return self.positions(grids)
 
 
 class Vgg:
@@ -68,6 +84,10 @@ class Vgg:
     def build(self, config: VggConfig, state: ImageState) -> VggBackbone:
         """Return a network for images encoded under `state`."""
         return VggBackbone(config, state)
+
+    def levels(self, config: VggConfig, state: ImageState) -> tuple[Level, ...]:
+        """Return the grid after each stage."""
+        return _levels(config, state)
 
     def defaults(self, situation: Situation) -> Defaults:
         """Return what images need."""

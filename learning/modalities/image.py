@@ -10,7 +10,7 @@ import binascii
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from learning import images
 from learning.config import Auto, Columns, Config
 from learning.errors import InvalidData, InvalidInput, InvalidRow, did_you_mean
 from learning.images import Fit, Pixels, Target
-from learning.interfaces import Batch, InputWarning
+from learning.interfaces import Batch, InputWarning, PredictionOptions
 from learning.media_types import MEDIA_TYPES, UnreadableMedia
 from learning.splits import require_column
 
@@ -77,6 +77,15 @@ class ImageState(Config):
     def target(self) -> Target:
         """The shape that images are decoded to."""
         return Target(self.size, self.size, self.channels, self.fit, self.background)
+
+
+class ImageRow(NamedTuple):
+    """A parsed image: its square of pixels, and the file, as wide and high as it is looked at."""
+
+    pixels_CHW: Pixels
+    size: tuple[int, int]
+    content: bytes
+    asked: PredictionOptions | None = None  # what its answer has to be made by, where a task has options for that
 
 
 class Image:
@@ -146,8 +155,8 @@ class Image:
         """Return the column of images."""
         return (state.column,)
 
-    def parse(self, value: Any, index: int, state: ImageState) -> tuple[Pixels, list[InputWarning]]:
-        """Return pixels_CHW of an image file: its bytes, their base64, a data URL, or an object with one of these."""
+    def parse(self, value: Any, index: int, state: ImageState) -> tuple[ImageRow, list[InputWarning]]:
+        """Return an image file's pixels: of its bytes, their base64, a data URL, or an object with one of these."""
         content = value
         if isinstance(value, dict):
             key = next((key for key in (state.column, "image") if key in value), None)
@@ -159,21 +168,23 @@ class Image:
         if not isinstance(content, bytes):
             raise _not_an_image(index, state, f"{str(content)[:80]} is no image")
         try:
-            return _pixels(content, state), []
+            pixels_HWC, size = images.decode_sized(content, state.target)
+            return ImageRow(pixels_HWC.transpose(2, 0, 1), size, content), []
         except UnreadableMedia as error:
             raise _not_an_image(index, state, f"the file {error.what}. {error.remedy}") from None
 
-    def assemble(self, rows: Sequence[Pixels], state: ImageState) -> Batch:
+    def assemble(self, rows: Sequence[ImageRow], state: ImageState) -> Batch:
         """Return image_BCHW of parsed images."""
-        return {"image_BCHW": torch.from_numpy(np.stack(rows))}
+        return {"image_BCHW": torch.from_numpy(np.stack([row.pixels_CHW for row in rows]))}
 
-    def positions(self, row: Pixels) -> int:
+    def positions(self, row: ImageRow) -> int:
         """Return how many blocks of 64 pixels there are: what an image costs beside others."""
-        return max(1, int(row[0].size) // _PIXELS_A_POSITION)
+        return max(1, int(row.pixels_CHW[0].size) // _PIXELS_A_POSITION)
 
-    def shown(self, row: Pixels, state: ImageState) -> dict[str, Any]:
+    def shown(self, row: ImageRow, state: ImageState) -> dict[str, Any]:
         """Return the square of pixels, before it is normalised."""
-        return {"image": images.data_url(images.encode_png(row.transpose(1, 2, 0))), "channels": state.channels}
+        png = images.encode_png(row.pixels_CHW.transpose(1, 2, 0))
+        return {"image": images.data_url(png), "channels": state.channels}
 
     def schema(self, state: ImageState) -> dict[str, Any]:
         """Return the JSON Schema of an input."""

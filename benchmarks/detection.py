@@ -1,0 +1,125 @@
+"""What detection reaches on few marked images: from scratch and from a base model pretrained on unmarked ones.
+
+    python benchmarks/detection.py [--data DIRECTORY] [--seeds 3] [--work DIRECTORY] [--models scratch pretrained]
+
+Images are squares of 256 pixels, products are bf16. The base model learns from all training images, marks ignored,
+once. Few marked images are the given file; everything is measured on the test file. With --choose nothing is tested:
+settings are compared on the validation file.
+Prints the table and writes benchmarks/results/detection.json and .md. With --work the base model stays there, is used
+again, and its training goes on where it was stopped; so do results of single runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import few_labels
+import numpy as np
+from label_efficiency import spread
+from text_labels import read, run
+
+from learning.config import Columns, TrainingSpec
+from learning.data import open_table
+
+RESULTS = Path(__file__).parent / "results" / "detection.json"
+TASK, PRETRAINING = "object-detection", "contrastive-images"
+FIGURES = ("map50", "map75", "map", "seconds")
+_BF16 = {"precision": "bf16"}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A dataset, which of its files has few images, and how its images may be changed."""
+
+    name: str
+    few: str
+    augmentation: str
+
+
+BENCHMARKS = (Benchmark("bccd", "bccd_few30", "overhead"), Benchmark("bccd-all", "bccd_train", "overhead"))
+
+
+def pretrained(data: Path, work: Path, settings: dict[str, Any]) -> Path:
+    """Return the directory of the base model, made if it is not there."""
+    directory = work / "bccd-base"
+    if not (directory / "model.safetensors").exists():
+        spec = TrainingSpec(
+            **{
+                "kind": "pretrain", "task": PRETRAINING, "architecture": "resnet", "preprocessing": {"size": 256},
+                "columns": Columns(ignore=("objects",)), "split": {"validation": 0.0},
+                "hyperparameters": {**_BF16, "batch_size": 32, "epochs": 30}, **settings,
+            }
+        )  # fmt: skip
+        found = run(spec, {"train": read(data, "bccd_train", "zip", work)}, None, directory)
+        print(f"pretrained in {found['seconds']:.0f} processor seconds", flush=True)
+    return directory
+
+
+def finetuned(benchmark: Benchmark, tables: dict[str, Path], base: Path | None, seed: int, more: Any) -> dict[str, Any]:
+    """Return the metrics of one training."""
+    hyperparameters = {**_BF16, **more.pop("hyperparameters", {})}
+    spec = TrainingSpec(
+        **{
+            "kind": "finetune", "task": TASK, "architecture": "resnet", "columns": Columns(target="objects"),
+            "task_config": {"augmentation": benchmark.augmentation}, "seed": seed, "split": {"validation": 0.0},
+            "hyperparameters": hyperparameters, **more,
+        }
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as directory:
+        found = run(spec, tables, base, Path(directory))
+    return {**found["test"], "seconds": found["seconds"]}
+
+
+def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> Iterator[dict[str, Any]]:
+    """Yield one result per model and seed."""
+    few = read(options.data, benchmark.few, "zip", work)
+    test = read(options.data, "bccd_val" if options.choose else "bccd_test", "zip", work)
+    starts: dict[str, Path | None] = {}
+    if "pretrained" in options.models:
+        starts[PRETRAINING] = pretrained(options.data, work, json.loads(options.pretrain))
+    if "scratch" in options.models:
+        starts["from scratch"] = None
+    place = {"dataset": benchmark.name, "rows": len(open_table(few))}
+    for seed in range(options.seeds):
+        for model, start in starts.items():
+            stored = (
+                work / f"{benchmark.name}-{model.replace(' ', '-')}-{seed}{'-choose' if options.choose else ''}.json"
+            )
+            if not stored.exists():
+                settings = json.loads(options.finetune if start else options.scratch)
+                found = finetuned(benchmark, {"train": few, "test": test}, start, seed, settings)
+                stored.write_text(json.dumps({name: round(found[name], 5) for name in FIGURES}))
+            result = json.loads(stored.read_text())
+            print(benchmark.name, model, seed, result, flush=True)
+            yield {**place, "model": model, "seed": seed, **result}
+
+
+def summarise(results: list[dict[str, Any]]) -> str:
+    """Return the table: mean and deviation over seeds."""
+    lines = ["| dataset | images | model | runs | mAP@0.5 | mAP@0.75 | mAP@[.5:.95] | seconds |", "|" + "---|" * 8]
+    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for result in results:
+        groups.setdefault((result["dataset"], result["rows"], result["model"]), []).append(result)
+    for (dataset, rows, model), group in groups.items():
+        figures = " | ".join(spread([result[name] for result in group]) for name in FIGURES[:-1])
+        seconds = np.mean([result["seconds"] for result in group])
+        lines.append(f"| {dataset} | {rows} | {model} | {len(group)} | {figures} | {seconds:.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    about = __doc__ or ""
+    parser = few_labels.options(about, BENCHMARKS, "the validation file")
+    parser.add_argument("--models", nargs="*", default=["scratch", "pretrained"])
+    report = few_labels.Report(RESULTS, "Detection with few marked images", about, TASK, summarise)
+    few_labels.measure_all(parser.parse_args(), BENCHMARKS, measure, report)
+
+
+if __name__ == "__main__":
+    main()
