@@ -1,12 +1,12 @@
 """What detection reaches on few marked images: from scratch and from a base model pretrained on unmarked ones.
 
-    python benchmarks/detection.py [--data DIRECTORY] [--seeds 3] [--work DIRECTORY] [--models scratch pretrained]
+    python benchmarks/detection.py [--data DIRECTORY] [--seeds 3] [--work DIRECTORY] [--models "from scratch" contrastive-images]
 
 Images are squares of 256 pixels, products are bf16. The base model learns from all training images, marks ignored,
 once. Few marked images are the given file; everything is measured on the test file. With --choose nothing is tested:
 settings are compared on the validation file.
 Prints the table and writes benchmarks/results/detection.json and .md. With --work the base model stays there, is used
-again, and its training goes on where it was stopped; so do results of single runs.
+again, and its training goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from learning.config import Columns, TrainingSpec
 from learning.data import open_table
 
 RESULTS = Path(__file__).parent / "results" / "detection.json"
-TASK, PRETRAINING = "object-detection", "contrastive-images"
+TASK = "object-detection"
+MODELS = (SCRATCH, PRETRAINING) = ("from scratch", "contrastive-images")
 FIGURES = ("map50", "map75", "map", "seconds")
 _BF16 = {"precision": "bf16"}
 
@@ -76,28 +78,22 @@ def finetuned(benchmark: Benchmark, tables: dict[str, Path], base: Path | None, 
     return {**found["test"], "seconds": found["seconds"]}
 
 
-def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> Iterator[dict[str, Any]]:
-    """Yield one result per model and seed."""
+def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> Iterator[few_labels.Run]:
+    """Yield each run, by model and seed, and what measures it."""
     few = read(options.data, benchmark.few, "zip", work)
     test = read(options.data, "bccd_val" if options.choose else "bccd_test", "zip", work)
-    starts: dict[str, Path | None] = {}
-    if "pretrained" in options.models:
-        starts[PRETRAINING] = pretrained(options.data, work, json.loads(options.pretrain))
-    if "scratch" in options.models:
-        starts["from scratch"] = None
     place = {"dataset": benchmark.name, "rows": len(open_table(few))}
+
+    def network(model: str, seed: int) -> dict[str, Any]:
+        is_pretrained = model == PRETRAINING
+        base = pretrained(options.data, work, json.loads(options.pretrain)) if is_pretrained else None
+        settings = json.loads(options.finetune if is_pretrained else options.scratch)
+        found = finetuned(benchmark, {"train": few, "test": test}, base, seed, settings)
+        return {name: round(found[name], 5) for name in FIGURES}
+
     for seed in range(options.seeds):
-        for model, start in starts.items():
-            stored = (
-                work / f"{benchmark.name}-{model.replace(' ', '-')}-{seed}{'-choose' if options.choose else ''}.json"
-            )
-            if not stored.exists():
-                settings = json.loads(options.finetune if start else options.scratch)
-                found = finetuned(benchmark, {"train": few, "test": test}, start, seed, settings)
-                stored.write_text(json.dumps({name: round(found[name], 5) for name in FIGURES}))
-            result = json.loads(stored.read_text())
-            print(benchmark.name, model, seed, result, flush=True)
-            yield {**place, "model": model, "seed": seed, **result}
+        for model in (model for model in MODELS if model in options.models):
+            yield {**place, "model": model, "seed": seed}, partial(network, model, seed)
 
 
 def summarise(results: list[dict[str, Any]]) -> str:
@@ -116,7 +112,7 @@ def summarise(results: list[dict[str, Any]]) -> str:
 def main() -> None:
     about = __doc__ or ""
     parser = few_labels.options(about, BENCHMARKS, "the validation file")
-    parser.add_argument("--models", nargs="*", default=["scratch", "pretrained"])
+    parser.add_argument("--models", nargs="*", choices=MODELS, default=MODELS)
     report = few_labels.Report(RESULTS, "Detection with few marked images", about, TASK, summarise)
     few_labels.measure_all(parser.parse_args(), BENCHMARKS, measure, report)
 

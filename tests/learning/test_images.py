@@ -141,9 +141,9 @@ GOOD = base64.b64encode(png(3)).decode()
 )
 def test_inputs_that_are_the_same_image(value):
     state = IMAGE.fit(table_of(png(3)), Columns(), ImageConfig()).model_copy(update={"column": "photo"})
-    pixels, warnings = IMAGE.parse(value, 0, state)
+    row, warnings = IMAGE.parse(value, 0, state)
     assert warnings == []
-    assert (pixels == decoded(png(3), height=12, width=12).transpose(2, 0, 1)).all()
+    assert (row.pixels_CHW == decoded(png(3), height=12, width=12).transpose(2, 0, 1)).all()
 
 
 @pytest.mark.parametrize(
