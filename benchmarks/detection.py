@@ -1,6 +1,6 @@
 """What detection reaches on few marked images: from scratch and from a base model pretrained on unmarked ones.
 
-    python benchmarks/detection.py [--data DIRECTORY] [--seeds 3] [--work DIRECTORY] [--models "from scratch" contrastive-images]
+    python benchmarks/detection.py [--data DIRECTORY] [--seeds 3] [--work DIRECTORY]
 
 Images are squares of 256 pixels, products are bf16. The base model learns from all training images, marks ignored,
 once. Few marked images are the given file; everything is measured on the test file. With --choose nothing is tested:

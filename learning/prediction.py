@@ -69,6 +69,8 @@ class Predictor:
         self._precision = self.design.precision
         self._network = lowered(network, self._precision).eval()
         self._direct = _Direct.of(self.design, self._network)
+        # Asked once: whether a task has what a protocol wants takes as long as a small network.
+        self._writer = self.design.task if isinstance(self.design.task, Generative) else None
         self.load_ms = (perf_counter() - started) * 1000
 
     @property
@@ -121,8 +123,7 @@ class Predictor:
 
     def cost(self, row: Any) -> int:
         """Return the positions that answering a parsed row takes."""
-        task = self.design.task
-        return task.cost(row, self.design.inputs) if isinstance(task, Generative) else self.positions(row)
+        return self.positions(row) if self._writer is None else self._writer.cost(row, self.design.inputs)
 
     def example(self) -> Any | None:
         """Return a row to warm up with, if the modality has an example that parses."""
@@ -134,8 +135,8 @@ class Predictor:
         """Return the answers to a batch of parsed rows, in order; each is what it would be alone, but for rounding."""
         modality, task, state = self.design.modality, self.design.task, self.design.inputs
         with self.computing():
-            if isinstance(task, Generative):
-                return task.generate(self._network, rows, state, self.design.targets)
+            if self._writer is not None:
+                return self._writer.generate(self._network, rows, state, self.design.targets)
             if self._direct is not None:
                 predictions = task.predict(self._direct.on(rows), {}, self.design.targets)
             else:

@@ -144,7 +144,7 @@ class Classification:
         if not state.binary:
             return outputs_BC.softmax(1)
         positive_B1 = outputs_BC.sigmoid()
-        return torch.cat([1 - positive_B1, positive_B1], 1)
+        return torch.cat([torch.rsub(positive_B1, 1), positive_B1], 1)  # rsub: `1 -` goes a long way through Python
 
     def answers(self, predictions: Tensor, state: ClassificationState, rows: Sequence[Any]) -> list[dict[str, Any]]:
         """Return label, score and all probabilities, highest first."""
