@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from learning import images
 from learning.media_types import UnreadableMedia
@@ -14,11 +18,14 @@ from learning.signatures import signature_of
 MAX_BYTES = 512 << 20
 MAX_SECONDS = 3600
 
-_BLOCK_FRAMES = 1 << 16
+_BLOCK_SAMPLES = 1 << 18
 _CONVERT = "Convert it to WAV, FLAC, Ogg or MP3."
 _WRITE_AGAIN = "Write or copy the recording again."
 # Where a signature stands, the signature, and the format that has it.
 _KINDS = ((8, b"WAVE", "WAV"), (0, b"fLaC", "FLAC"), (0, b"OggS", "Ogg"), (0, b"ID3", "MP3"))
+
+
+Samples = NDArray[np.float32]
 
 
 class AudioFacts(NamedTuple):
@@ -30,8 +37,58 @@ class AudioFacts(NamedTuple):
     channels: int
 
 
+class Recording(NamedTuple):
+    """What was read of a recording: one channel at the wanted rate, from -1 to 1, and what the file itself has.
+
+    `seconds` is the whole file's length, of which `samples_N` may be the beginning.
+    """
+
+    samples_N: Samples
+    seconds: float
+    rate: int
+    channels: int
+
+
 def inspect(content: bytes) -> AudioFacts:
     """Decode a recording, a block at a time, and return what is known of it; UnreadableMedia says what is wrong."""
+    with _opened(content) as (kind, file):
+        frames = 0
+        for block in _blocks(file, MAX_SECONDS * file.samplerate + 1):
+            frames += len(block)
+        _check_seconds(frames, file)
+        rate, channels = file.samplerate, file.channels
+    if not frames:
+        raise _without_samples()
+    return AudioFacts(kind, frames / rate, rate, channels)
+
+
+def decode(content: bytes, rate: int, most_seconds: float) -> Recording:
+    """Return a recording's beginning, its channels' mean, resampled; UnreadableMedia for what cannot be read.
+
+    What is longer than `most_seconds` is not decoded, and no more than a block is held of what is.
+    """
+    # Imported here because it costs every start of a process.
+    import soxr
+
+    with _opened(content) as (kind, file):
+        # One sample at a time of all channels is mixed at once, so that a thousand channels cost no more than one.
+        mixed = [block.mean(axis=1) for block in _blocks(file, math.ceil(most_seconds * file.samplerate))]
+        samples_N = np.concatenate(mixed) if mixed else np.empty(0, np.float32)
+        promised, own, channels = file.frames, file.samplerate, file.channels
+    if not len(samples_N):
+        raise _without_samples()
+    if not np.isfinite(samples_N).all():
+        raise UnreadableMedia("damaged_audio", f"is a {kind} recording with samples that are no numbers", _WRITE_AGAIN)
+    seconds = max(promised, len(samples_N)) / own
+    if own != rate:
+        samples_N = soxr.resample(samples_N, own, rate).astype(np.float32, copy=False)
+    # A few samples at a high rate may be none at a low one.
+    return Recording(samples_N if len(samples_N) else np.zeros(1, np.float32), seconds, own, channels)
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[tuple[str, Any]]:
+    """Give a recording's format and its opened file; UnreadableMedia for what fails within, too."""
     # Imported here because it costs every start of a process.
     import soundfile
 
@@ -42,18 +99,13 @@ def inspect(content: bytes) -> AudioFacts:
     _check_length(kind, content)
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
-            rate, channels, promised = file.samplerate, file.channels, file.frames
-            if promised > MAX_SECONDS * rate:
-                raise _too_long(promised / rate)
-            frames = _frames(file)
+            _check_seconds(file.frames, file)
+            yield kind, file
     except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0][:120]
         raise UnreadableMedia(
             "damaged_audio", f"is a {kind} recording that cannot be decoded: {reason}", _WRITE_AGAIN
         ) from None
-    if not frames:
-        raise UnreadableMedia("no_samples", "is a recording without a sample", "Leave it out, or record it again.")
-    return AudioFacts(kind, frames / rate, rate, channels)
 
 
 def waveform(content: bytes, width: int = 160, height: int = 48) -> bytes:
@@ -95,16 +147,22 @@ def _check_length(kind: str, content: bytes) -> None:
         )
 
 
-def _frames(file: Any) -> int:
-    frames = 0
-    while len(block := file.read(_BLOCK_FRAMES, dtype="int16")):
-        frames += len(block)
-        if frames > MAX_SECONDS * file.samplerate:
-            raise _too_long(frames / file.samplerate)
-    return frames
+def _blocks(file: Any, most: int) -> Iterator[Samples]:
+    """Yield at most so many samples of each channel, float32 of shape (N, channels)."""
+    block_frames = max(1, _BLOCK_SAMPLES // file.channels)
+    while most > 0 and len(block := file.read(min(block_frames, most), dtype="float32", always_2d=True)):
+        most -= len(block)
+        yield block
 
 
-def _too_long(seconds: float) -> UnreadableMedia:
-    return UnreadableMedia(
-        "too_long", f"is {seconds:.0f} s long; at most {MAX_SECONDS} s are read", "Cut it into pieces."
-    )
+def _check_seconds(frames: int, file: Any) -> None:
+    if frames > MAX_SECONDS * file.samplerate:
+        raise UnreadableMedia(
+            "too_long",
+            f"is {frames / file.samplerate:.0f} s long; at most {MAX_SECONDS} s are read",
+            "Cut it into pieces.",
+        )
+
+
+def _without_samples() -> UnreadableMedia:
+    return UnreadableMedia("no_samples", "is a recording without a sample", "Leave it out, or record it again.")

@@ -140,11 +140,13 @@ def _what(facts: Facts, column: Column) -> str:
     return f'"{column.name}" is {kind} with {about}{column.unique} distinct values in {facts.present(column)} rows'
 
 
-def _image_classification(facts: Facts) -> Iterator[TaskCandidate]:
-    for image in facts.media:
-        for label in facts.labels if image.type == "image" else ():
-            reason = f'"{image.name}" is a column of images, and {_what(facts, label)}'
-            yield TaskCandidate("image-classification", label.name, reason, [image.name], facts.balance(label))
+def _media_classification(facts: Facts) -> Iterator[TaskCandidate]:
+    tasks = {"image": ("image-classification", "images"), "audio": ("audio-classification", "recordings")}
+    for media in facts.media:
+        for label in facts.labels if media.type in tasks else ():
+            task, held = tasks[media.type]
+            reason = f'"{media.name}" is a column of {held}, and {_what(facts, label)}'
+            yield TaskCandidate(task, label.name, reason, [media.name], facts.balance(label))
 
 
 def _image_regression(facts: Facts) -> Iterator[TaskCandidate]:
@@ -188,7 +190,7 @@ _SUGGESTIONS: tuple[Callable[[Facts], Iterator[TaskCandidate]], ...] = (
     _token_classification,
     _translation,
     _object_detection,
-    _image_classification,
+    _media_classification,
     _image_regression,
     _text_classification,
     _tabular,

@@ -19,4 +19,5 @@ TASK_NAMES: tuple[str, ...] = (
     "image-classification",
     "image-regression",
     "object-detection",
+    "audio-classification",
 )

@@ -98,10 +98,11 @@ def _check_inputs(task: Task, columns: Columns, train: Dataset) -> None:
     if not types:
         return  # nothing to read is told of elsewhere
     hint = "Choose a task for the data (the dataset's task_candidates)"
-    if task.modality == "image" and "image" not in types.values():
+    if task.modality in MEDIA and task.modality not in types.values():
+        wanted = MEDIA[task.modality]
         raise InvalidData(
-            f"{task.name} learns from images, and no column to read holds any.",
-            hint=f"{hint}, or upload images as a zip archive.",
+            f"{task.name} learns from {wanted}, and no column to read holds any.",
+            hint=f"{hint}, or upload {wanted} as a zip archive.",
             param="columns",
         )
     media = {name: MEDIA[kind] for name, kind in types.items() if isinstance(kind, str) and kind in MEDIA}

@@ -3,7 +3,6 @@
 import io
 import json
 import math
-import struct
 import warnings
 import wave
 import zipfile
@@ -31,15 +30,22 @@ def png(seed: int = 0, size: tuple[int, int] = (12, 8), mode: str = "RGB") -> by
     return encoded(picture(seed, size, mode))
 
 
-def tone(seconds: float = 0.1, rate: int = 8000, pitch: float = 440.0) -> bytes:
-    """A WAV recording of a sine."""
+def tone(seconds: float = 0.1, rate: int = 8000, pitch: float = 440.0, rise: float = 1.0, channels: int = 1) -> bytes:
+    """A WAV recording of a sine that ends at `rise` times its pitch, the same in each channel."""
+    time_N = np.arange(round(seconds * rate)) / rate
+    phase_N = 2 * math.pi * pitch * (time_N + (rise - 1) * time_N**2 / (2 * seconds))
+    samples_N = (20_000 * np.sin(phase_N)).astype("<i2")
+    return wav(samples_N[:, None].repeat(channels, 1), rate)
+
+
+def wav(samples_NC: np.ndarray, rate: int = 8000) -> bytes:
+    """A WAV recording of 16-bit samples, a column for each channel."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
+        file.setnchannels(samples_NC.shape[1])
         file.setsampwidth(2)
         file.setframerate(rate)
-        samples = (int(20_000 * math.sin(2 * math.pi * pitch * n / rate)) for n in range(round(seconds * rate)))
-        file.writeframes(b"".join(struct.pack("<h", sample) for sample in samples))
+        file.writeframes(samples_NC.astype("<i2").tobytes())
     return buffer.getvalue()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from learning.architectures.bert import Bert
+from learning.architectures.conv_transformer import ConvTransformer
 from learning.architectures.flatten_mlp import FlattenMlp
 from learning.architectures.gpt import Gpt
 from learning.architectures.mlp import Mlp
@@ -13,7 +14,8 @@ from learning.errors import UnknownName, did_you_mean
 from learning.interfaces import Architecture, Task
 
 ARCHITECTURES: dict[str, Architecture] = {
-    architecture.name: architecture for architecture in (Mlp(), Bert(), Gpt(), ResNet(), Vgg(), FlattenMlp())
+    architecture.name: architecture
+    for architecture in (Mlp(), Bert(), Gpt(), ResNet(), Vgg(), FlattenMlp(), ConvTransformer())
 }
 
 

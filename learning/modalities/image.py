@@ -6,7 +6,6 @@ C channels (1 of grey, 3 of colour), H rows and W columns of pixels.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +20,11 @@ from pydantic import Field
 
 from learning import images
 from learning.config import Auto, Columns, Config
-from learning.errors import InvalidData, InvalidInput, InvalidRow, did_you_mean
+from learning.errors import InvalidRow
 from learning.images import Fit, Pixels, Target
 from learning.interfaces import Batch, InputWarning, PredictionOptions
-from learning.media_types import MEDIA_TYPES, UnreadableMedia
-from learning.splits import require_column
+from learning.media_types import UnreadableMedia
+from learning.modalities.media_columns import MediaKind, field_of
 
 _LARGEST_AUTO = 64
 _FITTED_ROWS = 2_000
@@ -35,8 +34,7 @@ _LEAST_DEVIATION = 1 / 255
 # Decoding smaller files than this is mostly work that one thread does at a time.
 _WORTH_A_THREAD_BYTES = 4 << 10
 _PIXELS_A_POSITION = 64
-# What travels with an image's column and needs no word.
-_OWN_COLUMNS = ("file", "split")
+IMAGES = MediaKind("image", "image", "a", "images", "PNG, JPEG or WebP", images.MAX_BYTES)
 
 
 class ImageConfig(Config):
@@ -97,8 +95,8 @@ class Image:
 
     def fit(self, table: pa.Table, columns: Columns, config: ImageConfig) -> ImageState:
         """Choose size and channels, and measure mean and deviation; InvalidData when there is no column of images."""
-        column = image_column(table, columns)
-        cells = _cells(table, column)
+        column = IMAGES.column(table, columns)
+        cells = IMAGES.cells(table, column)
         channels = {"grey": 1, "colour": 3}.get(config.channels) or (1 if _all_grey(cells) else 3)
         state = ImageState(
             column=column,
@@ -114,13 +112,11 @@ class Image:
 
     def reuse(self, table: pa.Table, columns: Columns, state: ImageState) -> ImageState:
         """Return the state for this table's column of images, whatever it is called."""
-        return state.model_copy(update={"column": image_column(table, columns)})
+        return state.model_copy(update={"column": IMAGES.column(table, columns)})
 
     def remarks(self, table: pa.Table, columns: Columns, state: ImageState) -> list[str]:
         """Name the columns that are not read."""
-        read = {state.column, *columns.target_names(), *columns.ignore, *_OWN_COLUMNS}
-        unused = [name for name in table.column_names if name not in read]
-        return [f"Only images are read; these columns are not used: {', '.join(unused)}."] if unused else []
+        return IMAGES.unused(table, columns, state.column)
 
     def files(self, state: ImageState) -> dict[str, str]:
         """Return none."""
@@ -128,7 +124,7 @@ class Image:
 
     def encode(self, table: pa.Table, state: ImageState) -> Batch:
         """Return image_BCHW, uint8."""
-        contents = _contents(table, state.column)
+        contents = IMAGES.contents(table, state.column)
         pixels_NCHW = np.empty((len(contents), state.channels, state.size, state.size), dtype=np.uint8)
 
         def put(row: int) -> None:
@@ -157,21 +153,12 @@ class Image:
 
     def parse(self, value: Any, index: int, state: ImageState) -> tuple[ImageRow, list[InputWarning]]:
         """Return an image file's pixels: of its bytes, their base64, a data URL, or an object with one of these."""
-        content = value
-        if isinstance(value, dict):
-            key = next((key for key in (state.column, "image") if key in value), None)
-            if key is None:
-                raise _not_an_image(index, state, f"is missing.{did_you_mean(next(iter(value), ''), [state.column])}")
-            content = value[key]
-        if isinstance(content, str):
-            content = _from_text(content, index, state)
-        if not isinstance(content, bytes):
-            raise _not_an_image(index, state, f"{str(content)[:80]} is no image")
+        content = IMAGES.given(value, index, state.column)
         try:
             pixels_HWC, size = images.decode_sized(content, state.target)
             return ImageRow(pixels_HWC.transpose(2, 0, 1), size, content), []
         except UnreadableMedia as error:
-            raise _not_an_image(index, state, f"the file {error.what}. {error.remedy}") from None
+            raise IMAGES.refused(index, state.column, f"the file {error.what}. {error.remedy}") from None
 
     def assemble(self, rows: Sequence[ImageRow], state: ImageState) -> Batch:
         """Return image_BCHW of parsed images."""
@@ -188,73 +175,21 @@ class Image:
 
     def schema(self, state: ImageState) -> dict[str, Any]:
         """Return the JSON Schema of an input."""
-        file = {
-            "type": "string",
-            "contentEncoding": "base64",
-            "contentMediaType": "image/*",
-            "description": "A PNG, JPEG or WebP file as base64, or as a data URL.",
-        }
-        row = {"type": "object", "required": [state.column], "properties": {state.column: file}}
         grey = images.encode_png(np.full((8, 8, 1), 128, dtype=np.uint8))
-        return {"anyOf": [file, row], "example": base64.b64encode(grey).decode()}
-
-
-def image_column(table: pa.Table, columns: Columns) -> str:
-    """Return the column to read: the only one with images among the inputs."""
-    for name in columns.inputs or ():
-        require_column(table, name, "columns.inputs")
-    names = columns.inputs if columns.inputs is not None else table.column_names
-    candidates = [
-        name for name in names if name not in columns.ignore and table.schema.field(name).type == MEDIA_TYPES["image"]
-    ]
-    if len(candidates) == 1:
-        return candidates[0]
-    if candidates:
-        raise InvalidData(
-            f"There are {len(candidates)} columns of images: {', '.join(candidates)}.",
-            hint=f'Say which one to read: columns.inputs=["{candidates[0]}"].',
-            param="columns.inputs",
-        )
-    raise InvalidData(
-        "There is no column of images to learn from.",
-        hint="Upload images as a zip archive.",
-        param="columns",
-    )
+        return {**IMAGES.schema(state.column), "example": base64.b64encode(grey).decode()}
 
 
 def _pixels(content: bytes, state: ImageState) -> Pixels:
     return images.decode(content, state.target).transpose(2, 0, 1)
 
 
-def _cells(table: pa.Table, column: str) -> pa.Array:
-    """Return a column's images; InvalidData names the first row that has none."""
-    require_column(table, column, "columns")
-    if table.schema.field(column).type != MEDIA_TYPES["image"]:
-        raise InvalidData(
-            f'Column "{column}" holds {table.schema.field(column).type} values, which are no images.', param="columns"
-        )
-    cells = table.column(column)
-    row = pc.index(cells.is_null(), True).as_py()
-    if row >= 0:
-        raise InvalidRow(row, f', column "{column}": there is no image.', hint="Remove the row.", param="columns")
-    return cells
-
-
-def _contents(table: pa.Table, column: str) -> list[bytes]:
-    return [content for chunk in _cells(table, column).chunks for content in chunk.field("bytes").to_pylist()]
-
-
-def _field(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    return pa.chunked_array([chunk.field(name) for chunk in cells.chunks], cells.type.field(name).type)
-
-
 def _all_grey(cells: pa.ChunkedArray) -> bool:
-    modes = set(_field(cells, "mode").unique().to_pylist())
+    modes = set(field_of(cells, "mode").unique().to_pylist())
     return modes <= {"L", "LA", "1", "I", "I;16", "I;16B", "I;16L", "F"}
 
 
 def _usual_side(cells: pa.ChunkedArray) -> int:
-    sides = pc.max_element_wise(_field(cells, "width"), _field(cells, "height"))
+    sides = pc.max_element_wise(field_of(cells, "width"), field_of(cells, "height"))
     usual = pc.quantile(sides, 0.5, interpolation="nearest")[0].as_py() or _LARGEST_AUTO
     return max(8, min(_LARGEST_AUTO, int(usual)))
 
@@ -280,25 +215,3 @@ def _moments(values: NDArray[np.uint8]) -> tuple[float, float]:
     mean = float((counts * level).sum() / counts.sum())
     deviation = float(np.sqrt((counts * (level - mean) ** 2).sum() / counts.sum()))
     return mean, max(deviation, _LEAST_DEVIATION)
-
-
-def _from_text(text: str, index: int, state: ImageState) -> bytes:
-    if text.startswith(("http://", "https://")):
-        raise _not_an_image(index, state, "an address is not fetched")
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    if len(text) > images.MAX_BYTES * 3 // 2:
-        raise _not_an_image(index, state, f"the base64 is longer than that of {images.MAX_BYTES >> 20} MiB")
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
-        raise _not_an_image(index, state, f'"{text[:40]}" is no base64') from None
-
-
-def _not_an_image(index: int, state: ImageState, what: str) -> InvalidInput:
-    return InvalidInput(
-        f'Input {index}, "{state.column}": {what}{"" if what.endswith((".", "?")) else "."}',
-        index=index,
-        hint="Send a PNG, JPEG or WebP file as base64.",
-        param=state.column,
-    )

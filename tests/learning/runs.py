@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from media_files import tone
 
+from learning import audio
 from learning.architectures import default_for
 from learning.config import TrainingSpec
 from learning.device import choose_device, pin
@@ -24,8 +26,9 @@ IMAGES = "image-classification"
 TAGS = "token-classification"
 SHADES = "image-regression"
 THINGS = "object-detection"
+SOUNDS = "audio-classification"
 WRITING = "text-generation"
-TARGETS = {name: {"target": "label"} for name in (CLASSES, TEXTS, IMAGES)}
+TARGETS = {name: {"target": "label"} for name in (CLASSES, TEXTS, IMAGES, SOUNDS)}
 TARGETS |= {name: {"target": "amount"} for name in (NUMBERS, SHADES)}
 TARGETS |= {TAGS: {"target": "tags"}, THINGS: {"target": "objects"}}
 TARGETS |= {WRITING: {"text": "text", "target": "label"}, "next-token-prediction": {"text": "text"}}
@@ -36,6 +39,7 @@ TINY = {
     "resnet": {"depths": [1, 1], "widths": [8, 16]},
     "vgg": {"size": "tiny"},
     "flatten-mlp": {"hidden_sizes": [32]},
+    "conv-transformer": {"size": "tiny"},
 }
 # Learning rates of tiny networks that start with smaller steps.
 RATES = {"gpt": 1e-2}
@@ -54,6 +58,7 @@ EXACT = {
     IMAGES: {"label_smoothing": 0.0, "augmentation": "none"},
     SHADES: {"augmentation": "none"},
     THINGS: {"augmentation": "none", **MILD[THINGS]},
+    SOUNDS: {"label_smoothing": 0.0, "augmentation": "none"},
 }
 # Losses below which examples are known by heart, where it is no cross-entropy or square.
 LEAST_LOSSES = {THINGS: 0.1}
@@ -173,9 +178,30 @@ def small_images(rows: int = 40, seed: int = 0) -> pa.Table:
     )
 
 
+def small_sounds(rows: int = 40, seed: int = 0) -> pa.Table:
+    """Tones that rise or fall, of unequal lengths; and how long they are."""
+    generator = np.random.default_rng(seed)
+    rising = generator.integers(0, 2, rows).astype(bool)
+    seconds = generator.uniform(0.08, 0.25, rows)
+    contents = [
+        tone(length, pitch=generator.uniform(400, 900), rise=2.5 if up else 0.4)
+        for up, length in zip(rising, seconds, strict=True)
+    ]
+    cells = [{"bytes": content, **audio.inspect(content)._asdict()} for content in contents]
+    return pa.table(
+        {
+            "audio": pa.array(cells, MEDIA_TYPES["audio"]),
+            "amount": seconds,
+            "label": np.where(rising, "rising", "falling"),
+            "file": [f"{number}.wav" for number in range(rows)],
+        }
+    )
+
+
 def table_for(task: str, rows: int = 40, seed: int = 0) -> pa.Table:
     """A small table of the task's modality."""
-    return {"tabular": small_table, "text": small_texts, "image": small_images}[TASKS[task].modality](rows, seed)
+    made = {"tabular": small_table, "text": small_texts, "image": small_images, "audio": small_sounds}
+    return made[TASKS[task].modality](rows, seed)
 
 
 def write(table: pa.Table, path: Path) -> Path:

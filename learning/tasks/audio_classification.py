@@ -1,0 +1,60 @@
+"""Predict one of two or more classes of a recording: the word that is spoken, who speaks, what it is that sounds."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, cast
+
+import pyarrow as pa
+from pydantic import Field
+from torch import Tensor, nn
+
+from learning.config import Columns
+from learning.interfaces import Batch, Network
+from learning.modalities.audio import AudioState
+from learning.spectrogram_augmentation import MASKS, SPEECH, SoundView, augment
+from learning.tasks.classification import Classification, ClassificationConfig, ClassificationState
+from learning.tasks.heads import StatisticsLinear
+
+
+class AudioClassificationConfig(ClassificationConfig):
+    """What is asked of the classes, and how recordings are changed while they are learned from."""
+
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="Share of the target spread over all classes.")
+    augmentation: Literal["none", "masks", "speech"] = Field(
+        "speech",
+        description="How recordings are changed in training: partly hidden and a little noisy, or also faster and "
+        "slower, higher and lower.",
+    )
+
+
+class AudioClassificationState(ClassificationState):
+    """The classes, and how recordings are changed in training."""
+
+    view: SoundView | None
+
+
+class AudioClassification(Classification):
+    """One class of a recording; two classes are one sigmoid output, more are a softmax."""
+
+    name: ClassVar[str] = "audio-classification"
+    modality: ClassVar[str] = "audio"
+    Config: ClassVar[type[ClassificationConfig]] = AudioClassificationConfig
+    State: ClassVar[type[ClassificationState]] = AudioClassificationState
+
+    def fit(
+        self, table: pa.Table, columns: Columns, config: ClassificationConfig, inputs: AudioState
+    ) -> AudioClassificationState:
+        """Collect the classes; InvalidData for fewer than two, or for a column that is no label."""
+        chosen = cast("AudioClassificationConfig", config).augmentation
+        view = {"none": None, "masks": MASKS, "speech": SPEECH}[chosen]
+        return AudioClassificationState(**dict(super().fit(table, columns, config, inputs)), view=view)
+
+    def head(self, width: int, state: ClassificationState) -> nn.Module:
+        """Return a linear layer on mean and deviation of the features."""
+        return StatisticsLinear(width, self.outputs(state))
+
+    def loss(self, network: Network, batch: Batch, state: ClassificationState) -> Tensor:
+        """Return binary or categorical cross-entropy; in training of a view of each recording."""
+        view = cast("AudioClassificationState", state).view
+        seen = augment(batch, view) if view is not None and network.training else batch
+        return super().loss(network, seen, state)
