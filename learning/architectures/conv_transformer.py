@@ -60,7 +60,8 @@ class AttentionLayer(nn.Module):
         found_SD = attend(query_SD, key_SD, value_SD, groups, self.heads)
         features_SD = features_SD + self.dropout(self.project_out(found_SD))
         inner_SH = functional.gelu(self.feed_in(self.feed_norm(features_SD)))
-        return features_SD + self.dropout(self.feed_out(inner_SH))
+        fed_SD: Tensor = self.dropout(self.feed_out(inner_SH))
+        return features_SD + fed_SD
 
 
 class ConvTransformerBackbone(Backbone):

@@ -1,0 +1,157 @@
+"""Recordings through the front door: upload, look, finetune, predict; and what is wrong with a recording."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from media_files import packed, tone, wav
+from support import SHARED, classify, problem, submit, succeeded, upload
+
+TINY = {"name": "conv-transformer", "size": "tiny"}
+REAL = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are not in shared/data beside the repository")
+
+
+def glide(number: int, rising: bool) -> bytes:
+    """A tone that rises or falls, of another pitch and length each time."""
+    return tone(0.1 + number % 7 / 50, pitch=350 + number * 37 % 500, rise=2.2 if rising else 0.45)
+
+
+def glides(path: Path, count: int, first: int = 0) -> Path:
+    numbers = range(first, first + count)
+    members = {f"{'rising' if n % 2 else 'falling'}/{n}.wav": glide(n, n % 2 == 1) for n in numbers}
+    return packed(path, members)
+
+
+def as_base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+@pytest.fixture(scope="module")
+def heard(running: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A succeeded job whose model `glides` tells rising tones from falling ones."""
+    folder = tmp_path_factory.mktemp("glides")
+    train, test = upload(running, glides(folder / "train.zip", 60)), upload(running, glides(folder / "t.zip", 20, 100))
+    assert next((one["task"], one["target"]) for one in train["task_candidates"]) == ("audio-classification", "label")
+    assert train["warnings"] == []
+    job = succeeded(running, submit(running, {
+        "kind": "finetune", "task": "audio-classification", "architecture": TINY, "columns": {"target": "label"},
+        "dataset": {"train": train["id"], "test": test["id"]}, "output": {"model": "glides"},
+        "hyperparameters": {"epochs": 25, "learning_rate": 3e-3},
+    }))  # fmt: skip
+    return {**job, "train": train["id"], "test": test["id"]}
+
+
+def test_upload_finetune_predict(running: httpx.Client, heard: dict[str, Any]) -> None:
+    assert heard["result"]["metrics"]["test"]["accuracy"] > 0.85
+    assert heard["warnings"] == []
+    answered = succeeded(
+        running, running.post("/models/glides/predict-dataset", json={"dataset": heard["test"]}).json()["id"]
+    )
+    assert answered["result"]["errors"] == 0
+    card = running.get("/models/glides/schema").json()
+    assert card["input"]["anyOf"][0]["contentMediaType"] == "audio/*"
+    body = card["curl"].split("-d '")[1].removesuffix("'")
+    example = running.post("/models/glides/predict", content=body, headers={"Content-Type": "application/json"})
+    assert example.json()["errors"] == []
+    (seen,) = running.get(f"/datasets/{heard['train']}/preview", params={"model": "glides", "rows": 1}).json()["seen"]
+    assert seen["spectrogram"].startswith("data:image/png;base64,")
+    assert (seen["mels"], seen["rate"], seen["warnings"]) == (40, 8000, [])
+
+
+def test_a_recording_comes_as_it_is_in_a_form_or_as_base64(running: httpx.Client, heard: dict[str, Any]) -> None:
+    content = glide(201, True)
+    url = "/models/glides/predict"
+    as_json = running.post(url, json={"inputs": [as_base64(content), {"audio": as_base64(content)}]}).json()
+    raw = running.post(url, content=content, headers={"Content-Type": "audio/wav"}).json()
+    form = running.post(url, files=[("inputs", ("a.wav", content, "audio/wav")), ("inputs", ("b.wav", content))]).json()
+    outputs = [*as_json["outputs"], *raw["outputs"], *form["outputs"]]
+    assert [output["label"] for output in outputs] == ["rising"] * 5
+    assert max(output["score"] for output in outputs) - min(output["score"] for output in outputs) < 1e-4
+    assert raw["errors"] == form["errors"] == []
+    refused = running.post(url, content=b"rising", headers={"Content-Type": "text/plain"})
+    assert refused.status_code == 415
+    assert "audio/*" in refused.text
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [
+        (b"", "invalid_input", "the file is empty"),
+        (glide(1, True)[:-200], "invalid_input", "is a WAV recording cut off"),
+        (wav(np.zeros((0, 1))), "invalid_input", "is a recording without a sample"),
+        (b"\x89PNG\r\n\x1a\n", "invalid_input", "is a PNG image"),
+        (tone(0.2, channels=8), "mixed_channels", "the mean of the 8 channels is read"),
+        (tone(0.2, 96_000), "resampled", "resampled from 96000 to 8000 samples a second"),
+        (wav(np.zeros((1600, 1))), "silent", "the recording is silent"),
+        (tone(31), "truncated", "only the first 30 of 31.0 s are read"),
+    ],
+)
+def test_what_is_odd_about_a_recording_is_said(
+    running: httpx.Client, heard: dict[str, Any], content: bytes, code: str, said: str
+) -> None:
+    body = {"inputs": [as_base64(content), as_base64(glide(202, False))]}
+    answer = running.post("/models/glides/predict", json=body).json()
+    (found,) = answer["errors"] or answer["warnings"]
+    assert (found["index"], found["code"]) == (0, code)
+    assert said in found["message"]
+    assert (answer["outputs"][0] is None) == (code == "invalid_input")
+    assert answer["outputs"][1]["label"] == "falling"
+
+
+def test_a_job_says_what_of_its_recordings_is_not_read_as_it_is(running: httpx.Client, tmp_path: Path) -> None:
+    odd = {
+        "a/stereo.wav": tone(0.2, channels=2),
+        "a/fast.wav": tone(0.2, 96_000),
+        "b/silent.wav": wav(np.zeros((900, 1))),
+    }
+    plain = {f"{'ab'[n % 2]}/{n}.wav": glide(n, n % 2 == 1) for n in range(8)}
+    dataset = upload(running, packed(tmp_path / "odd.zip", {**plain, **odd}))
+    job = succeeded(running, submit(running, {
+        "kind": "finetune", "task": "audio-classification", "architecture": TINY, "columns": {"target": "label"},
+        "dataset": dataset["id"], "hyperparameters": {"max_steps": 2},
+    }))  # fmt: skip
+    said = " ".join(warning["message"] if isinstance(warning, dict) else warning for warning in job["warnings"])
+    assert "1 recording has more than one channel; their mean is read." in said
+    assert "1 recording has another rate than 8000" in said
+    assert "1 recording is silent" in said
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "said"),
+    [
+        ({"architecture": "resnet"}, "architecture", 'Architecture "resnet" is for image data'),
+        ({"preprocessing": {"mels": 4}}, "preprocessing.mels", "4"),
+        ({"preprocessing": {"rate": 300}}, "preprocessing.rate", "300"),
+        ({"task_config": {"augmentation": "loud"}}, "task_config.augmentation", "'loud'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_queued(
+    running: httpx.Client, heard: dict[str, Any], fields: dict[str, Any], param: str, said: str
+) -> None:
+    body = {"kind": "finetune", "task": "audio-classification", "columns": {"target": "label"}}
+    response = running.post("/jobs", json={**body, "dataset": heard["train"], **fields})
+    found = problem(response, 422, response.json()["code"])
+    assert found["param"].startswith(param)
+    assert said in found["detail"]
+
+
+def test_a_table_holds_no_recordings(running: httpx.Client, rows: str) -> None:
+    found = problem(running.post("/jobs", json=classify(rows, task="audio-classification")), 422, "invalid_data")
+    assert "learns from recordings, and no column to read holds any" in found["detail"]
+
+
+@REAL
+def test_real_words_from_upload_to_prediction(running: httpx.Client) -> None:
+    train = upload(running, SHARED / "fsdd_few10_word.zip")
+    test = upload(running, SHARED / "fsdd_test.zip")
+    job = succeeded(running, submit(running, {
+        "kind": "finetune", "task": "audio-classification", "dataset": {"train": train["id"], "test": test["id"]},
+        "columns": {"target": "text"}, "hyperparameters": {"max_steps": 60}, "output": {"model": "digits"},
+    }))  # fmt: skip
+    assert job["result"]["metrics"]["test"]["accuracy"] > 0.3
+    assert len(job["result"]["metrics"]["test"]["confusion_matrix"]["labels"]) == 10
