@@ -85,7 +85,6 @@ class ConvTransformerBackbone(Backbone):
         self.norm = nn.LayerNorm(self.width)
         self.dropout = nn.Dropout(0.0)
         self.apply(initialise)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack this form
 
     def forward(self, batch: Batch) -> PackedFeatures:
         """Return features_SD of frame_SF, a position for every four frames or what is left of them."""
@@ -105,8 +104,7 @@ class ConvTransformerBackbone(Backbone):
         strip = Strip.of(length_B, _TIME_STRIDE)
         values_LF = frame_SF.new_zeros(strip.total, frame_SF.shape[1])
         values_LF = values_LF.index_copy(0, strip.places().to(frame_SF.device), frame_SF)
-        values_1CLF = values_LF[None, None].contiguous(memory_format=torch.channels_last)
-        values_1CLF, strip = self.stem(values_1CLF), strip.halved(_STRIDES[0][0])
+        values_1CLF, strip = self.stem(values_LF[None, None]), strip.halved(_STRIDES[0][0])
         values_1CLF = silenced(values_1CLF, strip)
         for stage in self.stages:
             values_1CLF, strip = stage(values_1CLF, strip)
