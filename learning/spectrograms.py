@@ -57,6 +57,8 @@ class LogMel:
         log_TF = power_TF.clamp_min(float(loudest) * 10 ** (-_RANGE_DB / 10)).clamp_min(_LEAST_POWER).log()
         if self.normalization == "none":
             return log_TF
+        # From the loudest down, so that equal values, as silence has, become 0 and not the rounding of their mean.
+        log_TF = log_TF - log_TF.max()
         over = (0,) if self.normalization == "bands" else (0, 1)
         mean, deviation = log_TF.mean(over, keepdim=True), log_TF.std(over, correction=0, keepdim=True)
         return (log_TF - mean) / deviation.clamp_min(_LEAST_DEVIATION)
