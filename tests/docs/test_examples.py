@@ -103,7 +103,8 @@ def added(sources: Path, name: str) -> None:
 
 def try_out(sources: Path, script: str) -> str:
     """Run a script that imports the copy."""
-    paths = [str(sources), str(REPOSITORY), str(REPOSITORY / "tests" / "learning")]
+    tests = REPOSITORY / "tests"
+    paths = [str(path) for path in (sources, REPOSITORY, tests, tests / "learning")]
     return run([sys.executable, "-W", "error", "-c", script], sources, PYTHONPATH=os.pathsep.join(paths))
 
 
