@@ -19,6 +19,8 @@ MAX_BYTES = 512 << 20
 MAX_SECONDS = 3600
 
 _BLOCK_SAMPLES = 1 << 18
+# Samples lie within -1 to 1; of much larger ones, which a file of floats can hold, the power would be infinite.
+_LARGEST_SAMPLE = 1e6
 _CONVERT = "Convert it to WAV, FLAC, Ogg or MP3."
 _WRITE_AGAIN = "Write or copy the recording again."
 # Where a signature stands, the signature, and the format that has it.
@@ -53,7 +55,7 @@ def inspect(content: bytes) -> AudioFacts:
     """Decode a recording, a block at a time, and return what is known of it; UnreadableMedia says what is wrong."""
     with _opened(content) as (kind, file):
         frames = 0
-        for block in _blocks(file, MAX_SECONDS * file.samplerate + 1):
+        for block in _blocks(kind, file, MAX_SECONDS * file.samplerate + 1):
             frames += len(block)
         _check_seconds(frames, file)
         rate, channels = file.samplerate, file.channels
@@ -72,13 +74,11 @@ def decode(content: bytes, rate: int, most_seconds: float) -> Recording:
 
     with _opened(content) as (kind, file):
         # One sample at a time of all channels is mixed at once, so that a thousand channels cost no more than one.
-        mixed = [block.mean(axis=1) for block in _blocks(file, math.ceil(most_seconds * file.samplerate))]
+        mixed = [block.mean(axis=1) for block in _blocks(kind, file, math.ceil(most_seconds * file.samplerate))]
         samples_N = np.concatenate(mixed) if mixed else np.empty(0, np.float32)
         promised, own, channels = file.frames, file.samplerate, file.channels
     if not len(samples_N):
         raise _without_samples()
-    if not np.isfinite(samples_N).all():
-        raise UnreadableMedia("damaged_audio", f"is a {kind} recording with samples that are no numbers", _WRITE_AGAIN)
     seconds = max(promised, len(samples_N)) / own
     if own != rate:
         samples_N = soxr.resample(samples_N, own, rate).astype(np.float32, copy=False)
@@ -147,10 +147,13 @@ def _check_length(kind: str, content: bytes) -> None:
         )
 
 
-def _blocks(file: Any, most: int) -> Iterator[Samples]:
-    """Yield at most so many samples of each channel, float32 of shape (N, channels)."""
+def _blocks(kind: str, file: Any, most: int) -> Iterator[Samples]:
+    """Yield at most so many samples of each channel, float32 of shape (N, channels); UnreadableMedia for others."""
     block_frames = max(1, _BLOCK_SAMPLES // file.channels)
     while most > 0 and len(block := file.read(min(block_frames, most), dtype="float32", always_2d=True)):
+        if not (np.abs(block) <= _LARGEST_SAMPLE).all():
+            what = f"is a {kind} recording with samples that are no numbers, or far beyond -1 to 1"
+            raise UnreadableMedia("damaged_audio", what, _WRITE_AGAIN)
         most -= len(block)
         yield block
 
