@@ -1,6 +1,8 @@
 """Images as inputs, networks on them beside references, and how images are changed in training."""
 
 import base64
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -344,3 +346,18 @@ def test_a_cell_that_no_longer_decodes_is_named():
         IMAGE.encode(pa.table({"image": pa.array(cells, MEDIA_TYPES["image"])}), state)
     with pytest.raises(UnreadableMedia):
         images.inspect(b"")
+
+
+def test_training_on_few_large_images_does_not_kill_the_process():
+    """A 1 x 1 convolution with a stride did, channels last."""
+    code = """
+import torch
+from learning.architectures.resnet import Block
+torch.set_num_threads(1)
+block = Block(8, 16, 2, bottleneck=False).to(memory_format=torch.channels_last)
+for _ in range(100):
+    image = torch.randn(2, 8, 64, 64, requires_grad=True).contiguous(memory_format=torch.channels_last)
+    block(image).square().sum().backward()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
