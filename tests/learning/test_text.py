@@ -324,6 +324,8 @@ def test_a_bert_that_transformers_saved_is_a_base_model(kind, tmp_path):
     theirs.save_pretrained(directory)
     with pytest.raises(IncompatibleModel, match="hidden_act 'relu'"):
         prepare(spec, tables, base=directory, device=torch.device("cpu"))
+    theirs.config.hidden_act = "gelu"
+    theirs.save_pretrained(directory)
     (directory / "tokenizer.json").unlink()
     with pytest.raises(IncompatibleModel, match=r"tokenizer\.json"):
         prepare(spec, tables, base=directory, device=torch.device("cpu"))
