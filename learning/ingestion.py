@@ -120,7 +120,8 @@ def _described(
     with pa.memory_map(str(path)) as mapped:
         table = pa.ipc.open_file(mapped).read_all()
         warnings = dataset_warnings(facts, statistics, candidates, duplicates=duplicates, errors=errors, table=table)
-        splits = _split_rows(table, split, next((one.target for one in candidates), None)) if split else None
+        splits, beside = _split(path, table, split, candidates[0].target if candidates else None)
+        warnings += beside
     say(1.0)
     return DatasetDescription(
         format=source.format.name,
@@ -136,13 +137,20 @@ def _described(
     )
 
 
-def _split_rows(table: pa.Table, split: Mapping[str, Any], target: str | None) -> dict[str, int]:
-    """Return how many rows each part has; raises for a column that is not there."""
+def _split(
+    path: Path, table: pa.Table, split: Mapping[str, Any] | None, target: str | None
+) -> tuple[dict[str, int] | None, list[DatasetWarning]]:
+    """Return how many rows each part has, and warnings of them; raises for a column that is not there."""
+    if not split:
+        return None, []
     from learning.config import Split  # pydantic comes with it
+    from learning.drift import split_warnings
     from learning.splits import split_rows
 
-    parts = split_rows(table, Split.model_validate(dict(split)), target)
-    return {name: len(getattr(parts, name)) for name in ("train", "validation", "test")}
+    wanted = Split.model_validate(dict(split))
+    parts = split_rows(table, wanted, target)
+    splits = {name: len(getattr(parts, name)) for name in ("train", "validation", "test")}
+    return splits, list(split_warnings(path, table, parts, wanted.column, target)) if wanted.column else []
 
 
 def quarantine_path(destination: Path) -> Path:

@@ -143,7 +143,13 @@ def prepare(
         device=device,
         warnings=[
             *_warnings(spec, design, parts, device),
-            *part_warnings(parts, set(tables), spec.columns.target_names()),
+            *part_warnings(
+                parts,
+                numbers,
+                tables if spec.split.column is None else parts,
+                targets=spec.columns.target_names(),
+                ignored=_input_columns(spec).ignore,
+            ),
         ],
     )
 

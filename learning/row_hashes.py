@@ -183,14 +183,28 @@ def _first_rows(path: Path, schema: pa.Schema, repeated: Hashes) -> list[int]:
     return found
 
 
-def overlap(first: pa.Table, second: pa.Table) -> list[int]:
-    """Return the numbers, from 1, of the rows of `second` that also occur in `first`; both have the same columns."""
-    known, asked = (_table_hashes(table) for table in (first, second))
-    return [int(place) + 1 for place in np.flatnonzero(np.isin(asked, known))]
+def hashes_in(known: Hashes, asked: Hashes) -> NDArray[np.bool_]:
+    """Return which of the hashes that are `asked` for are among the `known` ones."""
+    if not len(known):
+        return np.zeros(len(asked), dtype=bool)
+    ordered = np.sort(known)
+    places = np.searchsorted(ordered, asked)
+    np.minimum(places, len(ordered) - 1, out=places)
+    found: NDArray[np.bool_] = ordered[places] == asked
+    return found
 
 
-def _table_hashes(table: pa.Table) -> Hashes:
+def table_hashes(table: pa.Table) -> Hashes:
+    """Return each row's hash."""
     batches = iter(table.to_batches(max_chunksize=_BATCH_ROWS))
-    every = [list(range(table.num_columns))]
-    found = [batch.column(0).to_numpy(zero_copy_only=False) for batch in hashes(batches, table.schema, every)]
+    return _all_hashes(batches, table.schema, range(table.num_columns))
+
+
+def file_hashes(path: Path, schema: pa.Schema, columns: Sequence[int]) -> Hashes:
+    """Return the hash of each row of an Arrow file, by the columns at these positions."""
+    return _all_hashes(mapped_batches(path), schema, columns)
+
+
+def _all_hashes(batches: Iterator[pa.RecordBatch], schema: pa.Schema, columns: Sequence[int]) -> Hashes:
+    found = [batch.column(0).to_numpy(zero_copy_only=False) for batch in hashes(batches, schema, [columns])]
     return np.concatenate(found) if found else np.zeros(0, dtype=np.uint64)

@@ -159,3 +159,26 @@ def test_rows_in_both_parts_and_drift_are_warned_of(running: httpx.Client) -> No
     overlap, *drifts = job["warnings"]
     assert "test rows also occur in the training rows (1, 2, 3, 4, 5, …)" in overlap
     assert [warning.split(" differs")[0] for warning in drifts] == ['Column "x"', 'Column "kind"']
+
+
+def test_rows_in_both_parts_and_drift_within_one_dataset_are_warned_of(running: httpx.Client) -> None:
+    train = [f"{n},{n % 2}" for n in range(100)]
+    test = [*train[:50], *(f"{n + 500},1" for n in range(50))]
+    parts = [*(f"{row},train" for row in train), *(f"{row},test" for row in test)]
+    numbered = [f"{number},{row}" for number, row in enumerate(parts)]
+    dataset = upload(running, "\n".join(["x,y,part", *parts]), split='{"column": "part"}')
+    found = {one["code"]: one for one in dataset["warnings"]}
+    both = "50 of 100 test rows also occur in the training rows (101, 102, 103, 104, 105, …)"
+    assert found["rows_in_both_parts"]["message"].startswith(both)
+    assert found["drift"]["column"] == "x"
+    assert found["drift"]["message"].startswith('Column "x" differs between the training and the test rows: the mean')
+    body = classify(dataset["id"], columns={"target": "y"}, hyperparameters={"max_steps": 2})
+    job = succeeded(running, submit(running, body))
+    assert job["warnings"] == [found["rows_in_both_parts"]["message"], found["drift"]["message"]]
+
+    # What is not learned from tells no rows apart: neither the numbers nor the parts.
+    dataset = upload(running, "\n".join(["number,x,y,part", *numbered]), split='{"column": "part"}')
+    assert "rows_in_both_parts" not in {one["code"] for one in dataset["warnings"]}
+    body |= {"dataset": dataset["id"], "columns": {"target": "y", "ignore": ["number"]}}
+    looked = running.post("/jobs", params={"dry_run": True}, json=body).json()
+    assert looked["warnings"] == job["warnings"]
