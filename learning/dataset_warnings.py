@@ -85,9 +85,26 @@ def _column(column: Column, facts: Facts) -> Iterator[DatasetWarning]:
         yield DatasetWarning(
             "converted_images", f'Column "{name}": images are read as 8 bits of grey or colour: {what}.', name
         )
+    elif others := _beside_booleans(column, facts):
+        message = (
+            f'Column "{name}" is one of strings: most of its values are true or false, but {others[1]} of '
+            f'{facts.present(column)} are not, such as "{others[0]}".'
+        )
+        yield DatasetWarning("nearly_boolean", message, name)
     elif _is_id(column, facts):
         message = f'Column "{name}" has another value in every row, as an id has: leave it out with columns.ignore.'
         yield DatasetWarning("id_column", message, name)
+
+
+def _beside_booleans(column: Column, facts: Facts) -> tuple[str, int] | None:
+    """Return a value that is neither true nor false, and how many there are, of strings most of which are."""
+    if column.type != "string":
+        return None
+    booleans = [str(top.value).lower() in {"true", "false"} for top in column.top]
+    count = sum(top.count for top, boolean in zip(column.top, booleans, strict=True) if boolean)
+    if all(booleans) or 4 * count < 3 * facts.present(column):
+        return None
+    return str(column.top[booleans.index(False)].value), facts.present(column) - count
 
 
 def _converted(sizes: ImageSizes) -> dict[str, int]:

@@ -73,17 +73,26 @@ class Survey:
     def _decide(self, name: str, quoted: frozenset[str]) -> ColumnType:
         counts = self._counts[name]
         present = counts["present"]
-        if present and counts["timestamp"] == present:
+        if _most(counts["timestamp"], present):
             return "timestamp"
         if not present or name in quoted:
             return "string"
-        if counts["boolean"] == present:
+        if _nearly_all(counts["boolean"], present):
             return "boolean"
         numbers = counts["number"]
-        # Three numbers in four say the column is numeric and the fourth cell a mistake.
-        if numbers == present or (numbers >= 2 and 4 * numbers >= 3 * present):
+        if _most(numbers, present):
             return "integer" if counts["integer"] == numbers else "number"
         return "string"
+
+
+def _most(count: int, present: int) -> bool:
+    """Return whether so many cells say what a column is: three in four do, and the fourth cell is a mistake."""
+    return 0 < count == present or (count >= 2 and 4 * count >= 3 * present)
+
+
+def _nearly_all(count: int, present: int) -> bool:
+    """Return the same for true and false, beside which a third value, "mixture" or "unknown", is often a class."""
+    return 0 < count == present or 20 * count >= 19 * present
 
 
 def check_declared(declared: Mapping[str, str], names: Iterable[str]) -> None:

@@ -62,6 +62,9 @@ def test_missing_markers_count_as_missing_outside_strings_only(tmp_path, marker)
         (["NA", "?"], "string"),
         (["1", "2.0"], "double"),
         (["true", "TRUE"], "bool"),
+        (["true", "false", "mixture"], "string"),
+        (["true", "false"] * 40 + ["mixture"] * 15 + ["unproven"] * 3, "string"),
+        (["2024-01-01", "2024-01-02", "soon"], "string"),
     ],
 )
 def test_type_of_a_column(tmp_path, values, expected):
@@ -140,6 +143,17 @@ def test_three_quarters_of_numbers_make_the_rest_mistakes(tmp_path):
     assert [(e.row, e.column, e.value) for e in errors.first()] == [(2, "b", "inf"), (3, "a", "x")]
     assert table.to_pydict() == {"a": [1, 3], "b": [1.5, 4.0]}
     assert '"inf" is not a number' in errors.first()[0].message
+
+
+def test_a_bad_date_and_a_bad_boolean_are_mistakes_beside_many_good_ones(tmp_path):
+    good = "".join(f"2024-01-{n % 28 + 1:02},{'true' if n % 2 else 'FALSE'}\n" for n in range(999))
+    for text in (f"day,ok\n{good}2024-02-31,treu\n", f"day,ok\n2024-02-31,treu\n{good}"):
+        table, errors = read(written(tmp_path, text))
+        assert [(e.rule, e.column, e.value) for e in errors.first()] == [
+            ("wrong_type", "day", "2024-02-31"),
+            ("wrong_type", "ok", "treu"),
+        ]
+        assert (types(table), table.num_rows) == ({"day": "timestamp[us]", "ok": "bool"}, 999)
 
 
 @pytest.mark.parametrize("value", ["inf", "-Infinity", "1e999", "+nan"])

@@ -142,6 +142,16 @@ def test_ids_are_warned_of_and_quantities_are_not(tmp_path):
     assert found == [("id_column", "id"), ("id_column", "key")]
 
 
+def test_strings_that_are_mostly_true_or_false_are_warned_of(tmp_path):
+    rows = [{"claim": "mixture" if n % 5 == 0 else ("true", "False")[n % 2], "x": n * n % 7} for n in range(100)]
+    description = described(tmp_path, rows, "t.csv")
+    assert description.columns[0].type == "string"
+    (warning,) = [one for one in description.warnings if one.code == "nearly_boolean"]
+    assert (warning.column, '20 of 100 are not, such as "mixture"' in warning.message) == ("claim", True)
+    without = [{**row, "claim": "true"} for row in rows]
+    assert "nearly_boolean" not in dict(codes(described(tmp_path, without)))
+
+
 def test_rows_that_repeat_are_counted_and_named(tmp_path):
     rows = [{"a": n % 40, "b": f"{n % 40}", "c": [str(n % 40)]} for n in range(50)]
     description = described(tmp_path, rows)
