@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from learning.dataset_warnings import DatasetWarning
+from learning.media_types import file_column
 from learning.row_hashes import file_hashes, hashes_in, table_hashes
 from learning.sampling import sample, sample_numbers
 from learning.splits import Parts, RowNumbers
@@ -56,7 +57,8 @@ def split_warnings(
 
     Whole rows are read batch by batch, and their hashes held.
     """
-    others = [place for place, name in enumerate(table.column_names) if name != column]
+    left_out = {column, file_column(table.schema)}
+    others = [place for place, name in enumerate(table.column_names) if name not in left_out]
     if not others or not (len(parts.validation) or len(parts.test)):
         return
     found = file_hashes(path, table.schema, others)
@@ -72,7 +74,8 @@ def split_warnings(
 
 
 def _overlap(name: str, train: pa.Table, other: pa.Table, numbers: RowNumbers | None) -> Iterator[str]:
-    shared = [column for column in train.column_names if column in other.column_names]
+    named = file_column(train.schema)
+    shared = [column for column in train.column_names if column in other.column_names and column != named]
     same = [column for column in shared if train.schema.field(column).type == other.schema.field(column).type]
     if not same:
         return

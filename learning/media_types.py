@@ -43,6 +43,9 @@ MEDIA_TYPES: dict[AnyType, pa.DataType] = {
     ),
 }
 
+# What the column with the files' names may be called, the first one first.
+FILE_COLUMNS = ("file", "file_name", "filename", "path")
+
 
 class UnreadableMedia(Exception):
     """A file that is no image or recording that can be read: by which rule, what it is, and what to do.
@@ -55,3 +58,9 @@ class UnreadableMedia(Exception):
         self.rule = rule
         self.what = what
         self.remedy = remedy
+
+
+def file_column(schema: pa.Schema) -> str | None:
+    """Return the column with the names of the files whose content another column has; None without such content."""
+    has_media = any(kind in MEDIA_TYPES.values() for kind in schema.types)
+    return next((name for name in FILE_COLUMNS if name in schema.names), None) if has_media else None

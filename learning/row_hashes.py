@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from learning.media_types import file_column
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -101,10 +103,14 @@ def mapped_batches(path: Path) -> Iterator[pa.RecordBatch]:
 def look(
     path: Path, schema: pa.Schema, num_rows: int, many: Sequence[int], report: Callable[[float], None]
 ) -> tuple[Duplicates, dict[int, int]]:
-    """Return the rows of an Arrow file that repeat, and the estimated distinct values of the columns in `many`."""
+    """Return the rows of an Arrow file that repeat, and the estimated distinct values of the columns in `many`.
+
+    The same picture or recording repeats itself under another file name.
+    """
     passes = -(-num_rows // HELD)
     distinct = {position: Distinct() for position in many}
-    every = list(range(len(schema)))
+    named = file_column(schema)
+    every = [position for position, name in enumerate(schema.names) if name != named]
     count = 0
     repeated: list[Hashes] = []
     for number in range(passes):
@@ -119,7 +125,7 @@ def look(
         again = held.repeated()
         count += again[0]
         repeated.append(again[1])
-    rows = _first_rows(path, schema, np.concatenate(repeated)) if count else []
+    rows = _first_rows(path, schema, every, np.concatenate(repeated)) if count else []
     return Duplicates(count, rows), {position: found.count for position, found in distinct.items()}
 
 
@@ -166,11 +172,11 @@ class _Held:
         return self._again, self._repeated
 
 
-def _first_rows(path: Path, schema: pa.Schema, repeated: Hashes) -> list[int]:
+def _first_rows(path: Path, schema: pa.Schema, columns: Sequence[int], repeated: Hashes) -> list[int]:
     found: list[int] = []
     seen: set[int] = set()
     row = 0
-    for batch in hashes(mapped_batches(path), schema, [list(range(len(schema)))]):
+    for batch in hashes(mapped_batches(path), schema, [columns]):
         values = batch.column(0).to_numpy(zero_copy_only=False)
         for place in np.flatnonzero(np.isin(values, repeated)).tolist():
             value = int(values[place])

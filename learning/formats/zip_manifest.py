@@ -33,10 +33,8 @@ from learning.formats.media import (
     say_left_out,
 )
 from learning.formats.row_errors import RowErrors, invalid_file
-from learning.media_types import MEDIA_TYPES, UnreadableMedia
+from learning.media_types import FILE_COLUMNS, MEDIA_TYPES, UnreadableMedia
 
-# What the column with the files may be called, the first one first.
-_FILE_COLUMNS = ("file", "file_name", "filename", "path")
 _ENDINGS = (".csv", ".tsv")
 _MOST_BYTES = 256 << 20
 
@@ -65,7 +63,7 @@ class ZipManifestFormat:
             if manifest is None:
                 raise invalid_file(
                     "no_manifest",
-                    f"No table at the top of the archive has a column {', '.join(_FILE_COLUMNS)}.",
+                    f"No table at the top of the archive has a column {', '.join(FILE_COLUMNS)}.",
                     "Put a manifest.csv there, with the files' names in the archive in a column file.",
                     file=options.filename,
                 )
@@ -103,7 +101,7 @@ def _manifest(archive: Archive, found: Contents, directory: Path) -> tuple[str, 
         if encoding in {None, UTF8, UTF8_BOM} or write_utf8(raw, str(encoding), table):
             table = raw
         names = [one.strip() for one in sniffed(table)[0].names]
-        column = next((one for one in _FILE_COLUMNS if one in names), None)
+        column = next((one for one in FILE_COLUMNS if one in names), None)
         if column:
             return name, table, names, column
     return None

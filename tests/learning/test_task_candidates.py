@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from media_files import encoded, packed, picture, png, tone
 
@@ -231,6 +232,26 @@ def test_repeated_and_converted_images_are_warned_of(tmp_path):
     assert "1 of mode CMYK" in warning.message
     (column, *_) = description.columns
     assert (column.unique, column.missing) == (4, 0)
+
+
+def test_the_same_picture_under_another_name_repeats(tmp_path):
+    members = {f"{folder}/{number}.png": png(number) for folder in "ab" for number in range("ab".index(folder), 9, 2)}
+    description = archive(tmp_path, {**members, "a/copy.png": png(4), "b/other label.png": png(6)})
+    assert description.columns[0].unique == 9
+    (place,) = description.duplicates.rows
+    with pa.memory_map(str(tmp_path / "a.arrow")) as mapped:
+        assert pa.ipc.open_file(mapped).read_all().column("file")[place - 1].as_py() == "a/copy.png"
+    assert codes(description) == [("duplicate_rows", None)]
+    rows = [{"file": f"{number}.png", "x": number % 3} for number in range(9)]
+    assert described(tmp_path, rows).duplicates.count == 0
+
+
+def test_the_same_picture_in_two_parts_is_warned_of(tmp_path):
+    members = {f"{part}/{'ab'[n % 2]}/{part}{n}.png": png(n) for part in ("train", "test") for n in range(4)}
+    source = packed(tmp_path / "a.zip", {**members, "test/a/new.png": png(9)})
+    found = ingest(source, "a.zip", tmp_path / "a.arrow", IngestOptions(split={"column": "split"}))
+    (warning,) = [one for one in found.warnings if one.code == "rows_in_both_parts"]
+    assert warning.message.startswith("4 of 5 test rows also occur in the training rows (")
 
 
 def test_recordings_suggest_nothing_yet(tmp_path):
