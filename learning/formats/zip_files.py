@@ -13,6 +13,7 @@ from learning.formats.content import head
 from learning.formats.format import ReadOptions
 from learning.formats.media import Row, contents, one_kind, outline, rows_as_batches, say_left_out, schema_of
 from learning.formats.row_errors import RowErrors
+from learning.formats.zip_manifest import say_no_manifest
 
 
 class ZipFilesFormat:
@@ -34,6 +35,7 @@ class ZipFilesFormat:
             found = contents(archive)
             kind = one_kind(found, options.filename)
             check_declared(options.column_types, [kind, "file"])
+            say_no_manifest(archive, found, errors)
             say_left_out(found.others, f"no {kind} by name", errors)
             rows = [Row(number, name, (name,)) for number, name in enumerate(found.media, 1)]
             yield from rows_as_batches(archive, rows, schema_of(kind, "file"), options, errors)

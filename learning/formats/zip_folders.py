@@ -21,6 +21,7 @@ from learning.formats.media import (
     schema_of,
 )
 from learning.formats.row_errors import RowErrors
+from learning.formats.zip_manifest import say_no_manifest
 
 # Folders above those of the classes that say for what their images are, and the words that a split's column has.
 _PARTS = {
@@ -53,6 +54,7 @@ class ZipFoldersFormat:
             parts = _parts(labels)
             names = ["label", "file", *(["split"] if parts else [])]
             check_declared(options.column_types, [kind, *names])
+            say_no_manifest(archive, found, errors)
             say_left_out(found.others, f"no {kind} by name", errors)
             rows = []
             for number, (name, label) in enumerate(zip(found.media, labels, strict=True), 1):

@@ -32,10 +32,12 @@ from learning.formats.media import (
     parts,
     say_left_out,
 )
-from learning.formats.row_errors import RowErrors, invalid_file
+from learning.formats.row_errors import RowErrors, invalid_file, shortened
 from learning.media_types import FILE_COLUMNS, MEDIA_TYPES, UnreadableMedia
 
 _ENDINGS = (".csv", ".tsv")
+_OTHER_ENDINGS = (".jsonl", ".ndjson", ".parquet", ".xlsx")
+_SHOWN, _COMPARED = 10, 50
 _MOST_BYTES = 256 << 20
 
 
@@ -91,6 +93,15 @@ class ZipManifestFormat:
 
 def _manifest(archive: Archive, found: Contents, directory: Path) -> tuple[str, Path, list[str], str] | None:
     """Return the first table with a column of files: its name, a copy in UTF-8, its columns, and that column."""
+    for name, table, names in _tables(archive, found, directory):
+        column = next((one for one in FILE_COLUMNS if one in names), None)
+        if column:
+            return name, table, names, column
+    return None
+
+
+def _tables(archive: Archive, found: Contents, directory: Path) -> Iterator[tuple[str, Path, list[str]]]:
+    """Yield the tables at the top of the archive: name, a copy in UTF-8 and the columns."""
     for number, name in enumerate(sorted(found.tops(*_ENDINGS), key=lambda name: "manifest" not in name)):
         raw, table = directory / f"{number}.raw", directory / f"{number}.csv"
         try:
@@ -100,11 +111,26 @@ def _manifest(archive: Archive, found: Contents, directory: Path) -> tuple[str, 
         encoding = encoding_of(raw)
         if encoding in {None, UTF8, UTF8_BOM} or write_utf8(raw, str(encoding), table):
             table = raw
-        names = [one.strip() for one in sniffed(table)[0].names]
-        column = next((one for one in FILE_COLUMNS if one in names), None)
-        if column:
-            return name, table, names, column
-    return None
+        yield name, table, [one.strip() for one in sniffed(table)[0].names]
+
+
+def say_no_manifest(archive: Archive, found: Contents, errors: RowErrors) -> None:
+    """Warn of each table at the top of an archive that is none of a manifest, though it may be meant to be."""
+    for name in found.tops(*_OTHER_ENDINGS):
+        errors.remark("unread_manifest", f"{name} is not read: a manifest is a table as CSV. Write it as manifest.csv.")
+    with TemporaryDirectory(prefix="anneal-manifest-") as directory:
+        for name, _, names in _tables(archive, found, Path(directory)):
+            if not set(names) & set(FILE_COLUMNS):
+                errors.remark("unread_manifest", _without_files(name, names))
+
+
+def _without_files(name: str, names: list[str]) -> str:
+    shown = ", ".join(f'"{shortened(one)}"' for one in names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+    meant = next((meant for one in names[:_COMPARED] if (meant := did_you_mean(one, FILE_COLUMNS))), "")
+    return (
+        f"{name} is not read: none of its columns ({shown}) is {', '.join(FILE_COLUMNS[:-1])} or {FILE_COLUMNS[-1]}, "
+        f"so it does not say of which files its rows are.{meant}"
+    )
 
 
 def _folder(name: str) -> str:

@@ -102,6 +102,34 @@ def test_mistakes_of_a_manifest_and_of_its_files_are_named_together(tmp_path):
     assert errors.remarks == [("left_out_files", '1 file was left out (not named in manifest.csv): "left.png".')]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "manifest.csv",
+            "fil,label\na/1.png,cat\nb/2.png,dog\n",
+            '("fil", "label") is file, file_name, filename or path',
+        ),
+        ("manifest.csv", "fil,label\na/1.png,cat\nb/2.png,dog\n", '. Did you mean "file"?'),
+        ("labels.tsv", "Filename\tlabel\na/1.png\tcat\n", '. Did you mean "filename"?'),
+        (
+            "manifest.jsonl",
+            '{"file": "a/1.png", "label": "cat"}\n',
+            "manifest.jsonl is not read: a manifest is a table as CSV",
+        ),
+    ],
+)
+def test_a_manifest_that_is_none_is_warned_of(tmp_path, name, content, said):
+    for members in ({"a/1.png": png(1), "b/2.png": png(2)}, {"1.png": png(1), "2.png": png(2)}):
+        path = packed(tmp_path / "m.zip", {name: content, **members})
+        format_name = "zip-folders" if "a/1.png" in members else "zip-files"
+        assert recognised(path)[0] == format_name
+        table, errors = read(path, format_name)
+        assert table.num_rows == 2
+        assert [code for code, _ in errors.remarks] == ["unread_manifest", "left_out_files"]
+        assert said in errors.remarks[0][1]
+
+
 BOXES = {"images/1.png": [("cell", [1, 2, 3, 4]), ("dot", [0, 0, 12, 8])], "images/2.png": []}
 
 
