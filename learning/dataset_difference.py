@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from learning.row_hashes import bounded_connection
+from learning.row_hashes import bounded_connection, read_batches
 
 _COMPARED = ("missing", "unique", "min", "max", "mean")
 # Rows by their hash, each counted up or down: equal rows cancel, however many of them there are.
@@ -60,16 +60,24 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, l
 
 def rows_difference(before: Path, after: Path, scratch: Path) -> RowsDifference | None:
     """Compare two Arrow files row by row, in bounded memory, spilling to `scratch`; None when no column is in both."""
-    with pa.memory_map(str(before)) as old_file, pa.memory_map(str(after)) as new_file:
-        old, new = pa.ipc.open_file(old_file).read_all(), pa.ipc.open_file(new_file).read_all()
-        types = {field.name: field.type for field in old.schema}
-        columns = [field.name for field in new.schema if types.get(field.name) == field.type]
-        if not columns:
-            return None
-        # Positions instead of names: a caller's text never becomes part of a query.
-        positions = [f"c{position}" for position in range(len(columns))]
-        with bounded_connection(scratch) as connection:
-            connection.register("before_rows", old.select(columns).rename_columns(positions))
-            connection.register("after_rows", new.select(columns).rename_columns(positions))
-            ((added, removed),) = connection.execute(_COUNT.format(", ".join(positions))).fetchall()
-        return RowsDifference(columns, added, removed)
+    old, new = (_schema(path) for path in (before, after))
+    types = {field.name: field.type for field in old}
+    columns = [field.name for field in new if types.get(field.name) == field.type]
+    if not columns:
+        return None
+    # Positions instead of names: a caller's text never becomes part of a query.
+    plain = pa.schema([(f"c{position}", types[name]) for position, name in enumerate(columns)])
+    with bounded_connection(scratch) as connection:
+        for name, path in (("before_rows", before), ("after_rows", after)):
+            batches = (
+                pa.record_batch([batch.column(column) for column in columns], schema=plain)
+                for batch in read_batches(path)
+            )
+            connection.register(name, pa.RecordBatchReader.from_batches(plain, batches))
+        ((added, removed),) = connection.execute(_COUNT.format(", ".join(plain.names))).fetchall()
+    return RowsDifference(columns, added, removed)
+
+
+def _schema(path: Path) -> pa.Schema:
+    with pa.OSFile(str(path), "rb") as file:
+        return pa.ipc.open_file(file).schema

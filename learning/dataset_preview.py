@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,8 @@ from learning.errors import InvalidInput
 if TYPE_CHECKING:
     from learning.model import Design
 
+# So many batches are mapped at once to know how many rows they have.
+_MAPPED = 16
 _JSON_TYPES: dict[str, dict[str, Any]] = {
     "integer": {"type": "integer"},
     "number": {"type": "number"},
@@ -59,20 +63,42 @@ _JSON_TYPES: dict[str, dict[str, Any]] = {
 def preview_rows(path: Path, count: int, seed: int | None) -> dict[str, Any]:
     """Return `columns`, `rows` and their `indices` in an Arrow file: the first, or some drawn with a seed, ascending.
 
-    Only the pages of the rows that are shown are read.
+    Only the pages around the rows that are shown are mapped, and these a batch at a time: a page that is touched may
+    bring megabytes with it.
     """
-    with pa.memory_map(str(path)) as mapped:
-        table = pa.ipc.open_file(mapped).read_all()
-        count = min(count, table.num_rows)
-        indices = list(range(count))
-        if seed is not None:
-            indices = sorted(np.random.default_rng(seed).choice(table.num_rows, count, replace=False).tolist())
-        rows = [_shown(table.slice(index, 1).to_pylist()[0]) for index in indices]
-        return {
-            "columns": table.column_names,
-            "rows": json.loads(json.dumps(rows, default=str)),
-            "indices": indices,
-        }
+    columns, starts = _starts(path, count if seed is None else None)
+    count = min(count, starts[-1])
+    indices = list(range(count))
+    if seed is not None:
+        indices = sorted(np.random.default_rng(seed).choice(starts[-1], count, replace=False).tolist())
+    rows: list[dict[str, Any]] = []
+    for number, (start, end) in enumerate(itertools.pairwise(starts)):
+        if wanted := [index - start for index in indices if start <= index < end]:
+            with _mapped(path) as reader:
+                batch = reader.get_batch(number)
+                rows += [_shown(batch.slice(place, 1).to_pylist()[0]) for place in wanted]
+                del batch
+    return {"columns": columns, "rows": json.loads(json.dumps(rows, default=str)), "indices": indices}
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[pa.RecordBatchFileReader]:
+    with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as reader:
+        yield reader
+
+
+def _starts(path: Path, enough: int | None) -> tuple[list[str], list[int]]:
+    """Return the columns, and at which row each batch begins and the last one ends; of no more than have `enough`."""
+    starts = [0]
+    while True:
+        with _mapped(path) as reader:
+            names = reader.schema.names
+            for number in range(len(starts) - 1, min(len(starts) - 1 + _MAPPED, reader.num_record_batches)):
+                starts.append(starts[-1] + reader.get_batch(number).num_rows)
+                if enough is not None and starts[-1] >= enough:
+                    return names, starts
+            if len(starts) > reader.num_record_batches:
+                return names, starts
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def hashes(
         yield from connection.sql(f"SELECT {wanted} FROM part").to_arrow_reader(_BATCH_ROWS)  # noqa: S608
 
 
-def mapped_batches(path: Path) -> Iterator[pa.RecordBatch]:
+def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
     """Yield the batches of an Arrow file, read and not mapped: each is gone from memory once it is used."""
     with pa.OSFile(str(path), "rb") as source:
         reader = pa.ipc.open_file(source)
@@ -116,7 +116,7 @@ def look(
     for number in range(passes):
         held = _Held(number, passes, num_rows)
         groups = [every, *([position] for position in (many if number == 0 else ()))]
-        for batch in hashes(mapped_batches(path), schema, groups):
+        for batch in hashes(read_batches(path), schema, groups):
             columns = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
             held.add(columns[0])
             for position, values in zip(many, columns[1:], strict=False):
@@ -176,7 +176,7 @@ def _first_rows(path: Path, schema: pa.Schema, columns: Sequence[int], repeated:
     found: list[int] = []
     seen: set[int] = set()
     row = 0
-    for batch in hashes(mapped_batches(path), schema, [columns]):
+    for batch in hashes(read_batches(path), schema, [columns]):
         values = batch.column(0).to_numpy(zero_copy_only=False)
         for place in np.flatnonzero(np.isin(values, repeated)).tolist():
             value = int(values[place])
@@ -208,7 +208,7 @@ def table_hashes(table: pa.Table) -> Hashes:
 
 def file_hashes(path: Path, schema: pa.Schema, columns: Sequence[int]) -> Hashes:
     """Return the hash of each row of an Arrow file, by the columns at these positions."""
-    return _all_hashes(mapped_batches(path), schema, columns)
+    return _all_hashes(read_batches(path), schema, columns)
 
 
 def _all_hashes(batches: Iterator[pa.RecordBatch], schema: pa.Schema, columns: Sequence[int]) -> Hashes:
