@@ -17,6 +17,9 @@ _SENTENCE, _DENSE_SENTENCE = 16, 6
 _SHOWN_CLASSES = 100
 _SHOWN_ONCE = 10
 _MOST_TEXTS = 3
+_TOKENS = {"tokens", "words"}
+# A column of nothing but these says what rows are for, and is neither learned nor learned from.
+_PARTS = {"train", "validation", "test"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Facts:
         self._statistics = {column.name: column for column in statistics.columns}
         self.media = [column for column in columns if is_media(column.type)]
         # Beside images and recordings the other columns are about them: labels, names, transcripts.
-        written = [] if self.media else columns
+        written = [] if self.media else [column for column in columns if not _is_split(column)]
         sentences = [column for column in written if self._is_sentences(column)]
         self.sentences = sentences[:_MOST_TEXTS]
         self.is_text = len(columns) == 1 and bool(columns[0].prose)
@@ -87,9 +90,15 @@ class Facts:
     def _has_labels(self, column: Column) -> bool:
         if column.type not in {"string", "boolean", "integer"} or column.unique < 2 or column.unique_estimated:
             return False
+        if _is_split(column):
+            return False
         few = column.unique <= FEW_VALUES if column.type == "integer" else True
         # Values that hardly ever repeat are names or sentences, not classes.
         return few and 2 * column.unique <= self.present(column)
+
+
+def _is_split(column: Column) -> bool:
+    return column.type == "string" and column.unique > 1 and {top.value for top in column.top} <= _PARTS
 
 
 def task_candidates(facts: Facts, known: Collection[str] = TASK_NAMES) -> list[TaskCandidate]:
@@ -99,7 +108,8 @@ def task_candidates(facts: Facts, known: Collection[str] = TASK_NAMES) -> list[T
 
 def _token_classification(facts: Facts) -> Iterator[TaskCandidate]:
     for pair in facts.paired:
-        tags, tokens = sorted(pair, key=lambda column: column.unique)
+        # Two of equal lengths: the one that is called tokens is that, else the one with more different items.
+        tags, tokens = sorted(pair, key=lambda column: (column.name.lower() in _TOKENS, column.unique))
         if tags.unique >= 2:
             reason = f'each list of "{tags.name}" is as long as that of "{tokens.name}"; {tags.unique} different tags'
             yield TaskCandidate("token-classification", tags.name, reason, [tokens.name], facts.balance(tags))

@@ -100,6 +100,24 @@ def test_lists_of_equal_lengths_are_tokens_and_tags(tmp_path):
     assert suggested(described(tmp_path, [*rows, {"words": ["a"], "tags": []}])) == []
 
 
+def test_tokens_are_no_tags_however_few_there_are(tmp_path):
+    rows = [{"tokens": ["the", "cat"], "tags": [f"B-{n}", "O"]} for n in range(20)]
+    description = described(tmp_path, rows)
+    assert suggested(description) == [("token-classification", "tags", ["tokens"])]
+    assert [one.column for one in description.warnings if one.code == "labels_once"] == ["tags"]
+
+
+def test_a_column_of_parts_is_no_target(tmp_path):
+    members = {f"{part}/{'ab'[n % 2]}/{part}{n}.png": png(n) for part in ("train", "test") for n in range(8)}
+    assert [one[:2] for one in suggested(archive(tmp_path, members))] == [
+        ("image-classification", "label"),
+        ("contrastive-images", None),
+    ]
+    rows = [{"part": "train" if n % 4 else "validation", "x": n * n % 7, "y": "ab"[n % 2]} for n in range(40)]
+    targets = [one.target for one in described(tmp_path, rows).task_candidates]
+    assert targets == ["y", "x", None]
+
+
 def test_the_balance_of_labels(tmp_path):
     labels = ["yes"] * 60 + ["no"] * 38 + ["maybe", "never"]
     rows = [{"x": n * 7 % 11 / 2, "label": label} for n, label in enumerate(labels)]
