@@ -109,7 +109,8 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 def _media(cell: dict[str, Any]) -> dict[str, Any]:
     known = {name: value for name, value in cell.items() if name != "bytes"}
     if "width" in cell:
-        return {**known, "thumbnail": images.data_url(images.thumbnail(cell["bytes"]))}
+        small = images.thumbnail(cell["bytes"], cell["width"], cell["height"])
+        return {**known, "thumbnail": images.data_url(small)}
     return {**known, "waveform": images.data_url(audio.waveform(cell["bytes"]))}
 
 

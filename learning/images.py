@@ -89,9 +89,14 @@ def decode_sized(content: bytes, target: Target) -> tuple[Pixels, tuple[int, int
     return pixels.reshape(target.height, target.width, target.channels), size
 
 
-def thumbnail(content: bytes, side: int = 64) -> bytes:
-    """Return a small square PNG of an image; UnreadableMedia for what is no image that can be read."""
-    return encode_png(decode(content, Target(side, side, 3)))
+def thumbnail(content: bytes, width: int, height: int, side: int = 64) -> bytes:
+    """Return a PNG of an image of this width and height, of its shape and with its longer side as long as `side`.
+
+    UnreadableMedia for what is no image that can be read.
+    """
+    scale = side / max(width, height)
+    small = max(1, round(height * scale)), max(1, round(width * scale))
+    return encode_png(decode(content, Target(*small, 3, fit="stretch")))
 
 
 def encode_png(pixels: Pixels) -> bytes:

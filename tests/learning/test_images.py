@@ -1,6 +1,7 @@
 """Images as inputs, networks on them beside references, and how images are changed in training."""
 
 import base64
+import io
 import subprocess
 import sys
 
@@ -88,6 +89,13 @@ def test_cmyk_is_read_as_colour():
     pixels = decoded(encoded(Pillow.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=95))
     assert pixels[0, 0, 0] > 200
     assert pixels[0, 0, 1:].max() < 60
+
+
+@pytest.mark.parametrize(("size", "small"), [((12, 8), (64, 43)), ((90, 300), (19, 64)), ((500, 1), (64, 1))])
+def test_a_thumbnail_has_its_picture_s_shape(size, small):
+    shown = Pillow.open(io.BytesIO(images.thumbnail(encoded(Pillow.new("RGB", size, (200, 10, 10))), *size)))
+    assert shown.size == small
+    assert shown.getpixel((0, 0)) == shown.getpixel((small[0] - 1, small[1] - 1)) == (200, 10, 10)
 
 
 def test_a_large_jpeg_is_scaled_while_it_is_decoded():

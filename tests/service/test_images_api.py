@@ -55,7 +55,7 @@ def test_upload_pretrain_finetune_predict(api: httpx.Client, tmp_path: Path) -> 
     row = api.get(f"/datasets/{labelled['id']}/preview").json()["rows"][0]
     assert (row["label"], row["image"]["format"], row["image"]["height"]) == ("level", "PNG", 20)
     small = base64.b64decode(row["image"]["thumbnail"].removeprefix("data:image/png;base64,"))
-    assert Image.open(io.BytesIO(small)).size == (64, 64)
+    assert Image.open(io.BytesIO(small)).size == (64, 53)
     assert (
         api.get(f"/datasets/{labelled['id']}/schema").json()["json_schema"]["properties"]["image"]["type"] == "object"
     )
