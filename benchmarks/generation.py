@@ -32,7 +32,8 @@ import httpx
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from registered import register_writer
 from servers import Stack
-from serving import CLIENT_CORE, ONE_THREAD, RESULTS, SERVER_CORE, on_core
+from serving import CLIENT_CORE, RESULTS, SERVER_CORE, on_core
+from serving_peers import ONE_THREAD
 
 LAYERS, WIDTH, LONGEST = 4, 256, 512
 CLIENTS = (1, 16)

@@ -134,7 +134,10 @@ class ContinuousBatcher:
                 self.counts.queue_s += now - waiting.arrived
             waiting.taken += 1
         self._rows_waiting -= len(order)
-        self._queue = deque(waiting for waiting in self._queue if waiting.taken < len(waiting.rows))
+        # Who had a turn and wants more goes behind those who had none.
+        served = {id(waiting) for waiting, _ in order}
+        left = [waiting for waiting in self._queue if waiting.taken < len(waiting.rows)]
+        self._queue = deque(sorted(left, key=lambda waiting: id(waiting) in served))
         return order
 
     def _forget_gone(self) -> None:

@@ -14,24 +14,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 from starlette.types import Receive
 
+from service.computing import RequestTimeout, all_computed, check_count, compute, deadline, in_use, parse
 from service.job_requests import Request
 from service.known import Meaning
-from service.predictions import (
-    BODIES,
-    InputError,
-    InputWarningView,
-    Meant,
-    PredictedBy,
-    RequestTimeout,
-    Timing,
-    all_computed,
-    check_count,
-    compute,
-    deadline,
-    in_use,
-    parse,
-    reported,
-)
+from service.predictions import BODIES, InputError, InputWarningView, Meant, PredictedBy, Timing, reported
 from service.predictors import Loaded
 from service.state import Opened
 

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 from starlette.types import Receive
 
+from service.computing import RequestTimeout, check_all_fit, check_count, deadline, every_answer, in_use, parse
 from service.dependencies import Authorization, Scheme
 from service.embeddings import alike
 from service.errors import ApiError
@@ -17,17 +18,7 @@ from service.huggingface_generation import GenerationParameters, TokenEvents, on
 from service.input_bodies import ContentRoute, Given, inputs_of
 from service.job_requests import Request
 from service.known import Meaning
-from service.predictions import (
-    STREAMED,
-    RequestTimeout,
-    check_all_fit,
-    check_count,
-    deadline,
-    every_answer,
-    in_use,
-    opened_stream,
-    parse,
-)
+from service.predictions import STREAMED, opened_stream
 from service.predictors import Loaded
 from service.state import Opened, State
 from service.table_values import number

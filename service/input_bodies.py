@@ -22,9 +22,10 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 
 from service.chosen_route import ChosenRoute, media_type
+from service.computing import RequestTimeout, check_count, deadline, in_use
 from service.embeddings import embedded
 from service.errors import ApiError, foreign_content
-from service.predictions import Meant, RequestTimeout, answer, check_count, deadline, in_use
+from service.predictions import Meant, answer
 from service.predictors import Loaded
 from service.state import Opened, State
 from service.table_values import number

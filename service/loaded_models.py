@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
+from service.computing import in_use
 from service.dependencies import Authorization, ModelsKey, Scheme
 from service.job_requests import Request
 from service.known import Meaning
-from service.predictions import PredictedBy, in_use
+from service.predictions import PredictedBy
 from service.predictors import Loaded
 from service.state import Opened
 from service.times import rfc3339

@@ -19,11 +19,11 @@ from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy import select
 
 from service import oip_tensors
+from service.computing import RequestTimeout, deadline, every_answer, in_use
 from service.dependencies import Authorization, PredictKey, Scheme
 from service.errors import ApiError
 from service.known import Meaning
 from service.oip_tensors import InferRequest, TensorSpec
-from service.predictions import RequestTimeout, deadline, every_answer, in_use
 from service.predictors import Loaded
 from service.state import Opened, State
 from store.records import ModelRecord, VersionRecord

@@ -13,21 +13,12 @@ from pydantic import BaseModel, Field
 
 from service import job_requests
 from service.answer_stream import Streamed
+from service.computing import RequestTimeout, check_all_fit, check_count, compute, deadline, in_use, parse
 from service.dependencies import Authorization, Scheme
 from service.errors import ApiError
 from service.library import importing
 from service.openai_models import Usage
-from service.predictions import (
-    STREAMED,
-    RequestTimeout,
-    check_all_fit,
-    check_count,
-    compute,
-    deadline,
-    in_use,
-    opened_stream,
-    parse,
-)
+from service.predictions import STREAMED, opened_stream
 from service.predictors import Loaded
 from service.state import Opened
 from store import ids

@@ -14,10 +14,10 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 
 from service import job_requests
+from service.computing import RequestTimeout, check_all_fit, check_count, compute, deadline, in_use, parse
 from service.dependencies import Authorization, ModelsKey, Scheme
 from service.errors import ApiError
 from service.openai_objects import Deleted
-from service.predictions import RequestTimeout, check_all_fit, check_count, compute, deadline, in_use, parse
 from service.state import Opened
 from store import models
 from store.models import Version

@@ -17,11 +17,12 @@ from starlette.datastructures import Headers
 from service.authorization import authorize
 from service.changes import Seen
 from service.chosen_route import ChosenRoute
+from service.computing import check_count
 from service.dependencies import Authorization, IdempotencyKey, JobsKey, PredictKey, Scheme, Wait
 from service.job_requests import StoredRequest, naming, ready_dataset
 from service.job_views import JobView
 from service.library import importing, read_design
-from service.predictions import InputError, InputWarningView, PredictRequest, check_count
+from service.predictions import InputError, InputWarningView, PredictRequest
 from service.ranges import check_range
 from service.state import Opened, State
 from service.submission import submitted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import tempfile
 import threading
 import time
@@ -45,6 +46,7 @@ class Loaded:
     ref: str
     predictor: Predictor
     batcher: Batching
+    parsers: CapacityLimiter  # threads that read inputs
     embedder: Batcher  # of the same rows' features
     bytes: int  # of memory, about
     load_ms: float
@@ -84,6 +86,8 @@ class Predictors:
         self._bytes_loading: dict[str, int] = {}
         self._loads: Counter[str] = Counter()
         self._loaders = CapacityLimiter(LOADERS)
+        # More of them than cores only take turns with the loop and the device.
+        self._parsers = CapacityLimiter(os.cpu_count() or 1)
         self._changed = asyncio.Event()  # something has left, or may
         self._device = Device()
 
@@ -167,6 +171,7 @@ class Predictors:
             version.ref,
             predictor,
             batcher,
+            self._parsers,
             Batcher(predictor.embed, self._device, self._most_waiting, positions),
             bytes_of(files),
             0.0,

@@ -31,6 +31,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/api/v1/models/{ref}/predict-dataset"): {"json": {"dataset": "ds_0"}},
     ("post", "/hf/models/{ref}"): {"json": {"inputs": [{}]}},
     ("post", "/v1/embeddings"): {"json": {"model": "shared", "input": "x"}},
+    ("post", "/v1/completions"): {"json": {"model": "shared", "prompt": "x"}},
     ("post", "/v1/files"): {"files": {"file": ("t.jsonl", b"{}")}, "data": {"purpose": "batch"}},
     ("post", "/v1/uploads"): {
         "json": {"filename": "t.jsonl", "bytes": 1, "purpose": "batch", "mime_type": "application/jsonl"}
@@ -66,6 +67,7 @@ _OPENAI_SCOPES = {
     "batches": "jobs",
     "models": "models",
     "embeddings": "predict",
+    "completions": "predict",
 }
 
 

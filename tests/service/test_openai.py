@@ -233,7 +233,7 @@ def test_a_batch(client: OpenAI, api: httpx.Client, embedder: str) -> None:
             "Line 1",
         ),
         (
-            lambda c: c.batches.create(input_file_id="file_1", endpoint="/v1/completions", completion_window="24h"),
+            lambda c: c.batches.create(input_file_id="file_1", endpoint="/v1/moderations", completion_window="24h"),
             openai.UnprocessableEntityError,
             "endpoint",
         ),

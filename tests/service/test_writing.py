@@ -124,7 +124,7 @@ def test_pieces_are_the_answer(writing: Stack, calls: httpx.Client) -> None:
     assert found[-1][0] == "answer"
     answer = found[-1][1]
     pieces = {index: "".join(one["text"] for _, one in found[:-1] if one["index"] == index) for index in (0, 2)}
-    assert len(found) > 20
+    assert len(found) > 2
     assert answer["outputs"][1] is None
     assert [error["index"] for error in answer["errors"]] == [1]
     assert pieces == {index: answer["outputs"][index]["text"] for index in (0, 2)}
