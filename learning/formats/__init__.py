@@ -57,19 +57,23 @@ def sniff(path: Path, filename: str) -> tuple[Format, str]:
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """A file that can be read: where it is in UTF-8 or in no encoding at all, its format and why, its encoding."""
+    """A file whose format is known: where it is in UTF-8 or in no encoding at all, its format and why, its encoding.
+
+    `refusal` says why it cannot be read all the same: it has a byte that its encoding does not have.
+    """
 
     path: Path
     format: Format
     reason: str
     encoding: str | None
+    refusal: InvalidDataset | None = None
 
 
 def recognised(source: Path, filename: str, name: str | None, copy: Path) -> Recognised:
     """Return how to read a file, in the format of that name if one is given.
 
-    A text in another encoding is written to `copy` as UTF-8. Raises InvalidDataset for a file in no known format or
-    with a byte that its encoding does not have, and UnknownName for the format's name.
+    A text in another encoding is written to `copy` as UTF-8. Raises InvalidDataset for a file in no known format, and
+    UnknownName for the format's name.
     """
     chosen = format_named(name) if name else None
     encoding = encoding_of(source)
@@ -77,11 +81,11 @@ def recognised(source: Path, filename: str, name: str | None, copy: Path) -> Rec
     if encoding not in {None, UTF8, UTF8_BOM}:
         path, wrong = copy, write_utf8(source, str(encoding), copy)
     found, reason = (chosen, "the request names it") if chosen else sniff(path, filename)
-    if wrong:
-        raise _wrong_byte(found, wrong, str(encoding), copy, filename)
+    refusal = _wrong_byte(found, wrong, str(encoding), copy, filename) if wrong else None
     if encoding is None or not isinstance(found, WrittenFormat):
-        return Recognised(path, found, reason, None)
-    return Recognised(path, found, reason + ("" if encoding == UTF8 else f", in {IN_WORDS[encoding]}"), encoding)
+        return Recognised(path, found, reason, None, refusal)
+    said = "" if encoding == UTF8 else f", in {IN_WORDS[encoding]}"
+    return Recognised(path, found, reason + said, encoding, refusal)
 
 
 def _wrong_byte(found: Format, wrong: WrongByte, encoding: str, copy: Path, filename: str) -> InvalidDataset:
