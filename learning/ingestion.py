@@ -57,6 +57,7 @@ class Validation:
 class _Found:
     """What is known so far of a file that is being read; a file that is refused is described by it."""
 
+    filename: str
     source: Recognised | None = None
     num_rows: int | None = None
     statistics: TableStatistics | None = None
@@ -72,11 +73,16 @@ class _Found:
             }
         if self.statistics:
             known["columns"] = [asdict(column.column(None)) for column in self.statistics.columns]
-        if isinstance(error, InvalidDataset):
-            known["validation"] = asdict(
-                Validation(False, error.error_count, 0, error.errors, dict(error.errors_by_rule))
-            )
+        known["validation"] = asdict(self._validation(error))
         error.description = known
+
+    def _validation(self, error: LearningError) -> Validation:
+        if isinstance(error, InvalidDataset):
+            return Validation(False, error.error_count, 0, error.errors, dict(error.errors_by_rule))
+        # What the caller asked for does not fit the file: that is one error, of the file as a whole.
+        remedy = error.hint or f"Correct {error.param or 'the request'} and upload the file again."
+        single = RowError(error.code, error.message, remedy, self.filename)
+        return Validation(False, 1, 0, [single], {error.code: 1})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,7 @@ def ingest(
     written to `quarantine_path(destination)`. Raises InvalidDataset with every row error, and leaves no file then; any
     LearningError has a `description` of what was found before it.
     """
-    found = _Found()
+    found = _Found(filename)
     partial, copy, aside = (destination.with_name(destination.name + end) for end in (".partial", ".utf8", ".aside"))
     try:
         found.source = source_file = recognised(source, filename, options.format, copy)

@@ -94,32 +94,6 @@ def test_wrong_rows_are_named(running: httpx.Client, invalid: dict[str, Any]) ->
     assert invalid["validation"]["errors"] == listed["errors"]
 
 
-def test_an_invalid_dataset_says_what_was_found(running: httpx.Client, invalid: dict[str, Any]) -> None:
-    """What can be known of a refused file helps to see why it is refused: a wrong delimiter, a wrong encoding."""
-    known = ("format", "format_reason", "encoding", "num_rows")
-    assert [invalid[name] for name in known] == [
-        "csv",
-        "the name ends in .csv and the first lines have 3 comma-separated fields",
-        "utf-8",
-        300,
-    ]
-    assert [(column["name"], column["type"], column["missing"]) for column in invalid["columns"]] == [
-        ("a", "integer", 0),
-        ("b", "number", 0),
-        ("label", "string", 0),
-    ]
-    listed = running.get("/datasets", params={"format": "csv", "status": "invalid", "name": invalid["name"]}).json()
-    assert [dataset["id"] for dataset in listed["data"]] == [invalid["id"]]
-    cut = upload(running, "a,b\n1,2\n".encode("utf-16") + b"\x00\xd8", "cut.csv")
-    assert [cut[name] for name in known] == [
-        "csv",
-        "the name ends in .csv and the first lines have 2 comma-separated fields, in UTF-16 (little endian)",
-        "utf-16-le",
-        None,
-    ]
-    assert (cut["columns"], cut["validation"]["errors_by_rule"]) == ([], {"encoding": 1})
-
-
 def test_an_invalid_dataset_has_no_preview_and_no_jobs(running: httpx.Client, invalid: dict[str, Any]) -> None:
     body = problem(running.get(f"/datasets/{invalid['id']}/preview"), 409, "not_ready")
     assert "invalid" in body["detail"]
