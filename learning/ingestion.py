@@ -18,6 +18,7 @@ from learning.formats import Recognised, recognised
 from learning.formats.format import Misjudged, ReadOptions, ignore_progress
 from learning.formats.quarantine import Quarantine
 from learning.formats.row_errors import RowErrors, invalid_file
+from learning.formats.wrong_bytes import marks_for
 from learning.row_hashes import Duplicates, look
 from learning.statistics import Column, TableStatistics
 from learning.task_candidates import Facts, TaskCandidate, task_candidates
@@ -123,10 +124,18 @@ def ingest(
     partial, copy, aside = (destination.with_name(destination.name + end) for end in (".partial", ".utf8", ".aside"))
     try:
         found.source = source_file = recognised(source, filename, options.format, copy)
-        if source_file.refusal:
-            raise source_file.refusal
         read = ReadOptions(filename, options.column_types, report)
-        errors, statistics = _read(found, read, options, partial, aside)
+        try:
+            if source_file.refusal:
+                raise source_file.refusal
+            errors, statistics = _read(found, read, options, partial, aside)
+        except InvalidDataset as refusal:
+            encoding = source_file.encoding
+            marks = marks_for(refusal, source, encoding, copy) if encoding else None
+            if marks is None:
+                raise
+            found.source = replace(source_file, path=copy)
+            errors, statistics = _read(found, replace(read, marks=marks), options, partial, aside)
         description = _described(source_file, errors, statistics, partial, (read, options.split))
         partial.replace(destination)
         if errors.count and aside.exists():

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from learning.errors import InvalidDataset
 from learning.ingestion import IngestOptions, ingest, quarantine_path
 
 ROWS = 4_000
@@ -30,6 +31,14 @@ def clean(row: int) -> dict[str, Any]:
 
 
 WRONG_CELLS = {"n": "1.5", "x": "1,5", "ok": "yes", "day": "2024-02-30"}
+# What is no text, written with surrogates for bytes that are not UTF-8, and what must be said of it.
+WRONG_BYTES = {"byte": ("a\udcffz", "encoding", "0xFF"), "run": ("\0\0\0", "nul_byte", "0x00")}
+KINDS = (*WRONG_CELLS, "short", "long", *WRONG_BYTES)
+
+
+def write_bytes(path: Path, text: str) -> None:
+    """Write a text with wrong bytes in it."""
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]], mistakes: dict[int, tuple[str, Any]]) -> dict[int, Planted]:
@@ -42,12 +51,16 @@ def write_csv(path: Path, rows: list[dict[str, Any]], mistakes: dict[int, tuple[
         if kind in WRONG_CELLS:
             cells[kind] = f'"{value}"'
             planted[number] = ("wrong_type", kind, value)
+        elif kind in WRONG_BYTES:
+            text, rule, byte = WRONG_BYTES[kind]
+            cells["s"] = f'"{text}"'
+            planted[number] = (rule, "s", byte)
         line = ",".join(cells.values())
         if kind in {"short", "long"}:
             line = f"{number},0.5" if kind == "short" else f"{number},0.5,true,2024-01-01,x,more"
             planted[number] = ("ragged_row", None, line)
         lines.append(line)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
+    write_bytes(path, "\n".join(lines) + "\n")
     return planted
 
 
@@ -66,8 +79,12 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]], mistakes: dict[int, tupl
         elif kind == "long":
             line = f'{{"n": {number}, '.rstrip()
             planted[number] = ("invalid_json", None, line)
+        elif kind in WRONG_BYTES:
+            text, rule, byte = WRONG_BYTES[kind]
+            line = json.dumps(row | {"s": "here"}).replace("here", text)
+            planted[number] = (rule, None, byte)
         lines.append(line + "\n" * (1 + number % 3))
-    path.write_text("".join(lines), encoding="utf-8", newline="")
+    write_bytes(path, "".join(lines))
     return planted
 
 
@@ -93,11 +110,16 @@ def write_conll(path: Path, rows: list[dict[str, Any]], mistakes: dict[int, tupl
     sentences = []
     for number in range(1, len(rows) + 1):
         lines = [f"token{number}\tX\tB-A", "#\tY\tI-A", "end\tZ\tO"]
-        if number in mistakes:
-            lines[number % 3] = mistakes[number][1] or ("alone" if number % 2 else "a\tb\tc\td")
+        kind, value = mistakes.get(number, ("", None))
+        if kind in WRONG_BYTES:
+            text, rule, byte = WRONG_BYTES[kind]
+            lines[number % 3] = f"{text}\tY\tO"
+            planted[number] = (rule, None, byte)
+        elif kind:
+            lines[number % 3] = value or ("alone" if number % 2 else "a\tb\tc\td")
             planted[number] = ("wrong_fields", None, lines[number % 3])
         sentences.append("\n".join(lines))
-    path.write_text("# from a test\n" + "\n\n".join(sentences) + "\n", encoding="utf-8")
+    write_bytes(path, "# from a test\n" + "\n\n".join(sentences) + "\n")
     return planted
 
 
@@ -107,7 +129,7 @@ def write_conll(path: Path, rows: list[dict[str, Any]], mistakes: dict[int, tupl
 )
 def test_every_planted_mistake_is_found_and_nothing_else(tmp_path: Path, filename: str, write: Write) -> None:
     random.seed(filename)
-    kinds = [kind for kind in (*WRONG_CELLS, "short", "long") for _ in range(EACH)]
+    kinds = [kind for kind in KINDS for _ in range(EACH)]
     places = random.sample(range(1, ROWS + 1), len(kinds))
     mistakes = {row: (kind, WRONG_CELLS.get(kind)) for row, kind in zip(places, kinds, strict=True)}
     source, destination = tmp_path / filename, tmp_path / "data.arrow"
@@ -145,3 +167,30 @@ def test_every_mistake_of_one_row_is_reported(tmp_path: Path) -> None:
     entry = json.loads(aside)
     assert entry["values"] == {"a": "x", "b": "y", "c": "z"}
     assert [error["column"] for error in entry["errors"]] == ["a", "b", "c"]
+
+
+def test_lines_with_wrong_bytes_in_another_encoding(tmp_path: Path) -> None:
+    """Half a pair in UTF-16 and NULs: the rows are named, the others are kept, and so are the byte offsets."""
+    lines = [f"行 {number}" for number in range(1, 2001)]
+    encoded = [f"{line}\n".encode("utf-16-le") for line in lines]
+    encoded[6] = b"\x00\xd8" + encoded[6]
+    encoded[1500] = b"\0\0\0\0" + encoded[1500]
+    source = tmp_path / "t.txt"
+    source.write_bytes(b"\xff\xfe" + b"".join(encoded))
+    description = ingest(source, "t.txt", tmp_path / "t.arrow", IngestOptions(on_bad_rows="quarantine"))
+    assert (description.num_rows, description.encoding) == (1998, "utf-16-le")
+    places = [2 + sum(map(len, encoded[:row])) for row in (6, 1500)]
+    byte, nul = (error.message for error in description.validation.errors)
+    assert f"UTF-16 (little endian): byte 0x00 at byte offset {places[0]} (row 7, " in byte
+    assert f"NUL byte at byte offset {places[1]} (row 1501, " in nul
+    aside = quarantine_path(tmp_path / "t.arrow").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["values"] for line in aside] == [{"text": "\ufffd行 7"}, {"text": "\ufffd行 1501"}]
+
+
+def test_a_file_in_another_encoding_is_refused_for_that(tmp_path: Path) -> None:
+    """Ten thousand wrong rows are no wrong rows."""
+    source = tmp_path / "t.csv"
+    source.write_bytes(b"a,b\n" + b"1,caf\xe9 x\n" * 10_001)
+    with pytest.raises(InvalidDataset, match=r"offset 9 \(row 1\)\. More than 10000 places") as caught:
+        ingest(source, "t.csv", tmp_path / "t.arrow", IngestOptions(on_bad_rows="skip"))
+    assert caught.value.error_count == 1
