@@ -127,8 +127,9 @@ class _Reader:
         width = len(self._layout.names)
         ending = f"\n{self._end}{self._layout.delimiter * (width - 1)}\n".encode()
         closed = False
+        size = max(1, self._path.stat().st_size)
         with _TextWithEnding(self._path, ending) as file:
-            for batch in self._batches(file):
+            for number, batch in enumerate(self._batches(file), start=1):
                 # The ending is read back as a record of its own unless an open quote swallowed it.
                 closed = batch.num_rows > 0 and batch.column(0)[-1].as_py() == self._end
                 kept = batch.slice(0, batch.num_rows - 1) if closed else batch
@@ -137,11 +138,13 @@ class _Reader:
                     rows, kept = self._marks.without(rows, kept, self._errors)
                 if rows is not None and kept.num_rows:
                     yield Records(rows, kept)
-                self._options.report(self._phase, file.fraction)
+                # Arrow reads many blocks ahead and makes a batch of each: what counts are the blocks that are done.
+                self._options.report(self._phase, min(1.0, number * MAX_RECORD_BYTES / size))
         self._number(0)
         if not closed:
             raise self._open_quote()
         self._errors.rows_seen = self._last
+        self._options.report(self._phase, 1.0)
 
     def _batches(self, file: _TextWithEnding) -> Iterator[pa.RecordBatch]:
         options = _arrow_options(self._layout, pa.string())
@@ -215,13 +218,12 @@ class _Reader:
 
 
 class _TextWithEnding(io.RawIOBase):
-    """A file's bytes and then an ending, as one stream; knows how far it was read."""
+    """A file's bytes and then an ending, as one stream."""
 
     def __init__(self, path: Path, ending: bytes, limit: int | None = None) -> None:
         super().__init__()
-        self._size = path.stat().st_size if limit is None else limit
         self._file = path.open("rb", buffering=0)
-        self._left = self._size
+        self._left = path.stat().st_size if limit is None else limit
         self._ending = ending
 
     def readable(self) -> bool:
@@ -237,11 +239,6 @@ class _TextWithEnding(io.RawIOBase):
     def close(self) -> None:
         self._file.close()
         super().close()
-
-    @property
-    def fraction(self) -> float:
-        """The fraction of the file read so far."""
-        return 1 - self._left / max(1, self._size)
 
 
 class _PlainTextWithEnding(_TextWithEnding):
