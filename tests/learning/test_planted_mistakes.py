@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from media_files import coco, packed, png
 
 from learning.errors import InvalidDataset
 from learning.ingestion import IngestOptions, ingest, quarantine_path
@@ -194,3 +195,74 @@ def test_a_file_in_another_encoding_is_refused_for_that(tmp_path: Path) -> None:
     with pytest.raises(InvalidDataset, match=r"offset 9 \(row 1\)\. More than 10000 places") as caught:
         ingest(source, "t.csv", tmp_path / "t.arrow", IngestOptions(on_bad_rows="skip"))
     assert caught.value.error_count == 1
+
+
+def damaged(kind: str, number: int) -> bytes:
+    """Return what stands for a picture."""
+    whole = png(number)
+    return {"damaged_image": whole[:-30], "not_an_image": b"GIF89a" + whole[6:]}.get(kind, whole)
+
+
+def manifest(path: Path, mistakes: dict[int, str]) -> dict[int, Planted]:
+    """Write pictures and a table of them, in which files are missing, damaged or no pictures, and cells are wrong."""
+    members: dict[str, bytes | str] = {}
+    lines = ["file,age"]
+    planted: dict[int, Planted] = {}
+    for number in range(1, PICTURES + 1):
+        name, kind = f"p{number}.png", mistakes.get(number, "")
+        lines.append(f"{name},{'old' if kind == 'wrong_type' else number}")
+        if kind != "missing_file":
+            members[name] = damaged(kind, number)
+        about = {"missing_file": ("file", name), "wrong_type": ("age", "old")}
+        if kind:
+            planted[number] = (kind, *about.get(kind, ("image", name)))
+    packed(path, {"manifest.csv": "\n".join(lines), **members})
+    return planted
+
+
+def annotated(path: Path, mistakes: dict[int, str]) -> dict[int, Planted]:
+    """Write pictures and annotations, with boxes that are none, lie outside or have no category, and damaged files."""
+    wrong = {"bad_box": [1, 1, 0, 2], "box_outside": [5, 5, 30, 2]}
+    names = {number: f"p{number:03}.png" for number in range(1, PICTURES + 1)}
+    boxes = {name: [("cell", wrong.get(mistakes.get(number, ""), [1, 1, 2, 2]))] for number, name in names.items()}
+    document = json.loads(coco(boxes))
+    for number, kind in mistakes.items():
+        if kind == "unknown_category":
+            document["annotations"][number - 1]["category_id"] = 99
+    members = {
+        name: damaged(mistakes.get(number, ""), number)
+        for number, name in names.items()
+        if mistakes.get(number) != "missing_file"
+    }
+    packed(path, {"annotations.json": json.dumps(document), **members})
+    return {number: (kind, None, names[number]) for number, kind in mistakes.items()}
+
+
+PICTURES = 120
+IMAGE_KINDS = ("missing_file", "damaged_image", "not_an_image")
+
+
+@pytest.mark.parametrize(
+    ("write", "kinds"),
+    [
+        (manifest, (*IMAGE_KINDS, "wrong_type")),
+        (annotated, (*IMAGE_KINDS, "bad_box", "box_outside", "unknown_category")),
+    ],
+)
+def test_every_planted_mistake_of_an_archive_is_found_and_nothing_else(
+    tmp_path: Path, write: Callable[[Path, dict[int, str]], dict[int, Planted]], kinds: tuple[str, ...]
+) -> None:
+    random.seed(len(kinds))
+    places = random.sample(range(1, PICTURES + 1), EACH * len(kinds))
+    mistakes = dict(zip(places, kinds * EACH, strict=True))
+    planted = write(tmp_path / "t.zip", mistakes)
+    destination = tmp_path / "t.arrow"
+    description = ingest(tmp_path / "t.zip", "t.zip", destination, IngestOptions(on_bad_rows="quarantine"))
+    found = {error.row: (error.rule, error.column, error.value) for error in description.validation.errors}
+    if write is annotated:
+        found = {row: (rule, None, value) for row, (rule, _, value) in found.items()}
+    assert found == planted
+    assert description.validation.error_count == len(planted)
+    assert description.num_rows == PICTURES - len(planted)
+    aside = quarantine_path(destination).read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["row"] for line in aside] == sorted(planted)
