@@ -112,6 +112,7 @@ _NEARLY = {
     "a JPEG image": _IN_A_ZIP,
     "a WebP image": _IN_A_ZIP,
     "a WAV recording": _IN_A_ZIP,
+    "conll": "Write a token, a tab and a tag a line: spaces separate no fields there.",
     "a JSON array": "Write each of its objects on a line of its own, without the brackets and commas around them.",
 }
 
@@ -119,11 +120,19 @@ _NEARLY = {
 def _unrecognised(path: Path, filename: str) -> InvalidDataset:
     is_array = head(path, 1 << 10).lstrip().startswith(b"[")
     what = signature(path) or ("a JSON array" if is_array else None)
-    seen = f"it begins like {what}" if what else "neither its name nor its first lines are those of one"
+    by_name = next((one for one in FORMATS.values() if filename.lower().endswith(one.suffixes)), None)
+    if what:
+        seen = f"it begins like {what}"
+    elif by_name:
+        ending = next(suffix for suffix in by_name.suffixes if filename.lower().endswith(suffix))
+        seen = f"its name ends in {ending}, but its first lines are not those of {by_name.name}"
+    else:
+        seen = "neither its name nor its first lines are those of one"
+    remedy = _NEARLY.get(what or (by_name.name if by_name else ""))
     return invalid_file(
         "unknown_format",
         f'The format of "{filename}" was not recognised: {seen}. Formats: {_names()}.',
-        _NEARLY.get(what or "", "Convert the file to one of these, or name its format with format=."),
+        remedy or "Convert the file to one of these, or name its format with format=.",
         file=filename,
         value=what,
     )
