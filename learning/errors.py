@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class LearningError(Exception):
     """A caller's mistake: never retried, always explained.
 
-    `message` says what, where and the value; `hint` says the fix; `param` names the request's field.
+    `message` says what, where and the value; `hint` says the fix; `param` names the request's field. `description` is
+    what is known of an uploaded file that is refused, as JSON.
     """
 
     code = "learning_error"
@@ -26,6 +27,7 @@ class LearningError(Exception):
         self.message = message
         self.hint = hint
         self.param = param
+        self.description: dict[str, Any] = {}
 
     def to_dict(self) -> dict[str, Any]:
         """The error as the JSON a job's row and a problem document carry."""

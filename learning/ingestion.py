@@ -13,11 +13,12 @@ import pyarrow as pa
 
 from learning.column_type import ColumnType
 from learning.dataset_warnings import DatasetWarning, dataset_warnings
-from learning.errors import InvalidConfig, RowError
+from learning.errors import InvalidConfig, InvalidDataset, LearningError, RowError
 from learning.formats import Recognised, recognised
 from learning.formats.format import Misjudged, ReadOptions, ignore_progress
 from learning.formats.quarantine import Quarantine
 from learning.formats.row_errors import RowErrors, invalid_file
+from learning.formats.wrong_bytes import marks_for
 from learning.row_hashes import Duplicates, look
 from learning.statistics import Column, TableStatistics
 from learning.task_candidates import Facts, TaskCandidate, task_candidates
@@ -53,6 +54,38 @@ class Validation:
     errors_by_rule: dict[str, int]
 
 
+@dataclass(slots=True)
+class _Found:
+    """What is known so far of a file that is being read; a file that is refused is described by it."""
+
+    filename: str
+    source: Recognised | None = None
+    num_rows: int | None = None
+    statistics: TableStatistics | None = None
+
+    def describes(self, error: LearningError) -> None:
+        """Give the error a description of what it refuses: of the columns what the rows without an error say."""
+        known: dict[str, Any] = {"num_rows": self.num_rows}
+        if self.source:
+            known |= {
+                "format": self.source.format.name,
+                "format_reason": self.source.reason,
+                "encoding": self.source.encoding,
+            }
+        if self.statistics:
+            known["columns"] = [asdict(column.column(None)) for column in self.statistics.columns]
+        known["validation"] = asdict(self._validation(error))
+        error.description = known
+
+    def _validation(self, error: LearningError) -> Validation:
+        if isinstance(error, InvalidDataset):
+            return Validation(False, error.error_count, 0, error.errors, dict(error.errors_by_rule))
+        # What the caller asked for does not fit the file: that is one error, of the file as a whole.
+        remedy = error.hint or f"Correct {error.param or 'the request'} and upload the file again."
+        single = RowError(error.code, error.message, remedy, self.filename)
+        return Validation(False, 1, 0, [single], {error.code: 1})
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetDescription:
     """What is known of a dataset once it is ready; `encoding` is None for a file that is not text."""
@@ -84,17 +117,32 @@ def ingest(
 
     `filename` is the caller's name for the file; `report` gets each phase ("inferring types", "reading",
     "statistics") with the fraction of it done. With on_bad_rows "quarantine" the bad rows, if there are any, are
-    written to `quarantine_path(destination)`. Raises InvalidDataset with every row error, and leaves no file then.
+    written to `quarantine_path(destination)`. Raises InvalidDataset with every row error, and leaves no file then; any
+    LearningError has a `description` of what was found before it.
     """
+    found = _Found(filename)
     partial, copy, aside = (destination.with_name(destination.name + end) for end in (".partial", ".utf8", ".aside"))
     try:
-        source_file = recognised(source, filename, options.format, copy)
+        found.source = source_file = recognised(source, filename, options.format, copy)
         read = ReadOptions(filename, options.column_types, report)
-        errors, statistics = _read(source_file, read, options, partial, aside)
+        try:
+            if source_file.refusal:
+                raise source_file.refusal
+            errors, statistics = _read(found, read, options, partial, aside)
+        except InvalidDataset as refusal:
+            encoding = source_file.encoding
+            marks = marks_for(refusal, source, encoding, copy) if encoding else None
+            if marks is None:
+                raise
+            found.source = replace(source_file, path=copy)
+            errors, statistics = _read(found, replace(read, marks=marks), options, partial, aside)
         description = _described(source_file, errors, statistics, partial, (read, options.split))
         partial.replace(destination)
         if errors.count and aside.exists():
             aside.replace(quarantine_path(destination))
+    except LearningError as error:
+        found.describes(error)
+        raise
     finally:
         for left in (partial, copy, aside):
             left.unlink(missing_ok=True)
@@ -159,14 +207,17 @@ def quarantine_path(destination: Path) -> Path:
 
 
 def _read(
-    source: Recognised, read: ReadOptions, options: IngestOptions, partial: Path, aside: Path
+    found: _Found, read: ReadOptions, options: IngestOptions, partial: Path, aside: Path
 ) -> tuple[RowErrors, TableStatistics]:
     """Write the clean rows and set the others aside if that is wanted; return the errors and what is in the rows."""
+    assert found.source
+    source = found.source
     try:
         errors, statistics = _read_once(source, read, options, partial, aside)
     except Misjudged as misjudged:
         again = replace(read, known_types=misjudged.types)
         errors, statistics = _read_once(source, again, options, partial, aside)
+    found.num_rows, found.statistics = errors.rows_seen, statistics
     if errors.count and options.on_bad_rows == "fail":
         raise errors.exception()
     if statistics is None:

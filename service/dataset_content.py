@@ -11,6 +11,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
 from service.authorization import authorize
+from service.dataset_views import validation_of
 from service.dependencies import Authorization, DatasetsKey
 from service.errors import ApiError
 from service.library import importing, read_design
@@ -167,8 +168,7 @@ class RowErrors(BaseModel):
 def row_errors(dataset_id: str, state: Opened, caller: DatasetsKey) -> RowErrors:
     """Return the first hundred errors with file, row, column, value and remedy, and how many of each kind there are."""
     with state.database.read() as session:
-        known = datasets.get(session, caller.project, dataset_id).record.description or {}
-    validation = known.get("validation") or {}
+        validation = validation_of(datasets.get(session, caller.project, dataset_id)) or {}
     return RowErrors(
         error_count=validation.get("error_count", 0),
         errors_by_rule=validation.get("errors_by_rule", {}),

@@ -18,6 +18,7 @@ from learning.config import Split
 from service.errors import ApiError, foreign_content
 from service.job_requests import StoredRequest
 from service.json_values import check_storable
+from service.library import importing
 from service.multipart import Form, read_form
 from service.state import State
 from service.streaming import body_of, opened
@@ -123,6 +124,14 @@ async def _form(request: Request, state: State) -> Asked:
 def from_fields(fields: Mapping[str, str]) -> DatasetCreate:
     """Return what a form's fields say, in which objects are written as JSON."""
     return _checked({name: _parsed(name, text) for name, text in fields.items()})
+
+
+def require_format(name: str | None) -> None:
+    """Raise UnknownName for a format that there is not; not to be called on the event loop."""
+    if name is not None:
+        with importing:
+            from learning.formats import format_named  # pyarrow comes with it
+        format_named(name)
 
 
 def made(session: Session, project: str, wanted: DatasetCreate, filename: str, source: Artifact) -> Dataset:

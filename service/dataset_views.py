@@ -6,10 +6,28 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from learning.errors import RowError
 from service.times import rfc3339
-from store.datasets import PROCESSING, Dataset
+from store.datasets import INVALID, PROCESSING, Dataset
 
 PARTS = ("preview", "schema", "errors", "content", "versions")
+
+
+def validation_of(dataset: Dataset) -> dict[str, Any] | None:
+    """Return what checking the file found; where checking itself was ended, that is the one error."""
+    found: dict[str, Any] | None = (dataset.record.description or {}).get("validation")
+    error = dataset.job.error
+    if found or dataset.status != INVALID or not error:
+        return found
+    single = RowError(error["code"], error["message"], error.get("hint") or "Upload it again.", dataset.record.filename)
+    by_rule = {single.rule: 1}
+    return {
+        "ok": False,
+        "error_count": 1,
+        "warning_count": 0,
+        "errors": [single.to_dict()],
+        "errors_by_rule": by_rule,
+    }
 
 
 class Lineage(BaseModel):
@@ -73,7 +91,7 @@ class DatasetView(BaseModel):
             duplicates=known.get("duplicates"),
             columns=known.get("columns", []),
             task_candidates=known.get("task_candidates", []),
-            validation=known.get("validation"),
+            validation=validation_of(dataset),
             warnings=known.get("warnings", []),
             progress=job.progress if dataset.status == PROCESSING else None,
             error=job.error,

@@ -9,7 +9,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
 from service.changes import Seen
-from service.dataset_requests import Asked, DatasetChange, Tag, made, openapi_body, read_request
+from service.dataset_requests import Asked, DatasetChange, Tag, made, openapi_body, read_request, require_format
 from service.dataset_views import DatasetView
 from service.dependencies import DatasetsKey, IdempotencyKey, Listing, Paged, Wait
 from service.state import Opened, State
@@ -34,6 +34,7 @@ async def upload(
 
 
 def _create(state: State, caller: Principal, key: str | None, asked: Asked) -> DatasetView:
+    require_format(asked.wanted.format)
     wanted, came = asked.wanted, asked.source.sha256 if asked.source else ""
     fingerprint = idempotency.fingerprint(came, asked.filename or "", wanted.model_dump_json())
     with state.database.write() as session:
@@ -61,6 +62,7 @@ def list_datasets(
     tag: Tag | None = None,
 ) -> Listing[DatasetView]:
     """Return the project's datasets, newest first."""
+    require_format(format)
     with state.database.read() as session:
         query = datasets.listing(session, caller.project, name=name, status=status, format=format, tag=tag)
         rows = session.execute(page.apply(query, DatasetRecord.id)).all()

@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from service.dataset_requests import LONGEST_FILENAME, from_fields, made
+from service.dataset_requests import LONGEST_FILENAME, from_fields, made, require_format
 from service.dependencies import DatasetsKey, Listing
 from service.errors import ApiError
 from service.job_requests import StoredRequest
@@ -100,7 +100,9 @@ def store_file(
         file = files.add(session, project=caller.project, filename=filename, purpose=purpose, artifact=artifact)
         session.refresh(file)
         return FileObject.of_file(session, file)
-    dataset = made(session, caller.project, from_fields(fields), filename, artifact)
+    wanted = from_fields(fields)
+    require_format(wanted.format)
+    dataset = made(session, caller.project, wanted, filename, artifact)
     return FileObject.of_dataset(dataset)
 
 

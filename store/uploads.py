@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import Select, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from store import ids
@@ -103,9 +103,13 @@ def create(
     return record
 
 
+def _lasts() -> ColumnElement[bool]:
+    return UploadRecord.expires_at >= database_now()
+
+
 def _check_quota(session: Session, project: str, size: int, quota: Quota) -> None:
     alone(session, f"uploads of {project}")
-    is_open = (UploadRecord.source_sha256.is_(None), UploadRecord.expires_at >= database_now())
+    is_open = (UploadRecord.source_sha256.is_(None), _lasts())
     counted = select(func.count(), func.coalesce(func.sum(UploadRecord.bytes), 0))
     count, total = session.execute(counted.where(UploadRecord.project == project, *is_open)).one()
     remedy = "Complete one that GET /api/v1/uploads?status=open lists, or give it up with DELETE"
@@ -139,8 +143,10 @@ def _has(session: Session, project: str, artifact: Artifact) -> bool:
 
 
 def get(session: Session, project: str, upload_id: str) -> UploadRecord:
-    """Return the project's upload; NotFound otherwise."""
-    record = session.scalar(select(UploadRecord).where(UploadRecord.id == upload_id, UploadRecord.project == project))
+    """Return the project's upload; NotFound otherwise, also of one that has expired and is not swept away yet."""
+    record = session.scalar(
+        select(UploadRecord).where(UploadRecord.id == upload_id, UploadRecord.project == project, _lasts())
+    )
     if record is None:
         raise gone(upload_id)
     return record
@@ -167,7 +173,7 @@ def listing(
     status: str | None = None,
 ) -> Select[UploadRecord]:
     """Return the query for a project's uploads, to be paged by the caller."""
-    query = select(UploadRecord).where(UploadRecord.project == project)
+    query = select(UploadRecord).where(UploadRecord.project == project, _lasts())
     wanted = {UploadRecord.filename: filename, UploadRecord.bytes: size, UploadRecord.sha256: sha256}
     for column, value in wanted.items():
         if value is not None:

@@ -13,7 +13,7 @@ import threading
 import traceback
 from typing import Any
 
-from learning.errors import InvalidDataset, LearningError
+from learning.errors import LearningError
 from store.jobs import INGEST, PREDICT
 from workers.protocol import EXPECTED_ERROR, NO_ROOM, STOP, STOPPED_AT_CHECKPOINT, Assignment
 
@@ -58,17 +58,8 @@ def main() -> int:
         from workers.training_run import run_training
 
         return 0 if run_training(channel) else STOPPED_AT_CHECKPOINT
-    except InvalidDataset as error:
-        validation = {
-            "ok": False,
-            "error_count": error.error_count,
-            "warning_count": 0,
-            "errors": [row.to_dict() for row in error.errors],
-            "errors_by_rule": error.errors_by_rule,
-        }
-        channel.send("error", error={**error.to_dict(), "validation": validation})
     except LearningError as error:
-        channel.send("error", error=error.to_dict())
+        channel.send("error", error={**error.to_dict(), "description": error.description})
     except MemoryError:
         channel.send("error", error=_out_of_memory())
     except OSError as error:

@@ -79,11 +79,11 @@ def _register(
 
 
 def refuse(session: Session, token: Token, error: Mapping[str, Any]) -> None:
-    """End the job as failed by its caller's mistake; an ingestion keeps what is wrong with the file."""
+    """End the job as failed by its caller's mistake; an ingestion keeps what is known of the file and wrong with it."""
     job = session.get_one(JobRecord, token.job_id)
     details = dict(error)
-    validation = details.pop("validation", None)
+    description = details.pop("description", {})
     ended = attempts.fail(session, token, details)
     # Cancelled wins over failed, and a cancelled ingestion's dataset may be deleted already.
     if ended is not None and ended.state == State.FAILED and job.kind == jobs.INGEST:
-        datasets.set_invalid(session, job.spec["dataset_id"], {"validation": validation})
+        datasets.set_invalid(session, job.spec["dataset_id"], description)

@@ -26,7 +26,9 @@ DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's
 
 @app.command()
 def upload(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="csv, jsonl, parquet, text or conll.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="csv, jsonl, parquet, text, conll, or a zip of images or recordings.")
+    ],
     *,
     name: Annotated[str | None, typer.Option(help="A name; else the file's.")] = None,
     format: Annotated[str | None, typer.Option(help="The format, where it cannot be recognised.")] = None,

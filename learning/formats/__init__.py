@@ -57,19 +57,23 @@ def sniff(path: Path, filename: str) -> tuple[Format, str]:
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """A file that can be read: where it is in UTF-8 or in no encoding at all, its format and why, its encoding."""
+    """A file whose format is known: where it is in UTF-8 or in no encoding at all, its format and why, its encoding.
+
+    `refusal` says why it cannot be read all the same: it has a byte that its encoding does not have.
+    """
 
     path: Path
     format: Format
     reason: str
     encoding: str | None
+    refusal: InvalidDataset | None = None
 
 
 def recognised(source: Path, filename: str, name: str | None, copy: Path) -> Recognised:
     """Return how to read a file, in the format of that name if one is given.
 
-    A text in another encoding is written to `copy` as UTF-8. Raises InvalidDataset for a file in no known format or
-    with a byte that its encoding does not have, and UnknownName for the format's name.
+    A text in another encoding is written to `copy` as UTF-8. Raises InvalidDataset for a file in no known format, and
+    UnknownName for the format's name.
     """
     chosen = format_named(name) if name else None
     encoding = encoding_of(source)
@@ -77,11 +81,11 @@ def recognised(source: Path, filename: str, name: str | None, copy: Path) -> Rec
     if encoding not in {None, UTF8, UTF8_BOM}:
         path, wrong = copy, write_utf8(source, str(encoding), copy)
     found, reason = (chosen, "the request names it") if chosen else sniff(path, filename)
-    if wrong:
-        raise _wrong_byte(found, wrong, str(encoding), copy, filename)
+    refusal = _wrong_byte(found, wrong, str(encoding), copy, filename) if wrong else None
     if encoding is None or not isinstance(found, WrittenFormat):
-        return Recognised(path, found, reason, None)
-    return Recognised(path, found, reason + ("" if encoding == UTF8 else f", in {IN_WORDS[encoding]}"), encoding)
+        return Recognised(path, found, reason, None, refusal)
+    said = "" if encoding == UTF8 else f", in {IN_WORDS[encoding]}"
+    return Recognised(path, found, reason + said, encoding, refusal)
 
 
 def _wrong_byte(found: Format, wrong: WrongByte, encoding: str, copy: Path, filename: str) -> InvalidDataset:
@@ -108,6 +112,7 @@ _NEARLY = {
     "a JPEG image": _IN_A_ZIP,
     "a WebP image": _IN_A_ZIP,
     "a WAV recording": _IN_A_ZIP,
+    "conll": "Write a token, a tab and a tag a line: spaces separate no fields there.",
     "a JSON array": "Write each of its objects on a line of its own, without the brackets and commas around them.",
 }
 
@@ -115,11 +120,19 @@ _NEARLY = {
 def _unrecognised(path: Path, filename: str) -> InvalidDataset:
     is_array = head(path, 1 << 10).lstrip().startswith(b"[")
     what = signature(path) or ("a JSON array" if is_array else None)
-    seen = f"it begins like {what}" if what else "neither its name nor its first lines are those of one"
+    by_name = next((one for one in FORMATS.values() if filename.lower().endswith(one.suffixes)), None)
+    if what:
+        seen = f"it begins like {what}"
+    elif by_name:
+        ending = next(suffix for suffix in by_name.suffixes if filename.lower().endswith(suffix))
+        seen = f"its name ends in {ending}, but its first lines are not those of {by_name.name}"
+    else:
+        seen = "neither its name nor its first lines are those of one"
+    remedy = _NEARLY.get(what or (by_name.name if by_name else ""))
     return invalid_file(
         "unknown_format",
         f'The format of "{filename}" was not recognised: {seen}. Formats: {_names()}.',
-        _NEARLY.get(what or "", "Convert the file to one of these, or name its format with format=."),
+        remedy or "Convert the file to one of these, or name its format with format=.",
         file=filename,
         value=what,
     )

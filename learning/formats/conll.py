@@ -21,6 +21,7 @@ from learning.formats.content import check_text, head, signature
 from learning.formats.format import ARROW_TYPES, MAX_RECORD_BYTES, ReadOptions
 from learning.formats.row_errors import RowErrors, invalid_file
 from learning.formats.text import numbered_lines
+from learning.formats.wrong_bytes import Marks
 
 _BATCH_ROWS = 8192
 _BATCH_BYTES = 4 << 20
@@ -65,10 +66,10 @@ class ConllFormat:
             pending.append(sentence)
             size += sentence.bytes
             if len(pending) == _BATCH_ROWS or size >= _BATCH_BYTES:
-                yield _batch(pending, errors)
+                yield _batch(pending, errors, options.marks)
                 pending, size = [], 0
         if pending:
-            yield _batch(pending, errors)
+            yield _batch(pending, errors, options.marks)
         if not errors.rows_seen:
             message = "The file has no sentences."
             raise invalid_file("no_rows", message, "Write a token, a tab and a tag a line.", file=options.filename)
@@ -123,15 +124,22 @@ def _sentences(path: Path, options: ReadOptions) -> Iterator[_Sentence]:
                     file=options.filename,
                     row=current.row,
                 )
+        elif options.marks and options.marks.token in line:
+            raise options.marks.refusal  # in a comment, which is no row's
     if current.lines:
         yield current
 
 
-def _batch(sentences: list[_Sentence], errors: RowErrors) -> pa.RecordBatch:
+def _batch(sentences: list[_Sentence], errors: RowErrors, marks: Marks | None) -> pa.RecordBatch:
     tokens, tags, bad = [], [], []
     for sentence in sentences:
         errors.rows_seen = sentence.row
         before = errors.count
+        if marks:
+            whole = "\n".join(sentence.lines)
+            for line in sentence.lines:
+                marks.report(line, sentence.row, errors, whole=whole)
+            sentence.lines = [marks.shown(line) for line in sentence.lines]
         lines = zip(sentence.numbers, sentence.lines, strict=True)
         fields = [_checked(sentence, number, line, errors) for number, line in lines]
         tokens.append([one[0] for one in fields])

@@ -68,10 +68,13 @@ def bad_byte(
 ) -> InvalidDataset:
     """Return the exception for a byte that no text of the encoding has; row 0 is the header."""
     where = {None: "", 0: " (in the header)"}.get(row, f" (row {row})")
-    if rule == "nul_byte":
-        message = f"NUL byte at byte offset {offset}{where}."
-        remedy = "Remove the NUL bytes, or save the file as UTF-8: a file of rows is plain text."
-    else:
-        message = f"Not valid {encoding}: byte 0x{byte:02X} at byte offset {offset}{where}."
-        remedy = "Save the file as UTF-8."
+    message, remedy = said_of_byte(rule, byte=byte, offset=offset, where=where, encoding=encoding)
     return invalid_file(rule, message, remedy, file=filename, row=row or None, value=f"0x{byte:02X}")
+
+
+def said_of_byte(rule: str, *, byte: int, offset: int, where: str, encoding: str) -> tuple[str, str]:
+    """Return what is wrong with a byte that is no text, and the remedy."""
+    if rule == "nul_byte":
+        remedy = "Remove the NUL bytes, or save the file as UTF-8: a file of rows is plain text."
+        return f"NUL byte at byte offset {offset}{where}.", remedy
+    return f"Not valid {encoding}: byte 0x{byte:02X} at byte offset {offset}{where}.", "Save the file as UTF-8."

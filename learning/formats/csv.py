@@ -72,6 +72,8 @@ def read_csv(
     """Yield the typed clean rows of a file; `finish` may add columns to them, or leave more of them out."""
     check_text(path, options.filename, CsvFormat().row_at)
     layout = layout_of(path, options.filename)
+    if options.marks and any(options.marks.token in name for name in layout.names):
+        raise options.marks.refusal
     check_declared(options.column_types, layout.names)
     reader = _Reader(path, layout, options, "reading", errors)
     if options.known_types is None:
@@ -111,6 +113,7 @@ class _Reader:
         self._path = path
         self._layout = layout
         self._options = options
+        self._marks = options.marks
         self._phase = phase
         self._errors = errors
         self._ragged: list[int] = []  # rows of the wrong width, not yet passed by `records`
@@ -124,18 +127,24 @@ class _Reader:
         width = len(self._layout.names)
         ending = f"\n{self._end}{self._layout.delimiter * (width - 1)}\n".encode()
         closed = False
+        size = max(1, self._path.stat().st_size)
         with _TextWithEnding(self._path, ending) as file:
-            for batch in self._batches(file):
+            for number, batch in enumerate(self._batches(file), start=1):
                 # The ending is read back as a record of its own unless an open quote swallowed it.
                 closed = batch.num_rows > 0 and batch.column(0)[-1].as_py() == self._end
                 kept = batch.slice(0, batch.num_rows - 1) if closed else batch
-                if kept.num_rows:
-                    yield Records(self._number(kept.num_rows), kept)
-                self._options.report(self._phase, file.fraction)
+                rows = self._number(kept.num_rows) if kept.num_rows else None
+                if rows is not None and self._marks:
+                    rows, kept = self._marks.without(rows, kept, self._errors)
+                if rows is not None and kept.num_rows:
+                    yield Records(rows, kept)
+                # Arrow reads many blocks ahead and makes a batch of each: what counts are the blocks that are done.
+                self._options.report(self._phase, min(1.0, number * MAX_RECORD_BYTES / size))
         self._number(0)
         if not closed:
             raise self._open_quote()
         self._errors.rows_seen = self._last
+        self._options.report(self._phase, 1.0)
 
     def _batches(self, file: _TextWithEnding) -> Iterator[pa.RecordBatch]:
         options = _arrow_options(self._layout, pa.string())
@@ -158,6 +167,10 @@ class _Reader:
         row = record.number - 1  # Arrow counts the header
         self._ragged.append(row)
         self._ragged_count += 1
+        text = record.text
+        if self._marks:
+            self._marks.report(text, row, self._errors, whole=text)
+            text = self._marks.shown(text)
         fields = f"{record.actual_columns} field{'s' if record.actual_columns != 1 else ''}"
         self._errors.add(
             "ragged_row",
@@ -165,8 +178,8 @@ class _Reader:
             f"Quote values that contain the {DELIMITERS[self._layout.delimiter]}, add the missing fields, "
             'or set on_bad_rows="skip".',
             row=row,
-            value=record.text,
-            text=record.text,
+            value=text,
+            text=text,
         )
         # Each call costs as much as reading a hundred good rows; nobody means a table like this.
         self._hopeless = self._ragged_count >= _HOPELESS and 2 * self._ragged_count > row
@@ -205,13 +218,12 @@ class _Reader:
 
 
 class _TextWithEnding(io.RawIOBase):
-    """A file's bytes and then an ending, as one stream; knows how far it was read."""
+    """A file's bytes and then an ending, as one stream."""
 
     def __init__(self, path: Path, ending: bytes, limit: int | None = None) -> None:
         super().__init__()
-        self._size = path.stat().st_size if limit is None else limit
         self._file = path.open("rb", buffering=0)
-        self._left = self._size
+        self._left = path.stat().st_size if limit is None else limit
         self._ending = ending
 
     def readable(self) -> bool:
@@ -227,11 +239,6 @@ class _TextWithEnding(io.RawIOBase):
     def close(self) -> None:
         self._file.close()
         super().close()
-
-    @property
-    def fraction(self) -> float:
-        """The fraction of the file read so far."""
-        return 1 - self._left / max(1, self._size)
 
 
 class _PlainTextWithEnding(_TextWithEnding):

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from learning.column_type import AnyType, ColumnType
 from learning.formats.row_errors import RowErrors
+from learning.formats.wrong_bytes import Marks
 from learning.media_types import MEDIA_TYPES
 
 ARROW_TYPES: dict[AnyType, pa.DataType] = {
@@ -37,13 +38,15 @@ class ReadOptions:
     """How to read a file: the caller's name for it, the declared column types and who hears of progress.
 
     `report` gets a phase's name and the fraction of that phase done, from 0 to 1. `known_types` are all columns' types
-    when the file is read a second time, because the first time they were misjudged.
+    when the file is read a second time, because the first time they were misjudged. With `marks` the file is a copy in
+    which they stand for bytes that are no text: a row with one is wrong.
     """
 
     filename: str
     column_types: Mapping[str, ColumnType] = field(default_factory=dict)
     report: Callable[[str, float], None] = ignore_progress
     known_types: Mapping[str, ColumnType] | None = None
+    marks: Marks | None = None
 
 
 class Misjudged(Exception):

@@ -145,6 +145,7 @@ class _Reader:
     ) -> None:
         self._path = path
         self._options = options
+        self._marks = options.marks
         self._phase = phase
         self._errors = errors
         self._chunk_rows = chunk_rows
@@ -166,6 +167,8 @@ class _Reader:
                 self._options.report(self._phase, file.tell() / size)
 
     def _take(self, chunk: _Chunk, row: int, line: bytes) -> None:
+        if self._marks and self._marks.report(text := line.decode(), row, self._errors, whole=text):
+            return
         value = _decoded(line)
         if not isinstance(value, dict):
             what = "not valid JSON" if value is _INVALID else "not a JSON object"

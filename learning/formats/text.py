@@ -19,6 +19,7 @@ from learning.formats.content import check_text, signature
 from learning.formats.csv_layout import DELIMITERS, Layout, sniffed
 from learning.formats.format import MAX_RECORD_BYTES, ReadOptions
 from learning.formats.row_errors import RowErrors, invalid_file
+from learning.formats.wrong_bytes import Marks
 
 _BATCH_ROWS = 65_536
 _BATCH_CHARACTERS = 4 << 20
@@ -55,10 +56,10 @@ class TextFormat:
             lines.append(line)
             size += len(line)
             if len(lines) == _BATCH_ROWS or size >= _BATCH_CHARACTERS:
-                yield _batch(lines, types, errors)
+                yield _batch(lines, types, errors, options.marks)
                 lines, size = [], 0
         if lines:
-            yield _batch(lines, types, errors)
+            yield _batch(lines, types, errors, options.marks)
 
     def row_at(self, path: Path, offset: int) -> int | None:
         """Return the line that holds a byte."""
@@ -75,10 +76,13 @@ def _is_prose(layout: Layout) -> bool:
     return layout.delimiter in {",", ";"} and any(name.startswith(" ") for name in layout.names)
 
 
-def _batch(lines: list[str], types: dict[str, ColumnType], errors: RowErrors) -> pa.RecordBatch:
+def _batch(lines: list[str], types: dict[str, ColumnType], errors: RowErrors, marks: Marks | None) -> pa.RecordBatch:
     rows = np.arange(errors.rows_seen + 1, errors.rows_seen + len(lines) + 1)
     errors.rows_seen += len(lines)
-    return typed(Records(rows, pa.record_batch([pa.array(lines, pa.string())], names=["text"])), types, errors)
+    cells = pa.record_batch([pa.array(lines, pa.string())], names=["text"])
+    if marks:
+        rows, cells = marks.without(rows, cells, errors)
+    return typed(Records(rows, cells), types, errors)
 
 
 def numbered_lines(path: Path, options: ReadOptions, phase: str) -> Iterator[tuple[int, str]]:

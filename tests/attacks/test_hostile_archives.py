@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -44,3 +46,37 @@ def test_a7_a_bomb_among_images_is_named_and_can_be_skipped(api: httpx.Client, t
     )
     kept = upload(api, path, on_bad_rows="skip")
     assert (kept["status"], kept["num_rows"]) == ("ready", 2)
+
+
+def test_a5_an_archive_inside_is_never_opened(api: httpx.Client, tmp_path: Path) -> None:
+    bomb = HOSTILE["a bomb"][1]
+    inner = packed(tmp_path / "inner.zip", {"bomb.zip": bomb, "x.png": png(3)}).read_bytes()
+    alone = upload(api, packed(tmp_path / "alone.zip", {"inner.zip": inner}))
+    assert (alone["status"], alone["validation"]["errors"][0]["rule"]) == ("invalid", "no_media")
+    # Whatever its name says, it is no image.
+    as_image = upload(api, packed(tmp_path / "as.zip", {"a.png": png(1), "b.png": inner, "c.png": png(2)}))
+    assert as_image["validation"]["errors_by_rule"] == {"not_an_image": 1}
+    beside = upload(api, packed(tmp_path / "beside.zip", {"a.png": png(1), "inner.zip": inner, "c.png": png(2)}))
+    assert (beside["status"], beside["num_rows"]) == ("ready", 2)
+    assert "left_out_files" in [warning["code"] for warning in beside["warnings"]]
+
+
+def resident_bytes(stack: Stack) -> int:
+    """Return what of the API's memory is resident."""
+    status = Path(f"/proc/{stack.processes['api'].pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) << 10  # type: ignore[index]
+
+
+def test_a18_a_large_hostile_upload_takes_no_memory_and_holds_nobody_up(embedded: Stack, api: httpx.Client) -> None:
+    """The API passes on what comes: its memory does not grow by it, and it goes on answering others."""
+    content = b"PK\x03\x04" + bytes(96 << 20)
+    before, most, answers = resident_bytes(embedded), 0, 0
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=embedded.url, timeout=10) as other:
+        sent = pool.submit(upload, api, content, "hostile.zip")
+        while not sent.done():
+            assert other.get("/livez").status_code == 200
+            answers += 1
+            most = max(most, resident_bytes(embedded))
+    assert sent.result()["status"] == "invalid"
+    assert answers > 10
+    assert most - before < 48 << 20, f"{(most - before) >> 20} MiB more"

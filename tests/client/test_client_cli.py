@@ -27,6 +27,15 @@ def test_every_command_has_help():
         assert " ".join(["anneal", *command]) in result.output
 
 
+def test_the_help_of_upload_names_archives():
+    from typer.testing import CliRunner
+
+    from anneal.cli import app
+
+    output = CliRunner().invoke(app, ["datasets", "upload", "--help"], prog_name="anneal").output
+    assert "zip of images or recordings" in " ".join(output.replace("│", " ").split())
+
+
 def test_help_loads_neither_the_http_client_nor_the_service(anneal):
     import subprocess
     import sys

@@ -63,6 +63,12 @@ def test_parquet_is_recognised_under_a_wrong_name(tmp_path):
         ("model.csv", b"\x80\x04\x95\x05\x00\x00\x00", "unknown_format", "a Python pickle"),
         ("table.bin", b"\xff\xfe\x00\x00\x00", "unknown_format", "neither its name"),
         (
+            "tags.conll",
+            b"Anna B-PER\nKim I-PER\n\nreads O\n",
+            "unknown_format",
+            "its name ends in .conll, but its first lines are not those of conll.",
+        ),
+        (
             "notes.md",
             b"Only a line, of prose.\nAnd another.\n",
             "unknown_format",
@@ -83,6 +89,7 @@ def test_a_file_in_no_known_format_is_refused_by_name(tmp_path, filename, conten
     assert (error.rule, error.file) == (rule, filename)
     assert said in caught.value.message
     assert caught.value.hint == error.remedy
+    assert ("spaces separate no fields" in error.remedy) == filename.endswith(".conll")
 
 
 def test_an_unknown_format_name_suggests_the_nearest():

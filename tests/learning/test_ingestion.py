@@ -239,6 +239,8 @@ def test_many_blocks_become_few_batches_and_progress_never_goes_back(tmp_path):
     for fractions in heard.values():
         assert fractions == sorted(fractions)
         assert fractions[-1] == 1
+    blocks = source.stat().st_size / (4 << 20)
+    assert heard["reading"][:3] == pytest.approx([1 / blocks, 2 / blocks, 3 / blocks])
     with pa.memory_map(str(destination)) as file:
         reader = pa.ipc.open_file(file)
         before = pa.total_allocated_bytes()

@@ -68,6 +68,8 @@ def look(form: str, written: bytes) -> None:
         errors = RowErrors("upload")
         try:
             found = recognised(path, "upload", form, Path(directory) / "copy")
+            if found.refusal:
+                raise found.refusal
             try:
                 batches = list(FORMATS[form].read(found.path, ReadOptions("upload"), errors))
             except Misjudged as misjudged:

@@ -12,7 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from media_files import coco, packed, png
 
+from learning.errors import InvalidDataset
 from learning.ingestion import IngestOptions, ingest, quarantine_path
 
 ROWS = 4_000
@@ -30,6 +32,14 @@ def clean(row: int) -> dict[str, Any]:
 
 
 WRONG_CELLS = {"n": "1.5", "x": "1,5", "ok": "yes", "day": "2024-02-30"}
+# What is no text, written with surrogates for bytes that are not UTF-8, and what must be said of it.
+WRONG_BYTES = {"byte": ("a\udcffz", "encoding", "0xFF"), "run": ("\0\0\0", "nul_byte", "0x00")}
+KINDS = (*WRONG_CELLS, "short", "long", *WRONG_BYTES)
+
+
+def write_bytes(path: Path, text: str) -> None:
+    """Write a text with wrong bytes in it."""
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]], mistakes: dict[int, tuple[str, Any]]) -> dict[int, Planted]:
@@ -42,12 +52,16 @@ def write_csv(path: Path, rows: list[dict[str, Any]], mistakes: dict[int, tuple[
         if kind in WRONG_CELLS:
             cells[kind] = f'"{value}"'
             planted[number] = ("wrong_type", kind, value)
+        elif kind in WRONG_BYTES:
+            text, rule, byte = WRONG_BYTES[kind]
+            cells["s"] = f'"{text}"'
+            planted[number] = (rule, "s", byte)
         line = ",".join(cells.values())
         if kind in {"short", "long"}:
             line = f"{number},0.5" if kind == "short" else f"{number},0.5,true,2024-01-01,x,more"
             planted[number] = ("ragged_row", None, line)
         lines.append(line)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
+    write_bytes(path, "\n".join(lines) + "\n")
     return planted
 
 
@@ -66,8 +80,12 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]], mistakes: dict[int, tupl
         elif kind == "long":
             line = f'{{"n": {number}, '.rstrip()
             planted[number] = ("invalid_json", None, line)
+        elif kind in WRONG_BYTES:
+            text, rule, byte = WRONG_BYTES[kind]
+            line = json.dumps(row | {"s": "here"}).replace("here", text)
+            planted[number] = (rule, None, byte)
         lines.append(line + "\n" * (1 + number % 3))
-    path.write_text("".join(lines), encoding="utf-8", newline="")
+    write_bytes(path, "".join(lines))
     return planted
 
 
@@ -93,11 +111,16 @@ def write_conll(path: Path, rows: list[dict[str, Any]], mistakes: dict[int, tupl
     sentences = []
     for number in range(1, len(rows) + 1):
         lines = [f"token{number}\tX\tB-A", "#\tY\tI-A", "end\tZ\tO"]
-        if number in mistakes:
-            lines[number % 3] = mistakes[number][1] or ("alone" if number % 2 else "a\tb\tc\td")
+        kind, value = mistakes.get(number, ("", None))
+        if kind in WRONG_BYTES:
+            text, rule, byte = WRONG_BYTES[kind]
+            lines[number % 3] = f"{text}\tY\tO"
+            planted[number] = (rule, None, byte)
+        elif kind:
+            lines[number % 3] = value or ("alone" if number % 2 else "a\tb\tc\td")
             planted[number] = ("wrong_fields", None, lines[number % 3])
         sentences.append("\n".join(lines))
-    path.write_text("# from a test\n" + "\n\n".join(sentences) + "\n", encoding="utf-8")
+    write_bytes(path, "# from a test\n" + "\n\n".join(sentences) + "\n")
     return planted
 
 
@@ -107,7 +130,7 @@ def write_conll(path: Path, rows: list[dict[str, Any]], mistakes: dict[int, tupl
 )
 def test_every_planted_mistake_is_found_and_nothing_else(tmp_path: Path, filename: str, write: Write) -> None:
     random.seed(filename)
-    kinds = [kind for kind in (*WRONG_CELLS, "short", "long") for _ in range(EACH)]
+    kinds = [kind for kind in KINDS for _ in range(EACH)]
     places = random.sample(range(1, ROWS + 1), len(kinds))
     mistakes = {row: (kind, WRONG_CELLS.get(kind)) for row, kind in zip(places, kinds, strict=True)}
     source, destination = tmp_path / filename, tmp_path / "data.arrow"
@@ -145,3 +168,101 @@ def test_every_mistake_of_one_row_is_reported(tmp_path: Path) -> None:
     entry = json.loads(aside)
     assert entry["values"] == {"a": "x", "b": "y", "c": "z"}
     assert [error["column"] for error in entry["errors"]] == ["a", "b", "c"]
+
+
+def test_lines_with_wrong_bytes_in_another_encoding(tmp_path: Path) -> None:
+    """Half a pair in UTF-16 and NULs: the rows are named, the others are kept, and so are the byte offsets."""
+    lines = [f"行 {number}" for number in range(1, 2001)]
+    encoded = [f"{line}\n".encode("utf-16-le") for line in lines]
+    encoded[6] = b"\x00\xd8" + encoded[6]
+    encoded[1500] = b"\0\0\0\0" + encoded[1500]
+    source = tmp_path / "t.txt"
+    source.write_bytes(b"\xff\xfe" + b"".join(encoded))
+    description = ingest(source, "t.txt", tmp_path / "t.arrow", IngestOptions(on_bad_rows="quarantine"))
+    assert (description.num_rows, description.encoding) == (1998, "utf-16-le")
+    places = [2 + sum(map(len, encoded[:row])) for row in (6, 1500)]
+    byte, nul = (error.message for error in description.validation.errors)
+    assert f"UTF-16 (little endian): byte 0x00 at byte offset {places[0]} (row 7, " in byte
+    assert f"NUL byte at byte offset {places[1]} (row 1501, " in nul
+    aside = quarantine_path(tmp_path / "t.arrow").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["values"] for line in aside] == [{"text": "\ufffd行 7"}, {"text": "\ufffd行 1501"}]
+
+
+def test_a_file_in_another_encoding_is_refused_for_that(tmp_path: Path) -> None:
+    """Ten thousand wrong rows are no wrong rows."""
+    source = tmp_path / "t.csv"
+    source.write_bytes(b"a,b\n" + b"1,caf\xe9 x\n" * 10_001)
+    with pytest.raises(InvalidDataset, match=r"offset 9 \(row 1\)\. More than 10000 places") as caught:
+        ingest(source, "t.csv", tmp_path / "t.arrow", IngestOptions(on_bad_rows="skip"))
+    assert caught.value.error_count == 1
+
+
+def damaged(kind: str, number: int) -> bytes:
+    """Return what stands for a picture."""
+    whole = png(number)
+    return {"damaged_image": whole[:-30], "not_an_image": b"GIF89a" + whole[6:]}.get(kind, whole)
+
+
+def manifest(path: Path, mistakes: dict[int, str]) -> dict[int, Planted]:
+    """Write pictures and a table of them, in which files are missing, damaged or no pictures, and cells are wrong."""
+    members: dict[str, bytes | str] = {}
+    lines = ["file,age"]
+    planted: dict[int, Planted] = {}
+    for number in range(1, PICTURES + 1):
+        name, kind = f"p{number}.png", mistakes.get(number, "")
+        lines.append(f"{name},{'old' if kind == 'wrong_type' else number}")
+        if kind != "missing_file":
+            members[name] = damaged(kind, number)
+        about = {"missing_file": ("file", name), "wrong_type": ("age", "old")}
+        if kind:
+            planted[number] = (kind, *about.get(kind, ("image", name)))
+    packed(path, {"manifest.csv": "\n".join(lines), **members})
+    return planted
+
+
+def annotated(path: Path, mistakes: dict[int, str]) -> dict[int, Planted]:
+    """Write pictures and annotations, with boxes that are none, lie outside or have no category, and damaged files."""
+    wrong = {"bad_box": [1, 1, 0, 2], "box_outside": [5, 5, 30, 2]}
+    names = {number: f"p{number:03}.png" for number in range(1, PICTURES + 1)}
+    boxes = {name: [("cell", wrong.get(mistakes.get(number, ""), [1, 1, 2, 2]))] for number, name in names.items()}
+    document = json.loads(coco(boxes))
+    for number, kind in mistakes.items():
+        if kind == "unknown_category":
+            document["annotations"][number - 1]["category_id"] = 99
+    members = {
+        name: damaged(mistakes.get(number, ""), number)
+        for number, name in names.items()
+        if mistakes.get(number) != "missing_file"
+    }
+    packed(path, {"annotations.json": json.dumps(document), **members})
+    return {number: (kind, None, names[number]) for number, kind in mistakes.items()}
+
+
+PICTURES = 120
+IMAGE_KINDS = ("missing_file", "damaged_image", "not_an_image")
+
+
+@pytest.mark.parametrize(
+    ("write", "kinds"),
+    [
+        (manifest, (*IMAGE_KINDS, "wrong_type")),
+        (annotated, (*IMAGE_KINDS, "bad_box", "box_outside", "unknown_category")),
+    ],
+)
+def test_every_planted_mistake_of_an_archive_is_found_and_nothing_else(
+    tmp_path: Path, write: Callable[[Path, dict[int, str]], dict[int, Planted]], kinds: tuple[str, ...]
+) -> None:
+    random.seed(len(kinds))
+    places = random.sample(range(1, PICTURES + 1), EACH * len(kinds))
+    mistakes = dict(zip(places, kinds * EACH, strict=True))
+    planted = write(tmp_path / "t.zip", mistakes)
+    destination = tmp_path / "t.arrow"
+    description = ingest(tmp_path / "t.zip", "t.zip", destination, IngestOptions(on_bad_rows="quarantine"))
+    found = {error.row: (error.rule, error.column, error.value) for error in description.validation.errors}
+    if write is annotated:
+        found = {row: (rule, None, value) for row, (rule, _, value) in found.items()}
+    assert found == planted
+    assert description.validation.error_count == len(planted)
+    assert description.num_rows == PICTURES - len(planted)
+    aside = quarantine_path(destination).read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["row"] for line in aside] == sorted(planted)

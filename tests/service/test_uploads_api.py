@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from support import new_key, problem, stack_database, wait_until
 
 from store import uploads
 from store.parts import PartStore
+from store.records import UploadRecord
 
 PART = 1024
 
@@ -239,6 +241,25 @@ def test_expired_and_aborted_uploads_leave_nothing(tmp_path: Path, database_url:
         database = stack_database(stack)
         uploads.sweep(database, PartStore(directory), 0)
         database.close()
+    finally:
+        stack.down()
+
+
+def test_an_expired_upload_is_gone_before_it_is_swept_away(tmp_path: Path, database_url: str) -> None:
+    stack = Stack(tmp_path / "stack", {"ANNEAL_DATABASE_URL": database_url})
+    try:
+        stack.up(workers=False)
+        with stack.client() as api:
+            left = start(api, rows("left"))
+            path = f"/uploads/{left['id']}"
+            assert api.get(path).json()["status"] == "open"
+            database = stack_database(stack)
+            with database.write() as session:
+                session.get_one(UploadRecord, left["id"]).expires_at = time.time() - 1
+            database.close()
+            problem(api.get(path), 404, "not_found")
+            problem(api.post(f"{path}/complete"), 404, "not_found")
+            assert api.get("/uploads", params={"status": "open"}).json()["data"] == []
     finally:
         stack.down()
 
