@@ -78,18 +78,6 @@ def test_a_picture_named_csv(running: httpx.Client) -> None:
     assert dataset["error"]["hint"]
 
 
-def test_a_format_that_there_is_not(running: httpx.Client) -> None:
-    for answer in (
-        running.post("/datasets", files={"file": ("t.csv", BOUNDARY_CASES)}, data={"format": "cvs"}),
-        running.post("/datasets", json={"upload_id": "up_0", "format": "cvs"}),
-        running.get("/datasets", params={"format": "cvs"}),
-    ):
-        body = problem(answer, 422, "unknown_name")
-        assert body["param"] == "format"
-        assert 'Did you mean "csv"?' in body["detail"]
-        assert body["hint"]
-
-
 def test_wrong_rows_are_named(running: httpx.Client, invalid: dict[str, Any]) -> None:
     assert invalid["status"] == "invalid"
     assert invalid["error"]["code"] == "invalid_dataset"

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from servers import Stack
-from support import stack_database, upload
+from support import problem, stack_database, upload
 
 from store.records import DatasetRecord
 
@@ -42,9 +42,10 @@ def test_an_invalid_dataset_says_what_was_found(running: httpx.Client, invalid: 
         "csv",
         "the name ends in .csv and the first lines have 2 comma-separated fields, in UTF-16 (little endian)",
         "utf-16-le",
-        None,
+        2,
     ]
-    assert (cut["columns"], cut["validation"]["errors_by_rule"]) == ([], {"encoding": 1})
+    assert [column["name"] for column in cut["columns"]] == ["a", "b"]
+    assert cut["validation"]["errors_by_rule"] == {"encoding": 1, "ragged_row": 1}
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,15 @@ def test_a_check_that_was_ended_is_an_error_of_the_file(embedded: Stack, running
     database.close()
     (error,) = running.get(f"/datasets/{dataset['id']}/errors").json()["errors"]
     assert (error["rule"], error["message"]) == ("invalid_dataset", dataset["error"]["message"])
+
+
+def test_a_format_that_there_is_not(running: httpx.Client) -> None:
+    for answer in (
+        running.post("/datasets", files={"file": ("t.csv", "a,b\n1,2\n")}, data={"format": "cvs"}),
+        running.post("/datasets", json={"upload_id": "up_0", "format": "cvs"}),
+        running.get("/datasets", params={"format": "cvs"}),
+    ):
+        body = problem(answer, 422, "unknown_name")
+        assert body["param"] == "format"
+        assert 'Did you mean "csv"?' in body["detail"]
+        assert body["hint"]
