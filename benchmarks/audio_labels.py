@@ -81,7 +81,7 @@ def pretrained(benchmark: Benchmark, data: Path, work: Path, settings: dict[str,
 
 
 def finetuned(
-    benchmark: Benchmark, few: Path, test: Path, base: Path | None, seed: int, settings: dict[str, Any]
+    benchmark: Benchmark, tables: dict[str, Path], base: Path | None, seed: int, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the metrics of one finetuning."""
     spec = TrainingSpec(
@@ -92,7 +92,7 @@ def finetuned(
         }
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as directory:
-        found = run(spec, {"train": few, "test": test}, base, Path(directory))
+        found = run(spec, tables, base, Path(directory))
     return {**found["test"], "seconds": found["seconds"]}
 
 
@@ -125,9 +125,7 @@ def apart(benchmark: Benchmark, data: Path, work: Path, few: Path) -> Path:
 def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> Iterator[few_labels.Run]:
     """Yield one run per model and seed."""
     few = read(options.data, benchmark.name.replace("_", "_few10_"), "zip", work)
-    test = (
-        apart(benchmark, options.data, work, few) if options.choose else read(options.data, "fsdd_test", "zip", work)
-    )
+    test = apart(benchmark, options.data, work, few) if options.choose else read(options.data, "fsdd_test", "zip", work)
 
     def baseline() -> dict[str, float]:
         return kept(classical(benchmark, open_table(few), open_table(test)))
@@ -136,7 +134,7 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
         scratch = model == SCRATCH
         base = None if scratch else pretrained(benchmark, options.data, work, json.loads(options.pretrain))
         settings = json.loads(options.scratch if scratch else options.finetune)
-        return kept(finetuned(benchmark, few, test, base, seed, settings))
+        return kept(finetuned(benchmark, {"train": few, "test": test}, base, seed, settings))
 
     place = {"dataset": benchmark.name, "rows": len(open_table(few))}
     if BASELINE in options.models:
