@@ -32,6 +32,12 @@ MASKS = SoundView(noise=0.1, crop=0.1, time_masks=1, time_share=0.15, band_masks
 # At another speed and pitch the words are the same, and the voice is another one's.
 SPEECH = MASKS.model_copy(update={"speed": 0.15, "pitch": 0.04, "tilt": 0.3})
 
+# Two such views of a recording have little in common but what is said, or who says it.
+MASKS_APART = SoundView(
+    tilt=0.5, noise=0.3, crop=0.2, time_masks=2, time_share=0.15, band_masks=2, band_share=0.15,
+)  # fmt: skip
+SPEECH_APART = MASKS_APART.model_copy(update={"speed": 0.25, "pitch": 0.1})
+
 
 def augment(batch: Batch, view: SoundView) -> Batch:
     """Return a batch whose recordings are each replaced by a view of them; frames become fewer or more with speed."""

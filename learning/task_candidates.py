@@ -174,11 +174,13 @@ def _object_detection(facts: Facts) -> Iterator[TaskCandidate]:
             yield TaskCandidate("object-detection", column.name, reason, ["image"])
 
 
-def _image_pretraining(facts: Facts) -> Iterator[TaskCandidate]:
-    for image in facts.media:
-        if image.type == "image":
-            reason = f'"{image.name}" is a column of images, which can be learned from without labels'
-            yield TaskCandidate("contrastive-images", None, reason, [image.name])
+def _media_pretraining(facts: Facts) -> Iterator[TaskCandidate]:
+    tasks = {"image": ("contrastive-images", "images"), "audio": ("contrastive-audio", "recordings")}
+    for media in facts.media:
+        if media.type in tasks:
+            task, held = tasks[media.type]
+            reason = f'"{media.name}" is a column of {held}, which can be learned from without labels'
+            yield TaskCandidate(task, None, reason, [media.name])
 
 
 def _masked_features(facts: Facts) -> Iterator[TaskCandidate]:
@@ -206,5 +208,5 @@ _SUGGESTIONS: tuple[Callable[[Facts], Iterator[TaskCandidate]], ...] = (
     _tabular,
     _masked_features,
     _text_pretraining,
-    _image_pretraining,
+    _media_pretraining,
 )

@@ -19,5 +19,6 @@ TASK_NAMES: tuple[str, ...] = (
     "image-classification",
     "image-regression",
     "object-detection",
+    "contrastive-audio",
     "audio-classification",
 )

@@ -8,6 +8,7 @@ from learning.capabilities import fits
 from learning.errors import UnknownName, did_you_mean
 from learning.interfaces import Architecture, Task
 from learning.tasks.audio_classification import AudioClassification
+from learning.tasks.contrastive_audio import ContrastiveAudio
 from learning.tasks.contrastive_features import ContrastiveFeatures
 from learning.tasks.contrastive_images import ContrastiveImages
 from learning.tasks.image_classification import ImageClassification
@@ -38,6 +39,7 @@ TASKS: dict[str, Task] = {
         ImageClassification(),
         ImageRegression(),
         ObjectDetection(),
+        ContrastiveAudio(),
         AudioClassification(),
     )
 }

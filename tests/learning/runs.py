@@ -46,6 +46,7 @@ RATES = {"gpt": 1e-2}
 # What a task is asked for when it is to learn from so few rows.
 MILD = {
     "contrastive-images": {"augmentation": "drawn", "prototypes": 8},
+    "contrastive-audio": {"augmentation": "masks", "prototypes": 8},
     THINGS: {"detector_config": {"stride": 2, "width": 16}},
 }
 SHORT_TEXTS = {"text": {"vocabulary_size": 120, "max_length": 16}}

@@ -272,7 +272,7 @@ def test_the_same_picture_in_two_parts_is_warned_of(tmp_path):
     assert warning.message.startswith("4 of 5 test rows also occur in the training rows (")
 
 
-def test_recordings_suggest_nothing_yet(tmp_path):
+def test_recordings_without_labels_suggest_pretraining(tmp_path):
     description = archive(tmp_path, {f"{number}.wav": tone(0.05 + number / 100) for number in range(5)})
-    assert suggested(description) == []
+    assert suggested(description) == [("contrastive-audio", None, ["audio"])]
     assert description.columns[0].media.total_seconds == pytest.approx(0.35)

@@ -36,7 +36,10 @@ def heard(running: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> di
     """A succeeded job whose model `glides` tells rising tones from falling ones."""
     folder = tmp_path_factory.mktemp("glides")
     train, test = upload(running, glides(folder / "train.zip", 60)), upload(running, glides(folder / "t.zip", 20, 100))
-    assert next((one["task"], one["target"]) for one in train["task_candidates"]) == ("audio-classification", "label")
+    assert [(one["task"], one["target"]) for one in train["task_candidates"]] == [
+        ("audio-classification", "label"),
+        ("contrastive-audio", None),
+    ]
     assert train["warnings"] == []
     job = succeeded(running, submit(running, {
         "kind": "finetune", "task": "audio-classification", "architecture": TINY, "columns": {"target": "label"},
@@ -61,6 +64,48 @@ def test_upload_finetune_predict(running: httpx.Client, heard: dict[str, Any]) -
     (seen,) = running.get(f"/datasets/{heard['train']}/preview", params={"model": "glides", "rows": 1}).json()["seen"]
     assert seen["spectrogram"].startswith("data:image/png;base64,")
     assert (seen["mels"], seen["rate"], seen["warnings"]) == (40, 8000, [])
+
+
+def test_upload_pretrain_finetune_predict(running: httpx.Client, heard: dict[str, Any], tmp_path: Path) -> None:
+    members = {f"{n}.wav": glide(n, n % 2 == 1) for n in range(300, 340)}
+    unlabelled = upload(running, packed(tmp_path / "unlabelled.zip", members))
+    assert [(one["task"], one["target"]) for one in unlabelled["task_candidates"]] == [("contrastive-audio", None)]
+    # Neither task nor architecture is named: the data say what they are.
+    base = succeeded(running, submit(running, {
+        "kind": "pretrain", "dataset": unlabelled["id"], "hyperparameters": {"max_steps": 8},
+        "architecture": TINY, "output": {"model": "glides-base"},
+    }))  # fmt: skip
+    assert base["task"] == "contrastive-audio"
+    answer = running.post("/models/glides-base/predict", json={"inputs": [as_base64(glide(7, True))]}).json()
+    assert len(answer["outputs"][0]["embedding"]) == 32
+    tuned = succeeded(running, submit(running, {
+        "kind": "finetune", "task": "audio-classification", "base_model": "glides-base",
+        "columns": {"target": "label"}, "dataset": {"train": heard["train"], "test": heard["test"]},
+        "hyperparameters": {"epochs": 25, "learning_rate": 3e-3}, "output": {"model": "tuned-glides"},
+    }))  # fmt: skip
+    assert tuned["result"]["metrics"]["test"]["accuracy"] > 0.85
+    assert tuned["warnings"] == []
+    inputs = [as_base64(glide(201, True)), as_base64(glide(202, False))]
+    found = running.post("/models/tuned-glides/predict", json={"inputs": inputs}).json()
+    assert [output["label"] for output in found["outputs"]] == ["rising", "falling"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "said"),
+    [
+        ({"task_config": {"augmentation": "photo"}}, "task_config.augmentation", "'photo'"),
+        ({"task_config": {"temperature": 0}}, "task_config.temperature", "0"),
+        ({"architecture": "resnet"}, "architecture", 'Architecture "resnet" is for image data'),
+    ],
+)
+def test_what_is_wrong_with_a_pretraining_is_said_before_it_is_queued(
+    running: httpx.Client, heard: dict[str, Any], fields: dict[str, Any], param: str, said: str
+) -> None:
+    body = {"kind": "pretrain", "task": "contrastive-audio", "dataset": heard["train"], **fields}
+    response = running.post("/jobs", json=body)
+    found = problem(response, 422, response.json()["code"])
+    assert found["param"].startswith(param)
+    assert said in found["detail"]
 
 
 def test_a_recording_comes_as_it_is_in_a_form_or_as_base64(running: httpx.Client, heard: dict[str, Any]) -> None:
