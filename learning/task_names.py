@@ -20,4 +20,5 @@ TASK_NAMES: tuple[str, ...] = (
     "image-regression",
     "object-detection",
     "audio-classification",
+    "speech-recognition",
 )
