@@ -8,6 +8,7 @@ tokens of a text, 2L + 1 states of a path: every token, with a blank before, bet
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,9 @@ _LEAST = -20.0
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+_Prefix = tuple[int, ...]
+# Of each beginning: the logarithms of its paths that end in a blank, and of those that end in its last token.
+_Beams = dict[_Prefix, tuple[float, float]]
 
 
 class Alignment(NamedTuple):
@@ -36,7 +40,7 @@ class Alignment(NamedTuple):
 
 def positions_needed(tokens: list[int]) -> int:
     """Return the fewest positions of a path through tokens: one each, and a blank between two that are the same."""
-    return len(tokens) + sum(one == other for one, other in zip(tokens, tokens[1:], strict=False))
+    return len(tokens) + sum(one == other for one, other in pairwise(tokens))
 
 
 def best_path(token_T: Integers) -> list[int]:
@@ -52,11 +56,10 @@ def likeliest(token_TK: Integers, log_TK: Floats, width: int) -> list[int]:
 
     After each position the `width` likeliest beginnings are kept.
     """
-    # Of each beginning: the logarithms of its paths that end in a blank, and of those that end in its last token.
-    beams: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, -math.inf)}
+    beams: _Beams = {(): (0.0, -math.inf)}
     for tokens, logs in zip(token_TK.tolist(), log_TK.tolist(), strict=True):
         heard = [(token, log) for token, log in zip(tokens, logs, strict=True) if log > _LEAST]
-        grown: dict[tuple[int, ...], tuple[float, float]] = {}
+        grown: _Beams = {}
         for prefix, (blank, last) in beams.items():
             both = _added(blank, last)
             for token, log in heard:
@@ -72,9 +75,7 @@ def likeliest(token_TK: Integers, log_TK: Floats, width: int) -> list[int]:
     return list(max(beams, key=lambda prefix: _added(*beams[prefix])))
 
 
-def _join(
-    grown: dict[tuple[int, ...], tuple[float, float]], prefix: tuple[int, ...], blank: float, last: float
-) -> None:
+def _join(grown: _Beams, prefix: _Prefix, blank: float, last: float) -> None:
     before = grown.get(prefix, (-math.inf, -math.inf))
     grown[prefix] = (_added(before[0], blank), _added(before[1], last))
 
