@@ -16,6 +16,9 @@ from learning.errors import InvalidData
 from learning.media_types import MEDIA_TYPES
 from learning.transcripts import ErrorTally, differences, normalized, words_with_places
 
+TRANSCRIPTS = {"target": "text"}
+WHOLE = {"validation": 0.0}
+
 
 def drawn(generator, positions, tokens, sharp=1.0):
     """Logarithms of probabilities, the likeliest first, and which tokens they are of."""
@@ -116,7 +119,7 @@ def test_a_transcript_longer_than_its_recording_is_named(architecture, room, tmp
         columns={"target": "text"},
         architecture=architecture,
         hyperparameters={"epochs": 1},
-        split={"validation": 0.0},
+        split=WHOLE,
     )
     with pytest.raises(
         InvalidData,
@@ -138,7 +141,7 @@ def test_columns_without_transcripts_are_refused_and_unknown_characters_count_as
         columns={"target": "text"},
         task_config=EXACT[SPEECH],
         hyperparameters={"epochs": 2},
-        split={"validation": 0.0},
+        split=WHOLE,
     )
     numbers = small_sounds(8).drop_columns("text").rename_columns({"amount": "text"})
     with pytest.raises(InvalidData, match="holds double values, which are no transcripts"):
@@ -155,5 +158,5 @@ def test_columns_without_transcripts_are_refused_and_unknown_characters_count_as
 def test_silence_is_written_as_nothing(tmp_path):
     cells = [{"bytes": content, **audio.inspect(content)._asdict()} for content in [wav(np.zeros((1600, 1)))] * 4]
     table = pa.table({"audio": pa.array(cells, MEDIA_TYPES["audio"]), "text": ["a", "", "", ""]})
-    spec = spec_of(SPEECH, columns={"target": "text"}, hyperparameters={"epochs": 1}, split={"validation": 0.0})
+    spec = spec_of(SPEECH, columns=TRANSCRIPTS, hyperparameters={"epochs": 1}, split=WHOLE)
     assert run(spec, {"train": write(table, tmp_path / "t.arrow")}, tmp_path).outcome.finished
