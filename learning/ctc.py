@@ -70,9 +70,8 @@ def likeliest(token_TK: Integers, log_TK: Floats, width: int) -> list[int]:
                     _join(grown, (*prefix, token), -math.inf, blank + log)
                 else:
                     _join(grown, (*prefix, token), -math.inf, both + log)
-        kept = sorted(grown, key=lambda prefix: -_added(*grown[prefix]))[:width]
-        beams = {prefix: grown[prefix] for prefix in kept}
-    return list(max(beams, key=lambda prefix: _added(*beams[prefix])))
+        beams = dict(sorted(grown.items(), key=lambda item: -_added(*item[1]))[:width])
+    return list(next(iter(beams)))  # the likeliest come first
 
 
 def _join(grown: _Beams, prefix: _Prefix, blank: float, last: float) -> None:
