@@ -7,10 +7,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import pyarrow as pa
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from learning.config import Defaults, Situation
-from learning.interfaces import Architecture, Examples, InputWarning, Network, Task
+from learning.interfaces import Architecture, Batch, Examples, InputWarning, Network, Task
 
 
 @runtime_checkable
@@ -127,6 +127,22 @@ class Spatial(Protocol):
         ...
 
 
+@runtime_checkable
+class Timed(Protocol):
+    """What an architecture has beside, when a position of its features is a stretch of time, as short as this."""
+
+    stride: ClassVar[int]  # frames of a recording to a position, of which the last may have fewer
+
+
+@runtime_checkable
+class Aligned(Protocol):
+    """What a task has beside, when each part of a target takes a position, so that there must be enough of them."""
+
+    def check_room(self, targets: Batch, position_B: Tensor, state: Any) -> None:
+        """Raise InvalidRow for a row whose target needs more than the positions that it has."""
+        ...
+
+
 # Why a task does not fit, by whether it needs that a position sees only those before it.
 _DIRECTIONS = {
     True: "in it a position sees those behind it as well, which are to be foretold",
@@ -141,6 +157,8 @@ def obstacle(task: Task, architecture: Architecture) -> str | None:
         return _DIRECTIONS[task.causal]
     if isinstance(task, Spatial) and not isinstance(architecture, Pyramidal):
         return "it keeps nothing of where in an image something is"
+    if isinstance(task, Aligned) and not isinstance(architecture, Timed):
+        return "it keeps nothing of when something is heard"
     return None
 
 

@@ -12,7 +12,7 @@ import torch
 
 from learning import checkpoint
 from learning.architectures import architecture_named, names_for
-from learning.capabilities import Generative, Preprocessing, Spatial, obstacle
+from learning.capabilities import Aligned, Generative, Preprocessing, Spatial, Timed, obstacle
 from learning.config import Columns, Resolved, Situation, TrainingSpec, resolve
 from learning.data import TableExamples, TensorExamples, open_table
 from learning.device import is_slow
@@ -257,7 +257,12 @@ def encode_part(design: Design, table: pa.Table, device: torch.device, numbers: 
 
     def encode(rows: pa.Table) -> Batch:
         encoded = design.modality.encode(rows, design.inputs)
-        return {**encoded, **design.task.targets(rows, design.targets, encoded)}
+        targets = design.task.targets(rows, design.targets, encoded)
+        if isinstance(design.task, Aligned) and isinstance(design.architecture, Timed):
+            stride = design.architecture.stride
+            position_B = torch.div(encoded["length_B"] + stride - 1, stride, rounding_mode="floor")
+            design.task.check_room(targets, position_B, design.targets)
+        return {**encoded, **targets}
 
     with rows_from(numbers):
         sample = encode(table.slice(0, _SAMPLE_ROWS))

@@ -20,6 +20,8 @@ _MOST_TEXTS = 3
 _TOKENS = {"tokens", "words"}
 # A column of nothing but these says what rows are for, and is neither learned nor learned from.
 _PARTS = {"train", "validation", "test"}
+# What a column of transcripts is usually called, even if each is a single word.
+_TRANSCRIPTS = {"text", "transcript", "transcription", "sentence"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,25 @@ def _media_classification(facts: Facts) -> Iterator[TaskCandidate]:
             yield TaskCandidate(task, label.name, reason, [media.name], facts.balance(label))
 
 
+def _transcripts(facts: Facts) -> Iterator[TaskCandidate]:
+    for media in facts.media:
+        for column in facts.columns if media.type == "audio" else ():
+            if column.prose:
+                yield _transcript(media, column, "of several words")
+
+
+def _spoken_words(facts: Facts) -> Iterator[TaskCandidate]:
+    for media in facts.media:
+        for column in facts.columns if media.type == "audio" else ():
+            if column.type == "string" and not column.prose and column.name.lower() in _TRANSCRIPTS:
+                yield _transcript(media, column, "by its name of what is said")
+
+
+def _transcript(media: Column, column: Column, what: str) -> TaskCandidate:
+    reason = f'"{media.name}" is a column of recordings, and "{column.name}" one of texts, {what}'
+    return TaskCandidate("speech-recognition", column.name, reason, [media.name])
+
+
 def _image_regression(facts: Facts) -> Iterator[TaskCandidate]:
     for image in facts.media:
         for column in facts.columns if image.type == "image" else ():
@@ -202,7 +223,9 @@ _SUGGESTIONS: tuple[Callable[[Facts], Iterator[TaskCandidate]], ...] = (
     _token_classification,
     _translation,
     _object_detection,
+    _transcripts,
     _media_classification,
+    _spoken_words,
     _image_regression,
     _text_classification,
     _tabular,

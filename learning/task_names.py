@@ -21,4 +21,5 @@ TASK_NAMES: tuple[str, ...] = (
     "object-detection",
     "contrastive-audio",
     "audio-classification",
+    "speech-recognition",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from learning.architectures.bert import Bert
 from learning.architectures.conv_transformer import ConvTransformer
+from learning.architectures.deepspeech import DeepSpeech
 from learning.architectures.flatten_mlp import FlattenMlp
 from learning.architectures.gpt import Gpt
 from learning.architectures.mlp import Mlp
@@ -15,7 +16,7 @@ from learning.interfaces import Architecture, Task
 
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture
-    for architecture in (Mlp(), Bert(), Gpt(), ResNet(), Vgg(), FlattenMlp(), ConvTransformer())
+    for architecture in (Mlp(), Bert(), Gpt(), ResNet(), Vgg(), FlattenMlp(), ConvTransformer(), DeepSpeech())
 }
 
 

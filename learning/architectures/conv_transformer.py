@@ -125,6 +125,7 @@ class ConvTransformer:
 
     name: ClassVar[str] = "conv-transformer"
     modality: ClassVar[str] = "audio"
+    stride: ClassVar[int] = _TIME_STRIDE
     Config: ClassVar[type[ConvTransformerConfig]] = ConvTransformerConfig
 
     def build(self, config: ConvTransformerConfig, state: AudioState) -> ConvTransformerBackbone:

@@ -23,9 +23,12 @@ class Strip(NamedTuple):
     inside_L: Tensor
 
     @classmethod
-    def of(cls, length_B: Tensor, stride: int) -> Strip:
-        """Return rows of these lengths laid out for strides in time of this product."""
-        room_B = (torch.div(length_B + stride - 1, stride, rounding_mode="floor") + 1) * stride
+    def of(cls, length_B: Tensor, stride: int, silence: int = 1) -> Strip:
+        """Return rows of these lengths laid out for strides in time of this product.
+
+        `silence` is what follows a row on the coarsest grid, in positions: half of what the longest convolution sees.
+        """
+        room_B = (torch.div(length_B + stride - 1, stride, rounding_mode="floor") + silence) * stride
         end_B = room_B.cumsum(0)
         return cls._with(end_B - room_B, length_B, int(end_B[-1]))
 
@@ -56,9 +59,17 @@ def _places(start_B: Tensor, length_B: Tensor) -> Tensor:
 class StripConvolution(nn.Module):
     """A convolution over time and bands, its batch normalisation and, if asked for, a ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, stride: tuple[int, int], kernel: int = 3, activate: bool = True):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        stride: tuple[int, int],
+        kernel: int | tuple[int, int] = 3,
+        activate: bool = True,
+    ) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        time, bands = (kernel, kernel) if isinstance(kernel, int) else kernel
+        self.convolution = nn.Conv2d(inputs, outputs, (time, bands), stride, (time // 2, bands // 2), bias=False)
         self.normalization = nn.BatchNorm2d(outputs)
         self.stride = stride[0]
         self.activate = activate

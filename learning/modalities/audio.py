@@ -11,7 +11,7 @@ import io
 import wave
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from learning import audio, images, spectrograms
 from learning.audio import Recording
 from learning.config import Auto, Columns, Config
 from learning.errors import InvalidConfig, InvalidRow
-from learning.interfaces import Batch, InputWarning
+from learning.interfaces import Batch, InputWarning, PredictionOptions
 from learning.media_types import UnreadableMedia
 from learning.modalities.media_columns import MediaKind, field_of
 from learning.spectrograms import LogMel, Normalization
@@ -77,6 +77,13 @@ class AudioState(Config):
     def frame_seconds(self) -> float:
         """Return the time from one frame to the next."""
         return self.hop / self.rate
+
+
+class AudioRow(NamedTuple):
+    """A recording as the network reads it, and what is asked of its answer."""
+
+    frame_TF: Tensor
+    asked: PredictionOptions | None = None
 
 
 class Audio:
@@ -132,7 +139,7 @@ class Audio:
         rows = []
         for row, content in enumerate(RECORDINGS.contents(table, state.column)):
             try:
-                rows.append(_frames(_read(content, state), state))
+                rows.append(AudioRow(_frames(_read(content, state), state)))
             except UnreadableMedia as error:
                 what = f', column "{state.column}": the file {error.what}.'
                 raise InvalidRow(row, what, hint=error.remedy, param="columns") from None
@@ -142,7 +149,7 @@ class Audio:
         """Return the column of recordings."""
         return (state.column,)
 
-    def parse(self, value: Any, index: int, state: AudioState) -> tuple[Tensor, list[InputWarning]]:
+    def parse(self, value: Any, index: int, state: AudioState) -> tuple[AudioRow, list[InputWarning]]:
         """Return frame_TF of an audio file: its bytes, their base64, a data URL, or an object with one of these."""
         content = RECORDINGS.given(value, index, state.column)
         try:
@@ -153,21 +160,21 @@ class Audio:
             InputWarning(index, code, f'Input {index}, "{state.column}": {message}')
             for code, message in _differences(recording, state)
         ]
-        return _frames(recording, state), warnings
+        return AudioRow(_frames(recording, state)), warnings
 
-    def assemble(self, rows: Sequence[Tensor], state: AudioState) -> Batch:
+    def assemble(self, rows: Sequence[AudioRow], state: AudioState) -> Batch:
         """Return frame_SF and length_B of parsed recordings."""
-        frame_SF = torch.cat(list(rows)) if rows else torch.empty(0, state.mels)
-        return {"frame_SF": frame_SF, "length_B": torch.tensor([len(row) for row in rows], dtype=torch.int64)}
+        frame_SF = torch.cat([row.frame_TF for row in rows]) if rows else torch.empty(0, state.mels)
+        return {"frame_SF": frame_SF, "length_B": torch.tensor([len(row.frame_TF) for row in rows], dtype=torch.int64)}
 
-    def positions(self, row: Tensor) -> int:
+    def positions(self, row: AudioRow) -> int:
         """Return the number of frames."""
-        return len(row)
+        return len(row.frame_TF)
 
-    def shown(self, row: Tensor, state: AudioState) -> dict[str, Any]:
+    def shown(self, row: AudioRow, state: AudioState) -> dict[str, Any]:
         """Return the spectrogram as a picture."""
-        picture = images.data_url(spectrograms.picture(row))
-        return {"spectrogram": picture, "frames": len(row), "mels": state.mels, "rate": state.rate}
+        picture = images.data_url(spectrograms.picture(row.frame_TF))
+        return {"spectrogram": picture, "frames": len(row.frame_TF), "mels": state.mels, "rate": state.rate}
 
     def schema(self, state: AudioState) -> dict[str, Any]:
         """Return the JSON Schema of an input."""

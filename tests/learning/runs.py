@@ -27,10 +27,11 @@ TAGS = "token-classification"
 SHADES = "image-regression"
 THINGS = "object-detection"
 SOUNDS = "audio-classification"
+SPEECH = "speech-recognition"
 WRITING = "text-generation"
 TARGETS = {name: {"target": "label"} for name in (CLASSES, TEXTS, IMAGES, SOUNDS)}
 TARGETS |= {name: {"target": "amount"} for name in (NUMBERS, SHADES)}
-TARGETS |= {TAGS: {"target": "tags"}, THINGS: {"target": "objects"}}
+TARGETS |= {TAGS: {"target": "tags"}, THINGS: {"target": "objects"}, SPEECH: {"target": "text"}}
 TARGETS |= {WRITING: {"text": "text", "target": "label"}, "next-token-prediction": {"text": "text"}}
 # Options of an architecture and a modality by which its networks are tiny, and of a task by which it can be exact.
 TINY = {
@@ -40,6 +41,7 @@ TINY = {
     "vgg": {"size": "tiny"},
     "flatten-mlp": {"hidden_sizes": [32]},
     "conv-transformer": {"size": "tiny"},
+    "deepspeech": {"size": "tiny"},
 }
 # Learning rates of tiny networks that start with smaller steps.
 RATES = {"gpt": 1e-2}
@@ -60,6 +62,7 @@ EXACT = {
     SHADES: {"augmentation": "none"},
     THINGS: {"augmentation": "none", **MILD[THINGS]},
     SOUNDS: {"label_smoothing": 0.0, "augmentation": "none"},
+    SPEECH: {"augmentation": "none"},
 }
 # Losses below which examples are known by heart, where it is no cross-entropy or square.
 LEAST_LOSSES = {THINGS: 0.1}
@@ -180,7 +183,7 @@ def small_images(rows: int = 40, seed: int = 0) -> pa.Table:
 
 
 def small_sounds(rows: int = 40, seed: int = 0) -> pa.Table:
-    """Tones that rise or fall, of unequal lengths; and how long they are."""
+    """Tones that rise or fall, of unequal lengths; what they say, as a transcript; and how long they are."""
     generator = np.random.default_rng(seed)
     rising = generator.integers(0, 2, rows).astype(bool)
     seconds = generator.uniform(0.08, 0.25, rows)
@@ -194,6 +197,7 @@ def small_sounds(rows: int = 40, seed: int = 0) -> pa.Table:
             "audio": pa.array(cells, MEDIA_TYPES["audio"]),
             "amount": seconds,
             "label": np.where(rising, "rising", "falling"),
+            "text": np.where(rising, "up", "下"),
             "file": [f"{number}.wav" for number in range(rows)],
         }
     )

@@ -17,7 +17,7 @@ from learning.architectures import ARCHITECTURES
 from learning.config import Columns
 from learning.errors import InvalidConfig, InvalidData, InvalidInput
 from learning.media_types import MEDIA_TYPES, UnreadableMedia
-from learning.modalities.audio import Audio, AudioConfig
+from learning.modalities.audio import Audio, AudioConfig, AudioRow
 from learning.spectrogram_augmentation import MASKS, SPEECH, SoundView, augment
 from learning.spectrograms import LogMel, mel_filters
 
@@ -86,8 +86,8 @@ def test_every_format_gives_the_same_spectrogram(kind):
     format, subtype = kind
     samples = audio.decode(tone(0.5), 8000, 30).samples_N
     options = {"subtype": subtype} if subtype else {}
-    frames, _ = AUDIO.parse(written(samples, 8000, format, **options), 0, state_of())
-    expected, _ = AUDIO.parse(tone(0.5), 0, state_of())
+    (frames, _), _ = AUDIO.parse(written(samples, 8000, format, **options), 0, state_of())
+    (expected, _), _ = AUDIO.parse(tone(0.5), 0, state_of())
     # What a lossy format adds is far quieter than the tone, which is all that is compared.
     assert int(frames[20].argmax()) == int(expected[20].argmax())
     assert abs(len(frames) - len(expected)) <= 20
@@ -99,8 +99,8 @@ def test_resampling_keeps_what_is_heard():
     assert none == []
     assert [warning.code for warning in warnings] == ["resampled"]
     assert "from 96000 to 8000 samples a second" in warnings[0].message
-    assert len(resampled) == len(original)
-    assert int(resampled[20].argmax()) == int(original[20].argmax())
+    assert AUDIO.positions(resampled) == AUDIO.positions(original)
+    assert int(resampled.frame_TF[20].argmax()) == int(original.frame_TF[20].argmax())
     high = audio.decode(tone(0.4, 96_000, 20_000), 8000, 30).samples_N  # above what the lower rate can hold
     assert np.abs(high[200:-200]).max() < 1e-3
 
@@ -117,7 +117,7 @@ def test_channels_are_mixed_and_it_is_said():
 def test_what_is_silent_or_too_long_is_said():
     silence = wav(np.zeros((2400, 1)))
     state = state_of(max_seconds=0.2)
-    row, warnings = AUDIO.parse(silence, 3, state)
+    (row, _), warnings = AUDIO.parse(silence, 3, state)
     assert [warning.code for warning in warnings] == ["truncated", "silent"]
     assert "only the first 0.2 of 0.3 s are read" in warnings[0].message
     assert len(row) == 21
@@ -198,7 +198,7 @@ def test_nothing_of_a_row_depends_on_its_neighbours(name):
         if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
             torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
             torch.nn.init.uniform_(module.bias, -0.5, 0.5)
-    rows = [torch.randn(length, 40) for length in (1, 9, 4, 37, 2, 9, 16)]
+    rows = [AudioRow(torch.randn(length, 40)) for length in (1, 9, 4, 37, 2, 9, 16)]
     with torch.inference_mode():
         together = backbone(AUDIO.assemble(rows, state_of()))
         alone = [backbone(AUDIO.assemble([row], state_of())).features_SD for row in rows]

@@ -1,0 +1,259 @@
+"""Write down what is said in a recording, letter by letter, without being told when each is heard.
+
+The loss is connectionist temporal classification (Graves et al. 2006). S positions of all rows, K of the likeliest
+tokens of each, L characters of the longest transcript.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, cast
+
+import pyarrow as pa
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from learning import ctc
+from learning.config import Columns, Config
+from learning.errors import InvalidData, InvalidRow
+from learning.interfaces import Batch, Kind, Link, Network, PackedFeatures, PackedPredictions, PredictionOptions, Target
+from learning.modalities.audio import AudioRow, AudioState
+from learning.spectrogram_augmentation import MASKS, SPEECH, SoundView, augment
+from learning.splits import require_column
+from learning.tasks.classification import only_target
+from learning.transcripts import ErrorTally, normalized, words_with_places
+
+_MOST_CHARACTERS = 10_000
+# Of each position so many tokens are kept: all of an alphabet, and of Chinese those that anybody could have meant.
+_KEPT = 40
+# What a character is taken for that training does not know; nothing heard is ever equal to it.
+_UNKNOWN, _NOTHING = 0, -1
+_REPLACEMENT = "\ufffd"
+
+
+class SpeechRecognitionConfig(Config):
+    """How transcripts are read, and how recordings are changed while they are learned from."""
+
+    lower_case: bool = Field(True, description="Learn and write small letters only.")
+    augmentation: Literal["none", "masks", "speech"] = Field(
+        "speech",
+        description="How recordings are changed in training: partly hidden and a little noisy, or also faster and "
+        "slower, higher and lower.",
+    )
+
+
+class SpeechRecognitionState(Config):
+    """The column of transcripts, their characters, sorted, and what a frame of a recording is in seconds."""
+
+    target: str
+    characters: tuple[str, ...]
+    lower_case: bool
+    frame_seconds: float
+    view: SoundView | None
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Return what tokens stand for."""
+        return "".join(_REPLACEMENT if token == _UNKNOWN else self.characters[token - 1] for token in tokens)
+
+
+class SpeechRecognitionOptions(PredictionOptions):
+    """How a transcript is looked for."""
+
+    beam_width: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Beginnings of a transcript that are followed at once, each with all of the ways to say it; 1: "
+        "only the likeliest way, as metrics are measured.",
+    )
+
+    def asked(self, row: AudioRow) -> AudioRow:
+        """Return a parsed recording with these options."""
+        return row._replace(asked=self)
+
+
+class CharacterHead(nn.Module):
+    """One linear layer on each position, to the blank and the characters."""
+
+    def __init__(self, width: int, characters: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 1 + characters)
+
+    def forward(self, features: PackedFeatures) -> PackedFeatures:
+        """Return logarithms of probabilities, (S, 1 + characters), and how many positions each row has."""
+        return PackedFeatures(self.linear(features.features_SD).float().log_softmax(1), features.length_B)
+
+
+class SpeechRecognition:
+    """What is said, as text, and when each word of it is heard."""
+
+    name: ClassVar[str] = "speech-recognition"
+    modality: ClassVar[str] = "audio"
+    kind: ClassVar[Kind] = "finetune"
+    target: ClassVar[Target] = "label"
+    stratified: ClassVar[bool] = False
+    score: ClassVar[str] = "character_accuracy"
+    monitor: ClassVar[str] = "loss"
+    Config: ClassVar[type[SpeechRecognitionConfig]] = SpeechRecognitionConfig
+    State: ClassVar[type[SpeechRecognitionState]] = SpeechRecognitionState
+    Options: ClassVar[type[PredictionOptions]] = SpeechRecognitionOptions
+
+    def fit(
+        self, table: pa.Table, columns: Columns, config: SpeechRecognitionConfig, inputs: AudioState
+    ) -> SpeechRecognitionState:
+        """Collect the characters of the transcripts; InvalidData for a column that holds none."""
+        target = only_target(self.name, columns)
+        characters = sorted({one for text in _transcripts(table, target, config.lower_case) for one in text})
+        if not characters:
+            raise InvalidData(
+                f'Column "{target}" has no character among the training rows; there is nothing to write.',
+                hint="Add transcripts, or choose another target.",
+                param="columns.target",
+            )
+        if len(characters) > _MOST_CHARACTERS:
+            raise InvalidData(
+                f'Column "{target}" has {len(characters)} different characters; at most {_MOST_CHARACTERS} can be '
+                "told apart.",
+                hint="Choose a column of transcripts.",
+                param="columns.target",
+            )
+        # A view must not leave out the ends, where there are words.
+        spoken = SPEECH.model_copy(update={"crop": 0.0})
+        views = {"none": None, "masks": MASKS.model_copy(update={"crop": 0.0}), "speech": spoken}
+        return SpeechRecognitionState(
+            target=target,
+            characters=tuple(characters),
+            lower_case=config.lower_case,
+            frame_seconds=inputs.frame_seconds,
+            view=views[config.augmentation],
+        )
+
+    def targets(self, table: pa.Table, state: SpeechRecognitionState, encoded: Batch) -> Batch:
+        """Return target_BL: numbers of characters from 1 on, 0 for one that training does not know, -1 at the end."""
+        known = {character: number for number, character in enumerate(state.characters, 1)}
+        texts = _transcripts(table, state.target, state.lower_case)
+        target_BL = torch.full((len(texts), max(1, *map(len, texts), 1)), _NOTHING, dtype=torch.int32)
+        for row, text in enumerate(texts):
+            numbers = [known.get(character, _UNKNOWN) for character in text]
+            target_BL[row, : len(text)] = torch.tensor(numbers, dtype=torch.int32)
+        return {"target_BL": target_BL}
+
+    def check_room(self, targets: Batch, position_B: Tensor, state: SpeechRecognitionState) -> None:
+        """Raise InvalidRow for a transcript that cannot be said in so short a recording."""
+        for row, (tokens, room) in enumerate(zip(_rows(targets), position_B.tolist(), strict=True)):
+            needed = ctc.positions_needed(tokens)
+            if needed > room:
+                raise InvalidRow(
+                    row,
+                    f', column "{state.target}": the transcript has {len(tokens)} characters and needs {needed} '
+                    f"positions, but its recording has {room}, which is what the network tells apart in it.",
+                    hint="Correct the transcript or remove the row; or set a shorter preprocessing.hop_ms, or for a "
+                    "recording that is cut a larger preprocessing.max_seconds.",
+                    param="columns.target",
+                )
+
+    def head(self, width: int, state: SpeechRecognitionState) -> nn.Module:
+        """Return a linear layer to the blank and the characters of each position."""
+        return CharacterHead(width, len(state.characters))
+
+    def loss(self, network: Network, batch: Batch, state: SpeechRecognitionState) -> Tensor:
+        """Return the mean over rows of the nats that a character costs; in training of a view of each recording."""
+        is_changed = state.view is not None and network.training
+        seen = augment(batch, state.view) if is_changed and state.view is not None else batch
+        log_SV, length_B = cast("PackedFeatures", network(seen))
+        # On the CPU, whatever the device: on others the loss has no gradient that is the same every time.
+        log_TBV = pad_sequence(log_SV.cpu().split(length_B.tolist()))
+        target_BL = batch["target_BL"].cpu().long()
+        known_BL = target_BL > _UNKNOWN
+        # A view may be too short for its transcript; it says nothing then.
+        return functional.ctc_loss(
+            log_TBV, target_BL[known_BL], length_B, known_BL.sum(1), blank=ctc.BLANK, zero_infinity=True
+        )
+
+    def link(self, state: SpeechRecognitionState) -> Link | None:
+        """Return None: outputs are by position."""
+        return None
+
+    def predict(self, network: Network, batch: Batch, state: SpeechRecognitionState) -> PackedPredictions:
+        """Return each position's likeliest tokens with the logarithms of their probabilities, (S, K, 2)."""
+        log_SV, length_B = cast("PackedFeatures", network(batch))
+        log_SK, token_SK = log_SV.topk(min(_KEPT, log_SV.shape[1]), 1)
+        return PackedPredictions(torch.stack([token_SK.float(), log_SK], 2), length_B)
+
+    def answers(
+        self, predictions: PackedPredictions, state: SpeechRecognitionState, rows: Sequence[AudioRow]
+    ) -> list[dict[str, Any]]:
+        """Return the text of each recording, and its words with their times."""
+        return [_answer(row, values_TK2, state) for row, values_TK2 in zip(rows, predictions.rows(), strict=True)]
+
+    def metrics(self, predictions: PackedPredictions, targets: Batch, state: SpeechRecognitionState) -> dict[str, Any]:
+        """Return word and character error rates of the likeliest paths, as jiwer counts, and what is confused."""
+        tally = ErrorTally()
+        for values_TK2, tokens in zip(predictions.rows(), _rows(targets), strict=True):
+            heard = state.text(ctc.best_path(values_TK2[:, 0, 0].long().numpy()))
+            tally.add(state.text(tokens), " ".join(heard.split()))
+        return tally.metrics()
+
+    def schema(self, state: SpeechRecognitionState) -> dict[str, Any]:
+        """Return the JSON Schema of an answer."""
+        seconds = {"type": "number", "minimum": 0}
+        score = {"type": "number", "minimum": 0, "maximum": 1}
+        word = {"word": {"type": "string"}, "start": seconds, "end": seconds, "score": score}
+        return {
+            "type": "object",
+            "properties": {
+                "text": {"type": "string"},
+                "score": score,
+                "words": {"type": "array", "items": {"type": "object", "properties": word}},
+            },
+        }
+
+
+def _answer(row: AudioRow, values_TK2: Tensor, state: SpeechRecognitionState) -> dict[str, Any]:
+    options = cast("SpeechRecognitionOptions", row.asked or SpeechRecognitionOptions())
+    token_TK, log_TK = values_TK2[..., 0].long().numpy(), values_TK2[..., 1].double().numpy()
+    is_greedy = options.beam_width == 1
+    tokens = ctc.best_path(token_TK[:, 0]) if is_greedy else ctc.likeliest(token_TK, log_TK, options.beam_width)
+    path = ctc.align(tokens, token_TK, log_TK)
+    text = state.text(tokens)
+    seconds = len(row.frame_TF) * state.frame_seconds / len(token_TK)
+    words = []
+    for word, start, end in words_with_places(text):
+        first, last = int(path.first_L[start]), int(path.last_L[end - 1])
+        words.append(
+            {
+                "word": word,
+                "start": first * seconds,
+                "end": (last + 1) * seconds,
+                "score": path.score(first, last),
+            }
+        )
+    return {"text": " ".join(text.split()), "score": path.score(0, len(token_TK) - 1), "words": words}
+
+
+def _rows(targets: Batch) -> list[list[int]]:
+    """Return each row's characters as numbers."""
+    return [[token for token in row if token != _NOTHING] for row in targets["target_BL"].tolist()]
+
+
+def _transcripts(table: pa.Table, target: str, lower_case: bool) -> list[str]:
+    require_column(table, target, "columns.target")
+    column = table.column(target)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise InvalidData(
+            f'Column "{target}" holds {column.type} values, which are no transcripts.',
+            hint="Choose a column of texts.",
+            param="columns.target",
+        )
+    if column.null_count:
+        row = column.is_null().to_pylist().index(True)
+        raise InvalidRow(
+            row,
+            f', column "{target}": no transcript.',
+            hint="Fill in or remove the row.",
+            param="columns.target",
+        )
+    return [normalized(text, lower_case) for text in column.to_pylist()]

@@ -1,0 +1,162 @@
+"""Transcripts: decoding against every path there is, times, error rates against jiwer, and what does not fit."""
+
+import math
+from itertools import groupby, product
+
+import jiwer
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from media_files import tone, wav
+from runs import EXACT, SPEECH, run, small_sounds, spec_of, write
+
+from learning import audio, ctc
+from learning.errors import InvalidData
+from learning.media_types import MEDIA_TYPES
+from learning.transcripts import ErrorTally, differences, normalized, words_with_places
+
+TRANSCRIPTS = {"target": "text"}
+WHOLE = {"validation": 0.0}
+
+
+def drawn(generator, positions, tokens, sharp=1.0):
+    """Logarithms of probabilities, the likeliest first, and which tokens they are of."""
+    log_TV = torch.tensor(sharp * generator.normal(size=(positions, tokens))).log_softmax(1)
+    log_TK, token_TK = log_TV.sort(1, descending=True)
+    return log_TV.numpy(), token_TK.numpy(), log_TK.numpy()
+
+
+def collapsed(path):
+    return [token for token, _ in groupby(path) if token != ctc.BLANK]
+
+
+def every_path(log_TV):
+    """Each path with its logarithm."""
+    positions, tokens = log_TV.shape
+    for path in product(range(tokens), repeat=positions):
+        yield path, float(log_TV[np.arange(positions), list(path)].sum())
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_decoding_finds_what_all_paths_together_say(seed):
+    generator = np.random.default_rng(seed)
+    log_TV, token_TK, log_TK = drawn(generator, int(generator.integers(1, 7)), int(generator.integers(2, 5)))
+    paths = list(every_path(log_TV))
+    totals: dict[tuple[int, ...], float] = {}
+    for path, log in paths:
+        text = tuple(collapsed(path))
+        totals[text] = float(np.logaddexp(totals.get(text, -math.inf), log))
+    assert tuple(ctc.likeliest(token_TK, log_TK, 10_000)) == max(totals, key=totals.__getitem__)
+    likeliest_path = max(paths, key=lambda pair: pair[1])[0]
+    assert ctc.best_path(token_TK[:, 0]) == collapsed(likeliest_path)
+
+
+def test_a_beam_may_find_what_the_likeliest_path_is_not():
+    log_T2 = np.log([[0.6, 0.4], [0.6, 0.4]])  # blank twice is 0.36; the token by any of three paths 0.64
+    token_T2 = np.array([[0, 1], [0, 1]])
+    assert ctc.best_path(token_T2[:, 0]) == []
+    assert ctc.likeliest(token_T2, log_T2, 2) == [1]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_alignment_is_the_likeliest_path_of_its_text(seed):
+    generator = np.random.default_rng(seed)
+    log_TV, token_TK, log_TK = drawn(generator, 6, 3)
+    tokens = [[], [1], [2, 2], [1, 2], [1, 1, 2], [2, 1, 2, 1]][seed % 6]
+    path = ctc.align(tokens, token_TK, log_TK)
+    known = {one: log for one, log in every_path(log_TV) if collapsed(one) == tokens}
+    best = max(known, key=known.__getitem__)
+    assert path.log_T.sum() == pytest.approx(known[best])
+    assert [best[first] for first in path.first_L] == [best[last] for last in path.last_L] == tokens
+    assert all(first == 0 or best[first - 1] != best[first] for first in path.first_L)
+    enough = (
+        length for length in range(7) if any(map(tokens.__eq__, map(collapsed, product(range(3), repeat=length))))
+    )
+    assert ctc.positions_needed(tokens) == next(enough)
+
+
+def test_error_rates_are_jiwer_s():
+    generator = np.random.default_rng(0)
+    vocabulary = ["one", "two", "three", "oh", "o", "twenty-one", "don't"]
+    said = [" ".join(generator.choice(vocabulary, generator.integers(1, 8))) for _ in range(60)]
+    heard = [" ".join(generator.choice(vocabulary, generator.integers(0, 8))) for _ in range(50)] + said[50:]
+    tally = ErrorTally()
+    for one, other in zip(said, heard, strict=True):
+        tally.add(one, other)
+    found, expected = tally.metrics(), jiwer.process_words(said, heard)
+    assert found["wer"] == pytest.approx(expected.wer, abs=1e-12)
+    assert found["cer"] == pytest.approx(jiwer.cer(said, heard), abs=1e-12)
+    total = expected.substitutions + expected.deletions + expected.insertions
+    assert found["substitutions"] + found["deletions"] + found["insertions"] == total
+    assert found["insertions"] - found["deletions"] == expected.insertions - expected.deletions
+    assert found["word_accuracy"] == pytest.approx(1 - expected.wer)
+    assert found["exact"] >= 10 / 60
+
+
+def test_what_is_confused_is_named_and_chinese_has_words_of_one_character():
+    assert differences(["a", "b", "c"], ["a", "x", "c", "d"]) == [("b", "x"), (None, "d")]
+    assert differences(["a", "b"], []) == [("a", None), ("b", None)]
+    assert words_with_places("ni 你好 ok") == [("ni", 0, 2), ("你", 3, 4), ("好", 4, 5), ("ok", 6, 8)]
+    tally = ErrorTally()
+    tally.add("你好吗", "你好")
+    assert tally.metrics()["wer"] == tally.metrics()["cer"] == pytest.approx(1 / 3)
+    assert tally.metrics()["errors"] == [{"said": "吗", "heard": None, "count": 1}]
+    assert normalized("  Cafe\u0301\t Z\u00dcRICH ", lower_case=True) == "caf\u00e9 z\u00fcrich"
+    assert normalized("Ab", lower_case=False) == "Ab"
+
+
+def spoken(transcripts, seconds=0.2):
+    cells = [{"bytes": content, **audio.inspect(content)._asdict()} for content in [tone(seconds)] * len(transcripts)]
+    return pa.table({"audio": pa.array(cells, MEDIA_TYPES["audio"]), "text": transcripts})
+
+
+@pytest.mark.parametrize(("architecture", "room"), [("deepspeech", 11), ("conv-transformer", 6)])
+def test_a_transcript_longer_than_its_recording_is_named(architecture, room, tmp_path):
+    table = spoken(["ab", "ba", "abababababab", "ab"])  # 21 frames
+    spec = spec_of(
+        SPEECH,
+        columns={"target": "text"},
+        architecture=architecture,
+        hyperparameters={"epochs": 1},
+        split=WHOLE,
+    )
+    with pytest.raises(
+        InvalidData,
+        match=f'Row 3, column "text": the transcript has 12 characters and needs 12 positions, but .* has {room}',
+    ):
+        run(spec, {"train": write(table, tmp_path / "t.arrow")}, tmp_path)
+    # A letter said twice needs something between: 11 positions for 6 letters.
+    double = write(spoken(["aaaaaa", "ba", "ab"]), tmp_path / "d.arrow")
+    if architecture == "deepspeech":
+        assert run(spec, {"train": double}, tmp_path).outcome.finished
+    else:
+        with pytest.raises(InvalidData, match=r"Row 1, .* needs 11 positions"):
+            run(spec, {"train": double}, tmp_path)
+
+
+def test_columns_without_transcripts_are_refused_and_unknown_characters_count_as_wrong(tmp_path):
+    spec = spec_of(
+        SPEECH,
+        columns={"target": "text"},
+        task_config=EXACT[SPEECH],
+        hyperparameters={"epochs": 2},
+        split=WHOLE,
+    )
+    numbers = small_sounds(8).drop_columns("text").rename_columns({"amount": "text"})
+    with pytest.raises(InvalidData, match="holds double values, which are no transcripts"):
+        run(spec, {"train": write(numbers, tmp_path / "n.arrow")}, tmp_path)
+    with pytest.raises(InvalidData, match="has no character among the training rows"):
+        run(spec, {"train": write(spoken([" ", ""]), tmp_path / "e.arrow")}, tmp_path)
+    files = {"train": spoken(["ab", "ba", "ab"]), "test": spoken(["xyz", "ab"])}
+    result = run(spec, {name: write(table, tmp_path / name) for name, table in files.items()}, tmp_path)
+    assert result.metrics["test"]["words"] == 2
+    assert result.metrics["test"]["exact"] <= 0.5
+    assert math.isfinite(result.metrics["test"]["loss"])
+
+
+def test_silence_is_written_as_nothing(tmp_path):
+    cells = [{"bytes": content, **audio.inspect(content)._asdict()} for content in [wav(np.zeros((1600, 1)))] * 4]
+    table = pa.table({"audio": pa.array(cells, MEDIA_TYPES["audio"]), "text": ["a", "", "", ""]})
+    spec = spec_of(SPEECH, columns=TRANSCRIPTS, hyperparameters={"epochs": 1}, split=WHOLE)
+    assert run(spec, {"train": write(table, tmp_path / "t.arrow")}, tmp_path).outcome.finished

@@ -1,0 +1,117 @@
+"""Transcripts through the front door: upload, finetune, predict, and when words are heard."""
+
+from __future__ import annotations
+
+import base64
+import random
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from media_files import packed, wav
+from support import problem, submit, succeeded, upload
+
+RATE = 8000
+# Each letter is a tone; a short silence parts letters, a long one words.
+PITCHES = {"a": 400, "b": 750, "c": 1300, "好": 2400}
+LETTER, BETWEEN, SPACE = 0.07, 0.03, 0.15
+
+
+def said(text: str) -> bytes:
+    """A recording of a text, letter by letter."""
+    time_N = np.arange(round(LETTER * RATE)) / RATE
+    parts = [np.zeros(round(BETWEEN * RATE))]
+    for letter in text:
+        if letter == " ":
+            parts.append(np.zeros(round(SPACE * RATE)))
+        else:
+            parts += [12_000 * np.sin(2 * np.pi * PITCHES[letter] * time_N), np.zeros(round(BETWEEN * RATE))]
+    return wav(np.concatenate(parts)[:, None], RATE)
+
+
+def texts(count: int, seed: int) -> list[str]:
+    generator = random.Random(seed)
+    word = lambda: "".join(generator.choices(list(PITCHES), k=generator.randint(1, 3)))  # noqa: E731
+    return [" ".join(word() for _ in range(generator.randint(1, 3))) for _ in range(count)]
+
+
+def spoken(path: Path, transcripts: list[str]) -> Path:
+    lines = ["file,transcript", *(f"wav/{number}.wav,{text}" for number, text in enumerate(transcripts))]
+    files = {f"wav/{number}.wav": said(text) for number, text in enumerate(transcripts)}
+    return packed(path, {"manifest.csv": "\n".join(lines) + "\n", **files})
+
+
+JOB = {
+    "kind": "finetune",
+    "task": "speech-recognition",
+    "architecture": {"name": "deepspeech", "size": "tiny"},
+    "columns": {"target": "transcript"},
+}
+
+
+@pytest.fixture(scope="module")
+def writes(running: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A succeeded job whose model `letters` writes down tones."""
+    folder = tmp_path_factory.mktemp("letters")
+    train = upload(running, spoken(folder / "train.zip", texts(100, 0)))
+    test = upload(running, spoken(folder / "test.zip", texts(20, 1)))
+    first = train["task_candidates"][0]
+    assert (first["task"], first["target"], first["inputs"]) == ("speech-recognition", "transcript", ["audio"])
+    job = succeeded(running, submit(running, {
+        **JOB, "dataset": {"train": train["id"], "test": test["id"]}, "output": {"model": "letters"},
+        "task_config": {"augmentation": "none"}, "hyperparameters": {"epochs": 25, "learning_rate": 1e-2},
+    }))  # fmt: skip
+    return {**job, "train": train["id"], "test": test["id"]}
+
+
+def test_upload_finetune_predict(running: httpx.Client, writes: dict[str, Any]) -> None:
+    measured = writes["result"]["metrics"]["test"]
+    assert measured["cer"] < 0.05
+    assert measured["character_accuracy"] == pytest.approx(1 - measured["cer"])
+    answer = running.post("/models/letters/predict", content=said("ab 好 cab"), headers={"Content-Type": "audio/wav"})
+    (output,) = answer.json()["outputs"]
+    assert output["text"] == "ab 好 cab"
+    assert 0.5 < output["score"] <= 1
+    assert [word["word"] for word in output["words"]] == ["ab", "好", "cab"]
+    # 0.03 silence, then 0.1 a letter and 0.15 a space; a letter is heard somewhere within its tone.
+    for word, start, end in zip(output["words"], (0.03, 0.38, 0.63), (0.23, 0.48, 0.93), strict=True):
+        assert start - 0.05 <= word["start"] < word["end"] <= end + 0.05
+        assert 0.5 < word["score"] <= 1
+
+
+def test_a_beam_and_a_batch_answer_the_same_text(running: httpx.Client, writes: dict[str, Any]) -> None:
+    inputs = [base64.b64encode(said(text)).decode() for text in ("c", "aa b", "好好 abc 好")]
+    body = {"inputs": inputs, "parameters": {"beam_width": 8}}
+    outputs = running.post("/models/letters/predict", json=body).json()["outputs"]
+    assert [output["text"] for output in outputs] == ["c", "aa b", "好好 abc 好"]
+    # A character of a script without spaces is a word.
+    assert [word["word"] for word in outputs[2]["words"]] == ["好", "好", "abc", "好"]
+    refused = running.post("/models/letters/predict", json={**body, "parameters": {"beam_width": 0}})
+    assert "beam_width" in refused.text
+    assert refused.status_code == 422
+
+
+def test_a_dataset_is_written_down(running: httpx.Client, writes: dict[str, Any]) -> None:
+    started = running.post("/models/letters/predict-dataset", json={"dataset": writes["test"]}).json()
+    assert succeeded(running, started["id"])["result"]["errors"] == 0
+
+
+def test_a_transcript_longer_than_its_recording_fails_the_job_by_its_row(running: httpx.Client, tmp_path: Path) -> None:
+    transcripts = texts(12, 2)
+    files = {f"{number}.wav": said(text) for number, text in enumerate(transcripts)}
+    transcripts[4] = "abc " * 40
+    lines = ["file,transcript", *(f"{number}.wav,{text}" for number, text in enumerate(transcripts))]
+    dataset = upload(running, packed(tmp_path / "long.zip", {"manifest.csv": "\n".join(lines) + "\n", **files}))
+    job = running.get(f"/jobs/{submit(running, {**JOB, 'dataset': dataset['id']})}", params={"wait": 60}).json()
+    assert job["status"] == "failed"
+    assert 'Row 5, column "transcript": the transcript has 159 characters' in job["error"]["message"]
+
+
+def test_what_does_not_fit_is_said_before_anything_is_queued(running: httpx.Client, writes: dict[str, Any]) -> None:
+    body = {**JOB, "dataset": writes["train"]}
+    wrong = running.post("/jobs", json={**body, "task_config": {"augmentation": "loud"}})
+    assert problem(wrong, 422, wrong.json()["code"])["param"].startswith("task_config.augmentation")
+    none = running.post("/jobs", json={**body, "columns": {}})
+    assert "exactly one column" in problem(none, 422, none.json()["code"])["detail"]
