@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from learning.column_type import AnyType, ColumnType, is_media
-from learning.errors import RowError, UnknownName, did_you_mean
+from learning.errors import InvalidDataset, RowError, UnknownName, did_you_mean
 from learning.formats.cells import count_kinds, parse, texts
 from learning.formats.format import ARROW_TYPES, MAX_COLUMNS
 from learning.formats.row_errors import KEPT, RowErrors, invalid_file, shortened
 
+_SHOWN_NAMES = 10
 _NOUNS: dict[ColumnType, str] = {
     "integer": "an integer",
     "number": "a number",
@@ -96,21 +97,23 @@ def _nearly_all(count: int, present: int) -> bool:
 
 
 def check_declared(declared: Mapping[str, str], names: Iterable[str]) -> None:
-    """Raise UnknownName for a declared column the file lacks or a type that does not exist."""
-    known = list(names)
+    """Raise UnknownName for the declared columns that the file lacks and the types that do not exist, all of them."""
+    known, kinds = list(names), get_args(ColumnType)
+    shown = ", ".join(known[:50]) + (", …" if len(known) > 50 else "")
+    found = []
     for name, kind in declared.items():
         if name not in known:
-            shown = ", ".join(known[:50]) + (", …" if len(known) > 50 else "")
-            message = f'Column "{name}" in column_types not found. Columns: {shown}.'
-            raise UnknownName(message + did_you_mean(name, known), param="column_types")
-        if kind not in get_args(ColumnType):
-            kinds = get_args(ColumnType)
-            message = f'Column "{name}" in column_types: no type "{kind}". Types: {", ".join(kinds)}.'
-            raise UnknownName(message + did_you_mean(kind, kinds), param="column_types")
+            found.append(f'Column "{name}" in column_types not found. Columns: {shown}.{did_you_mean(name, known)}')
+        elif kind not in kinds:
+            no_type = f'Column "{name}" in column_types: no type "{kind}". Types: {", ".join(kinds)}.'
+            found.append(no_type + did_you_mean(kind, kinds))
+    if found:
+        more = f" And {len(found) - _SHOWN_NAMES} more like these." if len(found) > _SHOWN_NAMES else ""
+        raise UnknownName(" ".join(found[:_SHOWN_NAMES]) + more, param="column_types")
 
 
 def check_names(names: list[str], filename: str) -> None:
-    """Raise InvalidDataset for too many columns, a column without a name or two with the same."""
+    """Raise InvalidDataset for too many columns, or for all that have no name or share one."""
     if len(names) > MAX_COLUMNS:
         raise invalid_file(
             "too_many_columns",
@@ -118,25 +121,23 @@ def check_names(names: list[str], filename: str) -> None:
             "Remove columns.",
             file=filename,
         )
-    for position, name in enumerate(names, start=1):
-        if not name:
-            raise invalid_file(
-                "empty_column_name",
-                f"Column {position} has no name.",
-                "Name every column.",
-                file=filename,
-                column="",
-            )
-    for name, count in Counter(names).items():
+    errors = [
+        RowError("empty_column_name", f"Column {position} has no name.", "Name every column.", filename, None, "", None)
+        for position, name in enumerate(names, start=1)
+        if not name
+    ]
+    for name, count in Counter(filter(None, names)).items():
         if count > 1:
-            raise invalid_file(
-                "duplicate_column",
-                f'{count} columns are named "{name}".',
-                "Give every column its own name.",
-                file=filename,
-                column=name,
-                value=name,
-            )
+            message, remedy = f'{count} columns are named "{name}".', "Give every column its own name."
+            errors.append(RowError("duplicate_column", message, remedy, filename, None, name, shortened(name)))
+    if errors:
+        raise InvalidDataset(
+            errors[0].message,
+            errors[:KEPT],
+            error_count=len(errors),
+            errors_by_rule=Counter(error.rule for error in errors),
+            hint=errors[0].remedy,
+        )
 
 
 def typed(records: Records, types: Mapping[str, AnyType], errors: RowErrors) -> pa.RecordBatch:

@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 from format_files import read, refused, types, written
 
-from learning.errors import UnknownName
+from learning.errors import InvalidDataset, UnknownName
 
 
 def test_each_column_gets_the_type_that_all_its_values_have(tmp_path):
@@ -95,6 +95,20 @@ def test_declared_types_must_name_a_column_and_a_type(tmp_path):
         read(path, agee="integer")
     with pytest.raises(UnknownName, match='no type "int"'):
         read(path, age="int")
+    with pytest.raises(UnknownName, match=r'"agee" in column_types not found.*no type "text"'):
+        read(path, agee="integer", label="text")
+
+
+def test_every_mistake_of_a_header_is_named(tmp_path):
+    with pytest.raises(InvalidDataset) as caught:
+        read(written(tmp_path, "a,,a,b,,b\n1,2,3,4,5,6\n"))
+    assert caught.value.errors_by_rule == {"empty_column_name": 2, "duplicate_column": 2}
+    assert [error.message for error in caught.value.errors] == [
+        "Column 2 has no name.",
+        "Column 5 has no name.",
+        '2 columns are named "a".',
+        '2 columns are named "b".',
+    ]
 
 
 # CSV: dialects
