@@ -137,19 +137,10 @@ def test_wrong_upload_options(running: httpx.Client, fields: dict[str, str], sai
     assert body["hint"]
 
 
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"format": "xlsx"}, "xlsx"),
-        ({"column_types": '{"zzz": "number"}'}, "zzz"),
-    ],
-)
-def test_upload_options_that_only_the_reader_can_judge(
-    running: httpx.Client, fields: dict[str, str], said: str
-) -> None:
-    dataset = upload(running, BOUNDARY_CASES, "t.csv", **fields)
+def test_an_upload_option_that_only_the_reader_can_judge(running: httpx.Client) -> None:
+    dataset = upload(running, BOUNDARY_CASES, "t.csv", column_types='{"zzz": "number"}')
     assert dataset["status"] == "invalid"
-    assert said in dataset["error"]["message"]
+    assert "zzz" in dataset["error"]["message"]
     assert dataset["error"]["code"] != "crashed"
 
 

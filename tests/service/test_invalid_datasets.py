@@ -36,7 +36,7 @@ def test_an_invalid_dataset_says_what_was_found(running: httpx.Client, invalid: 
         ("label", "string", 0),
     ]
     listed = running.get("/datasets", params={"format": "csv", "status": "invalid", "name": invalid["name"]}).json()
-    assert [dataset["id"] for dataset in listed["data"]] == [invalid["id"]]
+    assert invalid["id"] in [dataset["id"] for dataset in listed["data"]]
     cut = upload(running, "a,b\n1,2\n".encode("utf-16") + b"\x00\xd8", "cut.csv")
     assert [cut[name] for name in known] == [
         "csv",

