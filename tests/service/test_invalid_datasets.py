@@ -37,6 +37,8 @@ def test_an_invalid_dataset_says_what_was_found(running: httpx.Client, invalid: 
     ]
     listed = running.get("/datasets", params={"format": "csv", "status": "invalid", "name": invalid["name"]}).json()
     assert invalid["id"] in [dataset["id"] for dataset in listed["data"]]
+    chosen = ("csv", "invalid", invalid["name"])
+    assert {(dataset["format"], dataset["status"], dataset["name"]) for dataset in listed["data"]} == {chosen}
     cut = upload(running, "a,b\n1,2\n".encode("utf-16") + b"\x00\xd8", "cut.csv")
     assert [cut[name] for name in known] == [
         "csv",
