@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, TensorDataset
+from trainer_peer import trainer
 
 BATCH, RATE = 32, 1e-3
 Run = Callable[[], object]
@@ -113,25 +112,8 @@ class _WithLoss(nn.Module):
 
 
 def hugging_face_trainer(case: Case, epochs: int) -> Run:
-    """transformers.Trainer with everything switched off that need not be on, and the fused optimizer."""
-    from transformers import PrinterCallback, Trainer, TrainingArguments
-
-    arguments: dict[str, Any] = {
-        "per_device_train_batch_size": BATCH,
-        "num_train_epochs": epochs,
-        "learning_rate": RATE,
-        "optim": "adamw_torch_fused",
-        "use_cpu": True,
-        "report_to": "none",
-        "logging_strategy": "no",
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-    }
-    settings = TrainingArguments(output_dir=tempfile.mkdtemp(), **arguments)
-    trainer = Trainer(model=_WithLoss(case), args=settings, train_dataset=_Rows(case))
-    trainer.remove_callback(PrinterCallback)
-    return trainer.train
+    """Return what trains by transformers.Trainer."""
+    return trainer(_WithLoss(case), _Rows(case), epochs, BATCH, RATE)
 
 
 def scikit_learn(case: Case, epochs: int) -> Run:

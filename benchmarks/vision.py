@@ -30,6 +30,7 @@ from tabular_peers import Run
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
+from trainer_peer import trainer
 
 from learning.config import Columns, Hyperparameters, Split, TrainingSpec
 from learning.data import open_table
@@ -153,26 +154,8 @@ class _Rows(Dataset[dict[str, Tensor]]):
 
 
 def hugging_face_trainer(epochs: int, rows: Path, precision: str) -> Run:
-    """transformers.Trainer with everything switched off that need not be on, and the fused optimizer."""
-    from transformers import PrinterCallback, Trainer, TrainingArguments
-
-    arguments: dict[str, Any] = {
-        "per_device_train_batch_size": BATCH,
-        "num_train_epochs": epochs,
-        "learning_rate": RATE,
-        "optim": "adamw_torch_fused",
-        "bf16": precision == "bf16",
-        "use_cpu": True,
-        "report_to": "none",
-        "logging_strategy": "no",
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-    }
-    settings = TrainingArguments(output_dir=tempfile.mkdtemp(), **arguments)
-    trainer = Trainer(model=their_network(), args=settings, train_dataset=_Rows(rows))
-    trainer.remove_callback(PrinterCallback)
-    return trainer.train
+    """Return what trains by transformers.Trainer."""
+    return trainer(their_network(), _Rows(rows), epochs, BATCH, RATE, bf16=precision == "bf16")
 
 
 def seconds_of(run: Run) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from learning.config import Split
@@ -24,6 +25,14 @@ def require_column(table: pa.Table, name: str, param: str) -> None:
             hint=f"Columns: {', '.join(table.column_names)}.",
             param=param,
         )
+
+
+def require_values(table: pa.Table, name: str, said: str, param: str) -> None:
+    """Raise InvalidRow for the first row without a value in a column that must have one in each."""
+    column = table.column(name)
+    if column.null_count:
+        row = int(pc.index(column.is_null(), True).as_py())
+        raise InvalidRow(row, f', column "{name}": {said}.', hint="Fill in or remove the row.", param=param)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ document.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import signal
 import socket
@@ -17,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from migrations import revision
+from service.collector import lasting
 from service.settings import ServiceSettings
 from store import keys
 from store.database import Database
@@ -113,18 +113,11 @@ def _serve(settings: ServiceSettings) -> int:
 
 
 def _application(settings: ServiceSettings) -> FastAPI:
-    """Import and make the application.
+    """Import and make the application."""
+    with lasting():  # a tenth of the time to start, too
+        from service.app import create_app
 
-    Nearly all that this makes stays until the end, so the collector would search it for nothing: a tenth of the time
-    to start, and later of every full collection, which a request would wait for.
-    """
-    gc.disable()
-    from service.app import create_app
-
-    app = create_app(settings)
-    gc.freeze()
-    gc.enable()
-    return app
+        return create_app(settings)
 
 
 def _listen(settings: ServiceSettings) -> socket.socket:

@@ -135,9 +135,9 @@ class ContinuousBatcher:
             waiting.taken += 1
         self._rows_waiting -= len(order)
         # Who had a turn and wants more goes behind those who had none.
-        served = {id(waiting) for waiting, _ in order}
+        served = {waiting for waiting, _ in order}
         left = [waiting for waiting in self._queue if waiting.taken < len(waiting.rows)]
-        self._queue = deque(sorted(left, key=lambda waiting: id(waiting) in served))
+        self._queue = deque(sorted(left, key=served.__contains__))
         return order
 
     def _forget_gone(self) -> None:

@@ -6,12 +6,12 @@ modules that are only half there.
 
 from __future__ import annotations
 
-import gc
 import json
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from service.collector import lasting
 from store.artifacts import Artifact, ArtifactStore
 from store.records import ArtifactRecord
 
@@ -32,16 +32,8 @@ def read_design(store: ArtifactStore, files: Mapping[str, Artifact | ArtifactRec
 
 
 def warm() -> None:
-    """Import what the first jobs and predictions need.
-
-    It stays until the end, as the application does: searched by the collector, it held requests up for fifty
-    milliseconds every second.
-    """
-    with importing:
-        gc.disable()
+    """Import what the first jobs and predictions need."""
+    with importing, lasting():
         import learning.estimation
         import learning.prediction
         import learning.preparation  # noqa: F401
-
-        gc.freeze()
-        gc.enable()

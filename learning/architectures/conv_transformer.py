@@ -102,14 +102,12 @@ class ConvTransformerBackbone(Backbone):
 
     def _convolved(self, frame_SF: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
         strip = Strip.of(length_B, _TIME_STRIDE)
-        values_LF = frame_SF.new_zeros(strip.total, frame_SF.shape[1])
-        values_LF = values_LF.index_copy(0, strip.places().to(frame_SF.device), frame_SF)
-        values_1CLF, strip = self.stem(values_LF[None, None]), strip.halved(_STRIDES[0][0])
+        values_1CLF, strip = self.stem(strip.laid_out(frame_SF)), strip.halved(_STRIDES[0][0])
         values_1CLF = silenced(values_1CLF, strip)
         for stage in self.stages:
             values_1CLF, strip = stage(values_1CLF, strip)
         found_LD = self.project(values_1CLF[0].transpose(0, 1).flatten(1))
-        found_SD = self.project_norm(found_LD[strip.places().to(frame_SF.device)])
+        found_SD = self.project_norm(strip.picked(found_LD))
         return self.dropout(found_SD), strip.length_B
 
 

@@ -87,14 +87,12 @@ class DeepSpeechBackbone(Backbone):
 
     def _convolved(self, frame_SF: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
         strip = Strip.of(length_B, _TIME_STRIDE, _KERNEL[0] // 2)
-        values_LF = frame_SF.new_zeros(strip.total, frame_SF.shape[1])
-        values_LF = values_LF.index_copy(0, strip.places().to(frame_SF.device), frame_SF)
-        values_1CLF = values_LF[None, None]
+        values_1CLF = strip.laid_out(frame_SF)
         for convolution, (stride, _) in zip(self.convolutions, _STRIDES, strict=True):
             strip = strip.halved(stride)
             values_1CLF = silenced(convolution(values_1CLF), strip)
         found_LE = values_1CLF[0].transpose(0, 1).flatten(1)
-        return found_LE[strip.places().to(frame_SF.device)], strip.length_B
+        return strip.picked(found_LE), strip.length_B
 
 
 class DeepSpeech:

@@ -42,6 +42,15 @@ class Strip(NamedTuple):
         """Return the position on the strip of every frame of the rows, (S,)."""
         return _places(self.start_B, self.length_B)
 
+    def laid_out(self, frame_SF: Tensor) -> Tensor:
+        """Return the frames of the rows on the strip, with silence between them, (1, 1, L, F)."""
+        values_LF = frame_SF.new_zeros(self.total, frame_SF.shape[1])
+        return values_LF.index_copy(0, self.places().to(frame_SF.device), frame_SF)[None, None]
+
+    def picked(self, values_LD: Tensor) -> Tensor:
+        """Return what lies on the rows' positions of the strip, (S, D)."""
+        return values_LD[self.places().to(values_LD.device)]
+
     def halved(self, stride: int) -> Strip:
         """Return the strip after a convolution with this stride in time."""
         if stride == 1:

@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from learning import metrics
 from learning.config import Columns, Config
-from learning.errors import InvalidConfig, InvalidData, InvalidRow
+from learning.errors import InvalidConfig, InvalidData
 from learning.interfaces import Batch, Kind, Link, Network, PredictionOptions, Target
-from learning.splits import require_column
+from learning.splits import require_column, require_values
 from learning.tasks.heads import PooledLinear
 
 
@@ -143,14 +143,7 @@ def _numbers(table: pa.Table, names: tuple[str, ...]) -> np.ndarray[tuple[int, i
                 hint="Predict it with a task of classification, or choose another target.",
                 param="columns.target",
             )
-        if column.null_count:
-            row = column.is_null().to_pylist().index(True)
-            raise InvalidRow(
-                row,
-                f', column "{name}": the value to predict is missing.',
-                hint="Fill in or remove the row.",
-                param="columns.target",
-            )
+        require_values(table, name, "the value to predict is missing", "columns.target")
     return np.stack([table.column(name).cast(pa.float64()).to_numpy() for name in names], axis=1)
 
 

@@ -22,7 +22,7 @@ from learning.errors import InvalidData, InvalidRow
 from learning.interfaces import Batch, Kind, Link, Network, PackedFeatures, PackedPredictions, PredictionOptions, Target
 from learning.modalities.audio import AudioRow, AudioState
 from learning.spectrogram_augmentation import MASKS, SPEECH, SoundView, augment
-from learning.splits import require_column
+from learning.splits import require_column, require_values
 from learning.tasks.classification import only_target
 from learning.transcripts import ErrorTally, normalized, words_with_places
 
@@ -248,12 +248,5 @@ def _transcripts(table: pa.Table, target: str, lower_case: bool) -> list[str]:
             hint="Choose a column of texts.",
             param="columns.target",
         )
-    if column.null_count:
-        row = column.is_null().to_pylist().index(True)
-        raise InvalidRow(
-            row,
-            f', column "{target}": no transcript.',
-            hint="Fill in or remove the row.",
-            param="columns.target",
-        )
+    require_values(table, target, "no transcript", "columns.target")
     return [normalized(text, lower_case) for text in column.to_pylist()]
