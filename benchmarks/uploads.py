@@ -1,6 +1,6 @@
 """How fast a large file comes in, and what it takes: this API beside a bare Starlette application that throws it away.
 
-    python benchmarks/uploads.py [--mebibytes 1024] [--large-mebibytes 4096] [--runs 3]
+    python benchmarks/uploads.py [--mebibytes 1024] [--large-mebibytes 4096] [--runs 7]
 
 Sends a generated CSV as a form with curl, in turn to the API (no workers) and to a sink which reads the body and keeps
 nothing; takes the median of the runs, the API's peak of resident memory, and how long /livez took meanwhile, which
@@ -196,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mebibytes", type=int, default=1024)
     parser.add_argument("--large-mebibytes", type=int, default=4096)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=7)
     options = parser.parse_args()
     one, parts = whole(options.mebibytes, options.runs), in_parts(options.large_mebibytes)
     table = report(one, parts)
