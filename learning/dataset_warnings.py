@@ -8,6 +8,7 @@ from typing import Any
 
 from learning.formats.row_errors import RowErrors
 from learning.images import CONVERTED_MODES
+from learning.label_conflicts import LabelConflicts
 from learning.leaks import leaks
 from learning.media_statistics import ImageSizes
 from learning.row_hashes import Duplicates
@@ -35,6 +36,7 @@ def dataset_warnings(
     candidates: Sequence[TaskCandidate],
     *,
     duplicates: Duplicates,
+    conflicts: LabelConflicts,
     errors: RowErrors,
     table: Any,
 ) -> list[DatasetWarning]:
@@ -46,6 +48,7 @@ def dataset_warnings(
         *_header(facts.columns),
         *(found for column in facts.columns for found in _column(column, facts)),
         *_duplicates(duplicates, facts),
+        *_conflicts(conflicts, candidates),
         *(found for name, wrong in statistics.tag_errors().items() for found in _tags(name, wrong)),
         *_once([one for one in candidates if one.target in targets]),
         *_leaks(targets, facts, table),
@@ -129,6 +132,17 @@ def _duplicates(duplicates: Duplicates, facts: Facts) -> Iterator[DatasetWarning
         more = ", …" if duplicates.count > len(duplicates.rows) else ""
         message = f"{duplicates.count} of {facts.num_rows} rows repeat an earlier row: {rows}{more}."
         yield DatasetWarning("duplicate_rows", message)
+
+
+def _conflicts(conflicts: LabelConflicts, candidates: Sequence[TaskCandidate]) -> Iterator[DatasetWarning]:
+    if conflicts.count:
+        target = candidates[0].target
+        rows = ", ".join(str(row) for row in conflicts.rows)
+        message = (
+            f'{conflicts.count} of the values to learn from occur with more than one "{target}"; the first rows with '
+            f"such a value: {rows}. One of its labels is probably wrong."
+        )
+        yield DatasetWarning("conflicting_labels", message, target)
 
 
 def _tags(name: str, wrong: TagErrors) -> Iterator[DatasetWarning]:

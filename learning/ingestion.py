@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from learning.formats.format import Misjudged, ReadOptions, ignore_progress
 from learning.formats.quarantine import Quarantine
 from learning.formats.row_errors import RowErrors, invalid_file
 from learning.formats.wrong_bytes import marks_for
+from learning.label_conflicts import MOST_ROWS, LabelConflicts, label_conflicts
 from learning.row_hashes import Duplicates, look
 from learning.statistics import Column, TableStatistics
 from learning.task_candidates import Facts, TaskCandidate, task_candidates
@@ -167,7 +168,10 @@ def _described(
     candidates = task_candidates(facts)
     with pa.memory_map(str(path)) as mapped:
         table = pa.ipc.open_file(mapped).read_all()
-        warnings = dataset_warnings(facts, statistics, candidates, duplicates=duplicates, errors=errors, table=table)
+        conflicts = _conflicts(path, facts, candidates)
+        warnings = dataset_warnings(
+            facts, statistics, candidates, duplicates=duplicates, conflicts=conflicts, errors=errors, table=table
+        )
         splits, beside = _split(path, table, split, candidates[0].target if candidates else None)
         warnings += beside
     say(1.0)
@@ -183,6 +187,15 @@ def _described(
         warnings=warnings,
         validation=Validation(True, errors.count, len(warnings), errors.first(), dict(errors.by_rule)),
     )
+
+
+def _conflicts(path: Path, facts: Facts, candidates: Sequence[TaskCandidate]) -> LabelConflicts:
+    """Look at what the surest candidate would learn from, if that is one file or text with one label."""
+    first = candidates[0] if candidates else None
+    if first is None or first.balance is None or not first.inputs or facts.num_rows > MOST_ROWS:
+        return LabelConflicts()
+    assert first.target
+    return label_conflicts(path, first.inputs, first.target)
 
 
 def _split(

@@ -259,9 +259,20 @@ def test_the_same_picture_under_another_name_repeats(tmp_path):
     (place,) = description.duplicates.rows
     with pa.memory_map(str(tmp_path / "a.arrow")) as mapped:
         assert pa.ipc.open_file(mapped).read_all().column("file")[place - 1].as_py() == "a/copy.png"
-    assert codes(description) == [("duplicate_rows", None)]
+    assert codes(description) == [("duplicate_rows", None), ("conflicting_labels", "label")]
+    assert '1 of the values to learn from occur with more than one "label"' in description.warnings[1].message
     rows = [{"file": f"{number}.png", "x": number % 3} for number in range(9)]
     assert described(tmp_path, rows).duplicates.count == 0
+
+
+def test_a_text_with_two_labels_is_warned_of(tmp_path):
+    rows = [{"text": f"a sentence of some length, number {n}", "label": "ab"[n % 2]} for n in range(40)]
+    assert "conflicting_labels" not in dict(codes(described(tmp_path, [*rows, rows[3], {**rows[4], "label": None}])))
+    again = [{**rows[7], "label": "a"}, {**rows[20], "label": "b"}, rows[5]]
+    (found,) = [one for one in described(tmp_path, [*rows, *again]).warnings if one.code == "conflicting_labels"]
+    assert found.column == "label"
+    assert found.message.startswith('2 of the values to learn from occur with more than one "label"')
+    assert ": 8, 21, 41, 42." in found.message
 
 
 def test_the_same_picture_in_two_parts_is_warned_of(tmp_path):
