@@ -71,14 +71,18 @@ def preview_rows(path: Path, count: int, seed: int | None) -> dict[str, Any]:
     indices = list(range(count))
     if seed is not None:
         indices = sorted(np.random.default_rng(seed).choice(starts[-1], count, replace=False).tolist())
-    rows: list[dict[str, Any]] = []
+    rows = [_shown(row.to_pylist()[0]) for row in _picked(path, indices, starts)]
+    return {"columns": columns, "rows": json.loads(json.dumps(rows, default=str)), "indices": indices}
+
+
+def _picked(path: Path, indices: Sequence[int], starts: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    """Yield each of some rows, ascending; one is mapped until the next is asked for."""
     for number, (start, end) in enumerate(itertools.pairwise(starts)):
         if wanted := [index - start for index in indices if start <= index < end]:
             with _mapped(path) as reader:
                 batch = reader.get_batch(number)
-                rows += [_shown(batch.slice(place, 1).to_pylist()[0]) for place in wanted]
+                yield from (batch.slice(place, 1) for place in wanted)
                 del batch
-    return {"columns": columns, "rows": json.loads(json.dumps(rows, default=str)), "indices": indices}
 
 
 @contextmanager
@@ -121,9 +125,12 @@ def seen_rows(path: Path, indices: Sequence[int], design: Design) -> list[dict[s
     """
     from learning.dataset_prediction import TableRows  # torch comes with it
 
-    with pa.memory_map(str(path)) as mapped:
-        rows = TableRows(pa.ipc.open_file(mapped).read_all(), design)
-        return [_seen(rows.inputs(index, index + 1)[0], index, design) for index in indices]
+    _, starts = _starts(path, indices[-1] + 1 if indices else 0)
+    seen = []
+    for index, row in zip(indices, _picked(path, indices, starts), strict=True):
+        (value,) = TableRows(pa.Table.from_batches([row]), design).inputs(0, 1)
+        seen.append(_seen(value, index, design))
+    return seen
 
 
 def _seen(value: Any, index: int, design: Design) -> dict[str, Any]:
