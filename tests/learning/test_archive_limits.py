@@ -70,10 +70,26 @@ SOUND = {
 }
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 2**32), count=st.integers(1, 30), name=st.sampled_from(sorted(SOUND)))
+DAMAGE = given(seed=st.integers(0, 2**32), count=st.integers(1, 30), name=st.sampled_from(sorted(SOUND)))
+FIXTURE = [HealthCheck.function_scoped_fixture]
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=FIXTURE)
+@DAMAGE
 def test_damage_anywhere_is_an_error_of_ours(tmp_path, seed, count, name):
-    """Bytes changed at random: either it reads, or it is refused with a reason; never another exception."""
+    damage(tmp_path, seed, count, name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@settings(deadline=None, max_examples=2_500, suppress_health_check=FIXTURE)
+@DAMAGE
+def test_very_much_damage_is_an_error_of_ours(tmp_path, seed, count, name):
+    damage(tmp_path, seed, count, name)
+
+
+def damage(tmp_path, seed, count, name):
+    """Change bytes at random: either it reads, or it is refused with a reason; never another exception."""
     draw = random.Random(seed)
     content = bytearray(packed(tmp_path / "sound.zip", SOUND[name]).read_bytes())
     for _ in range(count):

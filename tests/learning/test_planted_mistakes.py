@@ -7,11 +7,14 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from media_files import coco, packed, png
 
 from learning.errors import InvalidDataset
@@ -124,17 +127,19 @@ def write_conll(path: Path, rows: list[dict[str, Any]], mistakes: dict[int, tupl
     return planted
 
 
-@pytest.mark.parametrize(
-    ("filename", "write"),
-    [("t.csv", write_csv), ("t.jsonl", write_jsonl), ("t.parquet", write_parquet), ("t.conll", write_conll)],
-)
-def test_every_planted_mistake_is_found_and_nothing_else(tmp_path: Path, filename: str, write: Write) -> None:
-    random.seed(filename)
-    kinds = [kind for kind in KINDS for _ in range(EACH)]
-    places = random.sample(range(1, ROWS + 1), len(kinds))
-    mistakes = {row: (kind, WRONG_CELLS.get(kind)) for row, kind in zip(places, kinds, strict=True)}
-    source, destination = tmp_path / filename, tmp_path / "data.arrow"
-    planted = write(source, [clean(row) for row in range(1, ROWS + 1)], mistakes)
+WRITERS: dict[str, Write] = {
+    "t.csv": write_csv,
+    "t.jsonl": write_jsonl,
+    "t.parquet": write_parquet,
+    "t.conll": write_conll,
+}
+
+
+def look(directory: Path, filename: str, rows: int, kinds: dict[int, str]) -> dict[int, Planted]:
+    """Plant mistakes in so many rows, and expect these to be found, and nothing else; return them."""
+    mistakes = {row: (kind, WRONG_CELLS.get(kind)) for row, kind in kinds.items()}
+    source, destination = directory / filename, directory / "data.arrow"
+    planted = WRITERS[filename](source, [clean(row) for row in range(1, rows + 1)], mistakes)
     assert len(planted) == len(kinds)
     types = {} if filename.endswith("conll") else TYPES
     options = IngestOptions(column_types=types, on_bad_rows="quarantine")  # type: ignore[arg-type]
@@ -142,18 +147,53 @@ def test_every_planted_mistake_is_found_and_nothing_else(tmp_path: Path, filenam
     found = {error.row: (error.rule, error.column, error.value) for error in description.validation.errors}
     assert found == planted
     assert list(found) == sorted(planted)
+    with pa.memory_map(str(destination)) as mapped:
+        table = pa.ipc.open_file(mapped).read_all()
+    kept = [row for row in range(1, rows + 1) if row not in planted]
+    numbers = table["n"] if types else [int(tokens[0].removeprefix("token")) for tokens in table["tokens"].to_pylist()]
+    assert (numbers.to_pylist() if types else numbers) == kept
     assert description.validation.error_count == len(planted)
     assert description.validation.errors_by_rule == Counter(rule for rule, _, _ in planted.values())
+    return planted
+
+
+@pytest.mark.parametrize("filename", WRITERS)
+def test_every_planted_mistake_is_found_and_nothing_else(tmp_path: Path, filename: str) -> None:
+    random.seed(filename)
+    kinds = [kind for kind in KINDS for _ in range(EACH)]
+    places = random.sample(range(1, ROWS + 1), len(kinds))
+    planted = look(tmp_path, filename, ROWS, dict(zip(places, kinds, strict=True)))
+    destination = tmp_path / "data.arrow"
     aside = [json.loads(line) for line in quarantine_path(destination).read_text(encoding="utf-8").splitlines()]
     assert [entry["row"] for entry in aside] == sorted(planted)
     assert {entry["row"]: (len(entry["errors"]), entry["errors"][0]["rule"]) for entry in aside} == {
         row: (1, rule) for row, (rule, _, _) in planted.items()
     }
-    with pa.memory_map(str(destination)) as mapped:
-        table = pa.ipc.open_file(mapped).read_all()
-    kept = [row for row in range(1, ROWS + 1) if row not in planted]
-    numbers = table["n"] if types else [int(tokens[0].removeprefix("token")) for tokens in table["tokens"].to_pylist()]
-    assert (numbers.to_pylist() if types else numbers) == kept
+
+
+ANY_ROWS = st.integers(20, 300).flatmap(
+    lambda rows: st.tuples(
+        st.just(rows), st.dictionaries(st.integers(1, rows), st.sampled_from(KINDS), max_size=rows // 4)
+    )
+)
+
+
+@pytest.mark.parametrize("filename", WRITERS)
+@settings(max_examples=15, deadline=None)
+@given(planted=ANY_ROWS)
+def test_mistakes_anywhere_are_found_in_their_rows(filename: str, planted: tuple[int, dict[int, str]]) -> None:
+    with TemporaryDirectory() as directory:
+        look(Path(directory), filename, *planted)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("filename", WRITERS)
+@settings(max_examples=1_000, deadline=None)
+@given(planted=ANY_ROWS)
+def test_very_many_mistakes_are_found_in_their_rows(filename: str, planted: tuple[int, dict[int, str]]) -> None:
+    with TemporaryDirectory() as directory:
+        look(Path(directory), filename, *planted)
 
 
 def test_every_mistake_of_one_row_is_reported(tmp_path: Path) -> None:
