@@ -91,14 +91,18 @@ def _ensure_key(database: Database, settings: ServiceSettings) -> bool:
 
 
 def _serve(settings: ServiceSettings) -> int:
+    application = _application(settings)
+    from service.short_way import ShortWay
+
     config = uvicorn.Config(
-        _application(settings),
+        application,
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=5,
+        http=ShortWay,
     )
     try:
         sockets = [_listen(settings)]

@@ -6,12 +6,11 @@ import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from service import (
     catalogue,
@@ -49,7 +48,6 @@ from service.guard import Guard
 from service.known import Known
 from service.predictors import Predictors
 from service.settings import Role, ServiceSettings
-from service.short_way import ShortWay
 from service.state import State
 from store import queue
 from store.artifacts import ArtifactStore
@@ -74,21 +72,25 @@ MULTIPART_OVERHEAD_BYTES = 1 << 20
 
 
 class Application(FastAPI):
-    """FastAPI's application, with what every request passes first, and the short way to a prediction, before it."""
+    """FastAPI's application, with what every request passes first before it."""
 
-    entry: ASGIApp
+    guard: Guard
 
     def guarded(self, **options: Any) -> None:
         """Put the guard before all else."""
-        opened = partial(getattr, self.state, "opened", None)
-        self.entry = Guard(ShortWay(super().__call__, opened), **options)
+        self.guard = Guard(super().__call__, **options)
+
+    def opened(self) -> State | None:
+        """Return what the application has open while it runs."""
+        found: State | None = getattr(self.state, "opened", None)
+        return found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        await self.entry(scope, receive, send)
+        await self.guard(scope, receive, send)
 
 
-def create_app(settings: ServiceSettings) -> FastAPI:
+def create_app(settings: ServiceSettings) -> Application:
     """Return the application; what it needs is opened when the server starts it."""
 
     @asynccontextmanager

@@ -31,7 +31,7 @@ class Guard:
     ) -> None:
         self._app = app
         self._hosts = hosts
-        self._max_body_bytes = max_body_bytes
+        self.max_body_bytes = max_body_bytes
         self._max_upload_bytes = max_upload_bytes
         self._uploads = uploads
         self._seen: set[bytes] = set()  # Host headers that were ours
@@ -47,32 +47,44 @@ class Guard:
                 host = host or value
             elif name == b"x-request-id":
                 given = given or value
-        request_id = given.decode() if _REQUEST_ID.fullmatch(given) else f"req_{urandom(13).hex()}"
-        scope["request_id"] = request_id
-
-        async def named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message.setdefault("headers", [])
-                # Not added in place: the list may be one that every answer shares.
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-            await send(message)
-
+        request_id = scope["request_id"] = self.request_id(given)
+        respond = named(send, request_id)
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
-            await _refuse(named, scope, request_id, "invalid_request", "The address contains the character NUL.")
+            await _refuse(respond, scope, request_id, "invalid_request", "The address contains the character NUL.")
             return
-        if host not in self._seen and not self._is_ours(host):
+        if not self.is_ours(host):
             detail = f'This service does not answer to the host name "{host.decode("latin-1")[:100]}".'
-            await _refuse(named, scope, request_id, "unknown_host", detail, "Add the name to ANNEAL_ALLOWED_HOSTS.")
+            await _refuse(respond, scope, request_id, "unknown_host", detail, "Add the name to ANNEAL_ALLOWED_HOSTS.")
             return
-        most = self._max_upload_bytes if self._uploads.fullmatch(scope["path"]) else self._max_body_bytes
-        await self._app(scope, _counted(receive, most), named)
+        most = self._max_upload_bytes if self._uploads.fullmatch(scope["path"]) else self.max_body_bytes
+        await self._app(scope, _counted(receive, most), respond)
 
-    def _is_ours(self, host: bytes) -> bool:
+    def is_ours(self, host: bytes) -> bool:
+        """Return whether this service answers to a Host header."""
+        if host in self._seen:
+            return True
         name = _PORT.sub("", host.decode("latin-1")).lower()
         is_ours = "*" in self._hosts or name in self._hosts
         if is_ours and len(self._seen) < _MOST_SEEN:
             self._seen.add(host)
         return is_ours
+
+    def request_id(self, given: bytes) -> str:
+        """Return the id that the caller has given a request, if it can be one, or a new one."""
+        return given.decode() if _REQUEST_ID.fullmatch(given) else f"req_{urandom(13).hex()}"
+
+
+def named(send: Send, request_id: str) -> Send:
+    """Return what sends an answer with the request's id."""
+
+    async def responding(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message.setdefault("headers", [])
+            # Not added in place: the list may be one that every answer shares.
+            message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+        await send(message)
+
+    return responding
 
 
 def _counted(receive: Receive, most: int) -> Receive:
@@ -106,6 +118,7 @@ async def _refuse(
         "errors": [],
     }
     content, kind = written(scope["path"], body)
-    headers = [(b"content-type", kind.encode())]
+    encoded = content.encode()
+    headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(encoded))]
     await send({"type": "http.response.start", "status": 400, "headers": headers})
-    await send({"type": "http.response.body", "body": content.encode()})
+    await send({"type": "http.response.body", "body": encoded})

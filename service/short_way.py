@@ -1,108 +1,209 @@
-"""The short way to a prediction: for a known key, a loaded model and a plain request, past FastAPI.
+"""The short way to a prediction: for a known key, a loaded model and a plain request, past ASGI and FastAPI.
 
-Its routing, dependencies and validation take several times as long as such a prediction. What it can answer it answers
-as the endpoint in `predictions` would, by the same functions. Anything else - an unknown key, a model that is not in
-memory, a body that is not quite right - it hands on to the application, whose endpoint is the documented one. Once it
-has begun to answer it ends it too: handed on, a batch that has failed would be computed again.
+The server's own work for a request, the application's routing, dependencies and validation take several times as long
+as such a prediction. What it can answer it answers as the endpoint in `predictions` would, by the same functions.
+Anything else - an unknown key, a model that is not in memory, a body that is not quite right - it hands on to the
+application, whose endpoint is the documented one. Once it has begun to answer it ends it too: handed on, a batch that
+has failed would be computed again.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol, cast
 
 import orjson
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import ClientGone, response_to
-from service.known import Meaning
+from service.guard import Guard, named
 from service.predictions import answer
 from service.state import State
 
-_BEFORE, _AFTER = "/api/v1/models/", "/predict"
-_OTHERS = frozenset({b"x-request-timeout", b"prefer"})  # headers that want the endpoint itself
+_BEFORE, _AFTER = b"/api/v1/models/", b"/predict"
+# Headers that want the endpoint itself, or the server.
+_OTHERS = frozenset({b"x-request-timeout", b"prefer", b"upgrade", b"expect"})
 _FIELDS = frozenset({"inputs", "parameters"})
+_MOST_BYTES = 1 << 20  # of a body that is held until it is whole; the application reads longer ones as they come
 
 
-class ShortWay:
-    """POST /api/v1/models/{ref}/predict, before the application."""
+class Entered(Protocol):
+    """The application as this knows it."""
 
-    def __init__(self, app: ASGIApp, opened: Callable[[], State | None]) -> None:
-        self._app = app
-        self._opened = opened
+    guard: Guard
+    opened: Callable[[], State | None]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or hand the request on with its body untouched."""
-        if scope["type"] == "http" and scope["method"] == "POST":
-            path: str = scope["path"]
-            if path.startswith(_BEFORE) and path.endswith(_AFTER):
-                await self._predict(path[len(_BEFORE) : -len(_AFTER)], scope, receive, send)
-                return
-        await self._app(scope, receive, send)
 
-    async def _predict(self, ref: str, scope: Scope, receive: Receive, send: Send) -> None:
+class _Held:
+    """A request whose body is still coming, or that is being answered; the server takes it for a cycle of its own."""
+
+    def __init__(self, scope: Scope, ref: str, authorization: bytes, request_id: str) -> None:
+        self.scope = scope
+        self.ref = ref
+        self.authorization = authorization
+        self.request_id = request_id
+        self.body = bytearray()
+        # What the server asks a cycle for, and tells it.
+        self.keep_alive = True
+        self.disconnected = False
+        self.response_complete = False
+        self.message_event = asyncio.Event()
+
+    async def receive(self) -> Message:
+        """Wait until the caller is gone."""
+        await self.message_event.wait()
+        return {"type": "http.disconnect"}
+
+
+class ShortWay(HttpToolsProtocol):
+    """One connection, on which POST /api/v1/models/{ref}/predict may be answered at once."""
+
+    def __init__(self, config: Config, *arguments: Any, **named: Any) -> None:
+        super().__init__(config, *arguments, **named)
+        entered = cast("Entered", config.app)
+        self._guard, self._opened = entered.guard, entered.opened
+        self._most_bytes = min(_MOST_BYTES, self._guard.max_body_bytes)
+        self._held: _Held | None = None
+
+    def on_headers_complete(self) -> None:
+        """Hold a request that may go the short way."""
+        self._held = self._plain() if self.url.startswith(_BEFORE) and self.url.endswith(_AFTER) else None
+        if self._held is None:
+            super().on_headers_complete()
+        else:
+            self.cycle = self._held  # type: ignore[assignment]
+
+    def on_body(self, body: bytes) -> None:
+        """Keep what comes of a held request's body."""
+        held = self._held
+        if held is None:
+            super().on_body(body)
+            return
+        held.body += body
+        if len(held.body) > self._most_bytes:
+            self._held = None
+            self._start_asgi_task(self._cycle(held, more_body=True), self.app)
+
+    def on_message_complete(self) -> None:
+        """Answer a held request."""
+        held, self._held = self._held, None
+        if held is None:
+            super().on_message_complete()
+            return
+        task = self.loop.create_task(self._answer(held))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    def _plain(self) -> _Held | None:
+        """Return a request that asks for nothing special, of a host that is ours, with nobody before it."""
+        url, parser = self.url, self.parser
+        if b"%" in url or b"?" in url or not url.isascii() or (self.cycle and not self.cycle.response_complete):
+            return None
+        if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
+            return None
+        host = given = authorization = b""
+        is_json = False
+        for name, value in self.headers:
+            if name == b"host":
+                host = host or value
+            elif name == b"authorization":
+                authorization = value
+            elif name == b"content-type":
+                is_json = value.startswith(b"application/json")
+            elif name == b"x-request-id":
+                given = given or value
+            elif name in _OTHERS:
+                return None
+        if not (is_json and authorization and self._guard.is_ours(host)):
+            return None
+        ref = url[len(_BEFORE) : -len(_AFTER)].decode("ascii")
+        return _Held(cast("Scope", self.scope), ref, authorization, self._guard.request_id(given))
+
+    async def _answer(self, held: _Held) -> None:
         state = self._opened()
-        authorization = _authorization(scope)
-        meant = await state.known.recall(authorization, ref) if state is not None and authorization else None
-        if state is None or meant is None:
-            await self._app(scope, receive, send)
+        meant = await state.known.recall(held.authorization, held.ref) if state is not None else None
+        asked = _asked(held.body, state.settings.max_predict_inputs) if state is not None and meant else None
+        loaded = state.predictors.take(meant.version_id) if state is not None and meant and asked is not None else None
+        if state is None or meant is None or asked is None or loaded is None:
+            await self._cycle(held, more_body=False).run_asgi(cast("Any", self.app))
             return
         try:
-            body = await _read(receive)
-        except HTTPException:  # too large: whoever reads on hears it again
-            await self._app(scope, receive, send)
-            return
-        try:
-            content = await _answer(state, meant, body, receive)
+            content = await answer(meant, loaded, 0.0, *asked, held.receive)
         except ClientGone:
             return
         except Exception as error:
-            response = await response_to(Request(scope), error)
-            await response(scope, receive, send)
-            if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise  # answered already; the server logs the traceback
+            await self._cycle(held, more_body=False).run_asgi(cast("Any", _failing(error, held.request_id)))
             return
-        if content is None:
-            await self._app(scope, _again(body, receive), send)
+        finally:
+            state.predictors.give_back(loaded)
+        await self._write(held, content)
+
+    async def _write(self, held: _Held, content: bytes) -> None:
+        """Send the answer, and see to whoever waits behind it on this connection."""
+        if self.flow.write_paused and not held.disconnected:
+            await self.flow.drain()
+        if held.disconnected:
             return
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(content)),
-            (b"model-state", b"loaded"),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+        head = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
+        self.transport.write(
+            b"HTTP/1.1 200 OK\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\nmodel-state: loaded\r\n"
+            b"x-request-id: %b\r\n%b\r\n%b"
+            % (
+                head,
+                len(content),
+                held.request_id.encode(),
+                b"" if held.keep_alive else b"connection: close\r\n",
+                content,
+            )
+        )
+        held.response_complete = True
+        if not held.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _cycle(self, held: _Held, *, more_body: bool) -> RequestResponseCycle:
+        """Return the cycle that the server would have made of the request, with what has come of its body."""
+        path = _BEFORE + held.ref.encode() + _AFTER
+        held.scope.update(method="POST", path=path.decode(), raw_path=path, query_string=b"")
+        cycle = RequestResponseCycle(
+            scope=cast("Any", held.scope),
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=held.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        cycle.body, cycle.more_body, cycle.disconnected = held.body, more_body, held.disconnected
+        cycle.message_event.set()
+        if cast("Any", self.cycle) is held:  # else the next request has come already, and waits
+            self.cycle = cycle
+        return cycle
 
 
-async def _answer(state: State, meant: Meaning, body: bytes, receive: Receive) -> bytes | None:
-    """Return the answer, or None for what takes the long way."""
-    asked = _asked(body, state.settings.max_predict_inputs)
-    loaded = state.predictors.take(meant.version_id) if asked is not None else None
-    if asked is None or loaded is None:
-        return None
-    try:
-        return await answer(meant, loaded, 0.0, *asked, receive)
-    finally:
-        state.predictors.give_back(loaded)
+def _failing(error: Exception, request_id: str) -> ASGIApp:
+    """Return an application that answers what an error says."""
+
+    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["request_id"] = request_id
+        response = await response_to(Request(scope), error)
+        await response(scope, receive, named(send, request_id))
+        if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise error  # answered already; the server logs the traceback
+
+    return fail
 
 
-def _authorization(scope: Scope) -> bytes:
-    """Return the header, or nothing when the body is no plain JSON or there is more to a request than that."""
-    found, is_json = b"", False
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            found = value
-        elif name == b"content-type":
-            is_json = value.startswith(b"application/json")
-        elif name in _OTHERS:
-            return b""
-    return found if is_json else b""
-
-
-def _asked(body: bytes, most: int) -> tuple[list[Any], dict[str, Any]] | None:
+def _asked(body: bytearray, most: int) -> tuple[list[Any], dict[str, Any]] | None:
     """Return inputs and parameters of a body that is right as it is."""
     try:
         asked = orjson.loads(body)
@@ -114,29 +215,3 @@ def _asked(body: bytes, most: int) -> tuple[list[Any], dict[str, Any]] | None:
     if type(inputs) is not list or not 0 < len(inputs) <= most or type(parameters) is not dict:
         return None
     return inputs, parameters
-
-
-async def _read(receive: Receive) -> bytes:
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        return body
-    parts = [body]
-    while message.get("more_body", False):
-        message = await receive()
-        parts.append(message.get("body", b""))
-    return b"".join(parts)
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Return what gives a body that was read already, and then whatever comes next."""
-    is_given = False
-
-    async def again() -> Message:
-        nonlocal is_given
-        if is_given:
-            return await receive()
-        is_given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again

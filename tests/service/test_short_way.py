@@ -1,20 +1,29 @@
-"""The short way to a prediction: what goes wrong on it is answered once, as the application would answer it."""
+"""The short way to a prediction: what it answers, and what it hands on to the application, on real connections."""
 
 from __future__ import annotations
 
+import json
+import socket
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from fastapi.testclient import TestClient
+import uvicorn
 from registered import INPUT, register
-from servers import Stack
+from servers import Stack, free_port, wait_for_port
 from support import problem
 
-from service.app import create_app
+from service.app import Application, create_app
 from service.errors import ApiError
 from service.settings import ServiceSettings
+from service.short_way import ShortWay
+
+PATH = "/api/v1/models/small/predict"
+ASKED = json.dumps({"inputs": [INPUT]}).encode()
 
 
 class Failing:
@@ -28,40 +37,233 @@ class Failing:
         raise self.error
 
 
+class Slow:
+    """Computes what another does, later."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer, self.batches = answer, 0
+
+    def __call__(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        self.batches += 1
+        time.sleep(0.2)
+        answers: list[dict[str, Any]] = self.answer(rows)
+        return answers
+
+
+class Served:
+    """The service in a thread of this process, where a batch can be made to fail."""
+
+    def __init__(self, app: Application, port: int, key: str) -> None:
+        self.app, self.port, self.key = app, port, key
+        self.client = httpx.Client(
+            base_url=f"http://localhost:{port}/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=30
+        )
+
+    @property
+    def loaded(self) -> Any:
+        """The model in memory."""
+        state = self.app.opened()
+        assert state is not None
+        ((loaded, _),) = state.predictors.ledger()
+        return loaded
+
+    def request(self, body: bytes = ASKED, headers: str = "", line: str = f"POST {PATH} HTTP/1.1") -> bytes:
+        """Return a request as it is sent."""
+        head = f"{line}\r\nHost: localhost\r\nAuthorization: Bearer {self.key}\r\nContent-Type: application/json\r\n"
+        return f"{head}Content-Length: {len(body)}\r\n{headers}\r\n".encode() + body
+
+
+class Line:
+    """A connection on which requests are written and answers read byte by byte."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("localhost", port), timeout=30)
+        self._received = b""
+
+    def answer(self) -> tuple[int, dict[str, str], dict[str, Any]]:
+        """Return the next answer's status, headers and body."""
+        head, body = self._until(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        assert all(": " in line for line in lines), head
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        status = int(first.split()[1])
+        length = int(headers.get("content-length", 0))
+        while len(body) < length:
+            body += self._more()
+        self._received = body[length:]
+        return status, headers, json.loads(body[:length] or b"{}")
+
+    def is_closed(self) -> bool:
+        """Whether the server has hung up."""
+        return self.socket.recv(1) == b""
+
+    def _until(self, end: bytes) -> tuple[bytes, bytes]:
+        while end not in self._received:
+            self._received += self._more()
+        before, _, after = self._received.partition(end)
+        return before, after
+
+    def _more(self) -> bytes:
+        more = self.socket.recv(65536)
+        assert more, "the server hung up"
+        return more
+
+
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """The application in this process, where a batch can be made to fail."""
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Run the service with one model, which is loaded and known."""
     stack = Stack(tmp_path_factory.mktemp("short"))
     stack.directory.mkdir(exist_ok=True)
     for arguments in (("migrations", "upgrade"), ("service", "--ensure-key")):
         done = stack.run(*arguments)
         assert done.returncode == 0, done.stderr
     register(stack, "small")
-    app = create_app(ServiceSettings(data_dir=Path(stack.data_dir)))
-    headers = {"Authorization": f"Bearer {stack.key}"}
-    with TestClient(app, "http://localhost/api/v1", raise_server_exceptions=False, headers=headers) as opened:
-        assert opened.post("/models/small/predict", json={"inputs": [INPUT]}).status_code == 200
-        yield opened
+    app, port = create_app(ServiceSettings(data_dir=Path(stack.data_dir))), free_port()
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, http=ShortWay, log_level="critical", access_log=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_for_port(port, 30)
+    served = Served(app, port, stack.key)
+    try:
+        assert served.client.post("/models/small/predict", json={"inputs": [INPUT]}).status_code == 200
+        yield served
+    finally:
+        served.client.close()
+        server.should_exit = True
+        thread.join(30)
+
+
+@pytest.fixture
+def line(served: Served) -> Iterator[Line]:
+    """Open a connection."""
+    opened = Line(served.port)
+    yield opened
+    opened.socket.close()
 
 
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [(ValueError("unforeseen"), 500, "internal_error"), (ApiError(429, "too_busy", "Later."), 429, "too_busy")],
 )
-def test_a_batch_that_fails_is_computed_once(client: TestClient, error: Exception, status: int, code: str) -> None:
-    ((loaded, _),) = client.app.state.opened.predictors.ledger()  # type: ignore[attr-defined]
-    working, loaded.batcher._answer = loaded.batcher._answer, (failing := Failing(error))
+def test_a_batch_that_fails_is_computed_once(served: Served, error: Exception, status: int, code: str) -> None:
+    batcher = served.loaded.batcher
+    working, batcher._answer = batcher._answer, (failing := Failing(error))
     try:
-        body = problem(client.post("/models/small/predict", json={"inputs": [INPUT]}), status, code)  # type: ignore[arg-type]
+        answer = served.client.post("/models/small/predict", json={"inputs": [INPUT]}, headers={"X-Request-Id": "mine"})
     finally:
-        loaded.batcher._answer = working
+        batcher._answer = working
+    body = problem(answer, status, code)
     assert failing.batches == 1
+    assert body["request_id"] == answer.headers["x-request-id"] == "mine"
     assert "unforeseen" not in body["detail"]
-    assert client.post("/models/small/predict", json={"inputs": [INPUT]}).status_code == 200
+    assert served.client.post("/models/small/predict", json={"inputs": [INPUT]}).status_code == 200
 
 
-def test_wrong_parameters_are_explained_there(client: TestClient) -> None:
+def test_wrong_parameters_are_explained_there(served: Served) -> None:
     asked = {"inputs": [INPUT], "parameters": {"tok_k": 1}}
-    body = problem(client.post("/models/small/predict", json=asked), 422, "invalid_config")  # type: ignore[arg-type]
+    body = problem(served.client.post("/models/small/predict", json=asked), 422, "invalid_config")
     assert "tok_k" in body["detail"]
     assert "top_k" in body["hint"]
+
+
+def test_both_ways_give_the_same(served: Served, line: Line) -> None:
+    line.socket.sendall(served.request(headers="X-Request-Id: one\r\n") + served.request(headers="Prefer: wait\r\n"))
+    (status, short, answered), (_, long, expected) = line.answer(), line.answer()
+    assert status == 200
+    assert short["x-request-id"] == "one"
+    assert long["x-request-id"].startswith("req_")
+    assert short.keys() == long.keys()
+    for body in (answered, expected):
+        del body["id"], body["timing"]
+    assert answered == expected
+
+
+def test_requests_in_a_row_are_answered_in_their_order(served: Served, line: Line) -> None:
+    names = [f"r{number}" for number in range(6)]
+    headers = [
+        f"X-Request-Id: {name}\r\n" + "Prefer: wait\r\n" * (number % 3 == 1) for number, name in enumerate(names)
+    ]
+    line.socket.sendall(b"".join(served.request(headers=one) for one in headers))
+    answers = [line.answer() for _ in names]
+    assert [headers["x-request-id"] for _, headers, _ in answers] == names
+    assert {status for status, _, _ in answers} == {200}
+
+
+def test_a_request_that_comes_byte_by_byte(served: Served, line: Line) -> None:
+    for byte in served.request():
+        line.socket.sendall(bytes([byte]))
+    assert line.answer()[0] == 200
+
+
+def test_a_body_in_chunks(served: Served, line: Line) -> None:
+    head, _, body = (
+        served.request()
+        .replace(b"Content-Length: %d" % len(ASKED), b"Transfer-Encoding: chunked")
+        .partition(b"\r\n\r\n")
+    )
+    line.socket.sendall(head + b"\r\n\r\n" + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+    assert line.answer()[0] == 200
+
+
+def test_a_body_too_long_to_be_held_is_read_by_the_application(served: Served, line: Line) -> None:
+    long = ASKED + b" " * (1 << 20)
+    line.socket.sendall(served.request(long) + served.request())
+    assert [line.answer()[0], line.answer()[0]] == [200, 200]
+
+
+def test_what_is_no_plain_request_is_the_applications(served: Served, line: Line) -> None:
+    for request, status in (
+        (served.request(line=f"POST {PATH}?x=1 HTTP/1.1"), 200),
+        (served.request(line=f"POST {PATH.replace('small', 'sm%61ll')} HTTP/1.1"), 200),
+        (served.request(line=f"POST {PATH.replace('small', 'smal')} HTTP/1.1"), 404),
+        (served.request(b"{"), 422),
+        (served.request(b'{"inputs": []}'), 422),
+        (served.request().replace(served.key.encode(), served.key.encode()[::-1]), 401),
+        (served.request().replace(b"Host: localhost", b"Host: elsewhere"), 400),
+        (served.request(b"", line=f"GET {PATH} HTTP/1.1"), 405),
+    ):
+        line.socket.sendall(request)
+        answered, _, body = line.answer()
+        assert answered == status, (request, body)
+
+
+def test_expect_is_answered_first(served: Served, line: Line) -> None:
+    head, _, body = served.request(headers="Expect: 100-continue\r\n").partition(b"\r\n\r\n")
+    line.socket.sendall(head + b"\r\n\r\n")
+    assert line.answer()[0] == 100
+    line.socket.sendall(body)
+    assert line.answer()[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "line_"), [("Connection: close\r\n", f"POST {PATH} HTTP/1.1"), ("", f"POST {PATH} HTTP/1.0")]
+)
+def test_a_caller_who_wants_no_more_is_left(served: Served, line: Line, headers: str, line_: str) -> None:
+    line.socket.sendall(served.request(headers=headers, line=line_))
+    assert line.answer()[0] == 200
+    assert line.is_closed()
+
+
+def test_one_who_hangs_up_is_not_answered_and_holds_nobody_up(served: Served) -> None:
+    batcher = served.loaded.batcher
+    batcher._answer, working = (slow := Slow(batcher._answer)), batcher._answer
+    costs, batcher._costs, quick = batcher._costs, {}, batcher._quick_size
+    batcher._quick_size = 0  # so that it is computed in the device's thread
+    first, gone, second = (Line(served.port) for _ in range(3))
+    try:
+        first.socket.sendall(served.request())
+        deadline = time.monotonic() + 10
+        while not slow.batches and time.monotonic() < deadline:
+            time.sleep(0.01)
+        gone.socket.sendall(served.request())
+        time.sleep(0.05)
+        gone.socket.close()
+        second.socket.sendall(served.request())
+        assert first.answer()[0] == second.answer()[0] == 200
+        assert slow.batches == 2  # who has gone is in none of them
+        assert served.loaded.users == 0
+    finally:
+        for one in (first, gone, second):
+            one.socket.close()
+        batcher._answer, batcher._costs, batcher._quick_size = working, costs, quick
