@@ -87,6 +87,8 @@ def hostile_archives() -> dict[str, tuple[str, bytes]]:
         "an absolute name": ("member_name", _zipped([*good, ("/tmp/anneal-was-here.png", png())])),
         "a drive": ("member_name", _zipped([*good, ("C:/anneal-was-here.png", png())])),
         "a backslash": ("member_name", _zipped([*good, ("..\\anneal-was-here.png", png())])),
+        "no name": ("member_name", _zipped([*good, ("~", png())]).replace(b"~", b"\0")),
+        "a name with a NUL": ("member_name", _zipped([*good, ("a/~.png", png(3))]).replace(b"~", b"\0")),
         "a name twice": ("duplicate_member", _zipped([*good, ("a/1.png", png(3))])),
         "a link": ("special_member", _zipped([*good, (link, b"/etc/passwd")])),
         "a password": ("encrypted_member", _flagged(_zipped(good))),

@@ -158,9 +158,10 @@ def _problems(infos: list[ZipInfo]) -> Iterator[tuple[ZipInfo, Refusal]]:
     """Yield the members that make an archive unreadable, each with rule, half a sentence and remedy."""
     seen: set[str] = set()
     for info in infos:
-        if reason := _name_problem(info.filename, seen) or _kind_problem(info):
+        # As it is written: the library's own ends at a NUL.
+        if reason := _name_problem(info.orig_filename, seen) or _kind_problem(info):
             yield info, reason
-        seen.add(info.filename)
+        seen.add(info.orig_filename)
     places = sorted(infos, key=lambda info: info.header_offset)
     for info, following in pairwise(places):
         # One block of bytes that several members share unpacks to as many times its size.
@@ -170,6 +171,8 @@ def _problems(infos: list[ZipInfo]) -> Iterator[tuple[ZipInfo, Refusal]]:
 
 def _name_problem(name: str, seen: set[str]) -> Refusal | None:
     rename = "Make the archive again from a folder, with names relative to it."
+    if not name:
+        return Refusal("member_name", "has no name", rename)
     if "\\" in name or "\0" in name:
         return Refusal("member_name", "has a backslash or a NUL in its name", rename)
     if name.startswith("/") or _DRIVE.match(name) or ".." in name.split("/"):

@@ -63,6 +63,8 @@ class ParquetFormat:
                 yield from _batches(file, options, errors)
         except (pa.ArrowException, OSError) as error:
             raise _damaged(options.filename, str(error)) from None
+        except UnicodeDecodeError:
+            raise _damaged(options.filename, "what is written of its columns is no UTF-8") from None
 
 
 def _batches(file: Any, options: ReadOptions, errors: RowErrors) -> Iterator[pa.RecordBatch]:

@@ -75,3 +75,5 @@ def test_parquet_refuses_nested_columns_by_name_and_damage(tmp_path):
 def test_parquet_strings_must_be_utf8(tmp_path):
     broken = pa.array([b"fine", b"\xff\xfe"], pa.binary()).view(pa.string())
     assert refused(parquet(tmp_path, pa.table({"s": broken})), "parquet").errors[0].rule == "damaged_file"
+    names = parquet(tmp_path, pa.table({"zzzz": [1, 2]})).read_bytes().replace(b"zzzz", b"\x80\xffzz")
+    assert refused(written(tmp_path, names, "names.parquet"), "parquet").errors[0].rule == "damaged_file"
