@@ -4,8 +4,9 @@
 
 Sends a generated CSV as a form with curl, in turn to the API (no workers) and to a sink which reads the body and keeps
 nothing; takes the median of the runs, the API's peak of resident memory, and how long /livez took meanwhile, which
-is the event loop's lag seen from outside. Then sends a sparse file in parts with this package's own client. Needs about
-twice the larger file in the temporary directory. Prints the table and writes benchmarks/results/uploads.json and .md.
+is the event loop's lag seen from outside. Then sends a sparse file in parts with this package's own client, and files
+that were made to do harm to an API with workers. Needs about twice the larger file in the temporary directory. Prints
+the table and writes benchmarks/results/uploads.json and .md.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ from typing import Any
 import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from media_files import hostile_archives
 from servers import Stack, free_port, wait_for_port
+from support import upload
 
 from anneal.transport import Transport
 from anneal.uploads import upload_in_parts
 
 RESULTS = Path(__file__).parent / "results"
-LEAST_RATIO, MOST_RSS_MB = 0.5, 500
+LEAST_RATIO, MOST_RSS_MB, MOST_LAG_MS = 0.5, 500, 100
 MIB = 1 << 20
 SINK = """
 import sys, uvicorn
@@ -119,11 +122,11 @@ class Watch:
 
 
 @contextmanager
-def product(directory: Path) -> Iterator[Stack]:
-    """Run the API alone, quick to delete what nothing points at."""
+def product(directory: Path, *, workers: bool = False) -> Iterator[Stack]:
+    """Run the API, quick to delete what nothing points at."""
     stack = Stack(directory / "product", {"ANNEAL_ARTIFACT_GRACE_S": "5"})
     try:
-        stack.up(workers=False)
+        stack.up(workers=workers)
         time.sleep(10)  # what the API imports when it has started is no part of this
         yield stack
     finally:
@@ -158,6 +161,23 @@ def in_parts(mebibytes: int) -> dict[str, Any]:
     return {"mebibytes": mebibytes, "seconds": seconds, "mib_per_s": mebibytes / seconds, **watch.result()}
 
 
+def hostile() -> dict[str, Any]:
+    """Send files that were made to do harm, each refused before the next is sent."""
+    names = b",".join(b"%d" % n for n in range(1_000_000))
+    files = {"long.csv": b"a,b\n1,2\n3," + b"x" * (24 * MIB), "wide.csv": names + b"\n" + names + b"\n",
+             "deep.jsonl": b'{"a":' + b"[" * MIB, "quote.csv": b'a,b\n"' + b"x,y\n" * (4 * MIB)}  # fmt: skip
+    files |= {f"{name}.zip": content for name, (_, content) in hostile_archives().items()}
+    with (
+        tempfile.TemporaryDirectory() as name,
+        product(Path(name), workers=True) as stack,
+        stack.client() as api,
+        Watch(stack) as watch,
+    ):
+        for filename, content in files.items():
+            assert upload(api, content, filename)["status"] == "invalid", filename
+    return {"files": len(files), **watch.result()}
+
+
 def timed(work: Callable[[], object]) -> float:
     """Return the seconds that something takes."""
     began = time.monotonic()
@@ -165,13 +185,15 @@ def timed(work: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
-def report(one: dict[str, Any], parts: dict[str, Any]) -> str:
+def report(one: dict[str, Any], parts: dict[str, Any], harm: dict[str, Any]) -> str:
     """Return the table."""
 
     def met(yes: bool) -> str:
         return "met" if yes else "MISSED"
 
-    small = max(one["peak_rss_mb"], parts["peak_rss_mb"]) < MOST_RSS_MB
+    measured = (one, parts, harm)
+    small = max(part["peak_rss_mb"] for part in measured) < MOST_RSS_MB
+    prompt = max(part["livez_max_ms"] for part in measured) < MOST_LAG_MS
     lines = [
         f"A CSV of {one['mebibytes']} MiB sent with curl as a form, median of {len(one['seconds'])} runs in turn with "
         "a bare Starlette application that reads the body and keeps nothing; then a sparse file in parts.",
@@ -184,9 +206,12 @@ def report(one: dict[str, Any], parts: dict[str, Any]) -> str:
         f"| the API, in parts, hashed by the client, each synced, then joined | {parts['mebibytes']} | "
         f"{parts['mib_per_s']:.0f} | | {parts['peak_rss_mb']:.0f} | {parts['livez_p99_ms']:.0f}, "
         f"{parts['livez_max_ms']:.0f} |",
+        f"| the API, {harm['files']} files made to do harm, beside workers | | | | {harm['peak_rss_mb']:.0f} | "
+        f"{harm['livez_p99_ms']:.0f}, {harm['livez_max_ms']:.0f} |",
         "",
         f"Wanted: at least {LEAST_RATIO} of the sink ({met(one['ratio'] >= LEAST_RATIO)}), less than {MOST_RSS_MB} MB "
-        f"({met(small)}). What the API has stored is hashed, on the disk and synced; the sink keeps nothing.",
+        f"({met(small)}), /livez within {MOST_LAG_MS} ms ({met(prompt)}). What the API has stored is hashed, on the disk "
+        "and synced; the sink keeps nothing.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -198,10 +223,12 @@ def main() -> None:
     parser.add_argument("--large-mebibytes", type=int, default=4096)
     parser.add_argument("--runs", type=int, default=7)
     options = parser.parse_args()
-    one, parts = whole(options.mebibytes, options.runs), in_parts(options.large_mebibytes)
-    table = report(one, parts)
+    one, parts, harm = whole(options.mebibytes, options.runs), in_parts(options.large_mebibytes), hostile()
+    table = report(one, parts, harm)
     print(table)
-    (RESULTS / "uploads.json").write_text(json.dumps({"whole": one, "in_parts": parts}, indent=1) + "\n")
+    (RESULTS / "uploads.json").write_text(
+        json.dumps({"whole": one, "in_parts": parts, "hostile": harm}, indent=1) + "\n"
+    )
     (RESULTS / "uploads.md").write_text(table)
 
 
