@@ -210,8 +210,8 @@ def report(one: dict[str, Any], parts: dict[str, Any], harm: dict[str, Any]) -> 
         f"{harm['livez_p99_ms']:.0f}, {harm['livez_max_ms']:.0f} |",
         "",
         f"Wanted: at least {LEAST_RATIO} of the sink ({met(one['ratio'] >= LEAST_RATIO)}), less than {MOST_RSS_MB} MB "
-        f"({met(small)}), /livez within {MOST_LAG_MS} ms ({met(prompt)}). What the API has stored is hashed, on the disk "
-        "and synced; the sink keeps nothing.",
+        f"({met(small)}), /livez within {MOST_LAG_MS} ms ({met(prompt)}). What the API has stored is hashed, on the "
+        "disk and synced; the sink keeps nothing.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
