@@ -26,8 +26,9 @@ MOST_ROWS = 1024
 MOST_POSITIONS = 4096
 WARM_ROWS = 64
 # A batch expected to take longer leaves the loop to others. Measured: the hop to the thread and back costs 0.1 ms alone
-# and, under load, what the interpreter's lock makes of it, several times as much.
-ON_LOOP_S = 1e-3
+# and, under load, what the interpreter's lock makes of it, several times as much. Sixty-four rows of a small perceptron
+# take nearly 1 ms, most of it Python, which the loop would have to wait for in any case.
+ON_LOOP_S = 2e-3
 
 
 @dataclass(eq=False, slots=True)
