@@ -10,8 +10,12 @@ import pytest
 import torch
 from media_files import tone, wav
 from runs import EXACT, SPEECH, run, small_sounds, spec_of, write
+from torch import nn
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
 from learning import audio, ctc
+from learning.architectures.deepspeech import RecurrentLayer
+from learning.architectures.packed_recurrence import Turns
 from learning.errors import InvalidData
 from learning.media_types import MEDIA_TYPES
 from learning.transcripts import ErrorTally, differences, normalized, words_with_places
@@ -104,6 +108,44 @@ def test_what_is_confused_is_named_and_chinese_has_words_of_one_character():
     assert tally.metrics()["errors"] == [{"said": "吗", "heard": None, "count": 1}]
     assert normalized("  Cafe\u0301\t Z\u00dcRICH ", lower_case=True) == "caf\u00e9 z\u00fcrich"
     assert normalized("Ab", lower_case=False) == "Ab"
+
+
+def read(layer, rows):
+    """What a recurrent layer finds in rows of unequal lengths."""
+    length_B = torch.tensor([len(row) for row in rows])
+    return layer(torch.cat(rows), Turns.of(length_B, torch.device("cpu"))).split(length_B.tolist())
+
+
+def test_a_recurrent_layer_reads_each_row_in_both_directions_as_a_packed_network_does():
+    torch.manual_seed(0)
+    layer, both = RecurrentLayer(6, 5), nn.GRU(6, 5, bidirectional=True)
+    for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+        getattr(both, name).data.copy_(getattr(layer.forth, name))
+        getattr(both, name + "_reverse").data.copy_(getattr(layer.back, name))
+    lengths = [7, 1, 30, 29, 8, 30, 3, 100, 90]  # several groups, most of them with padding
+    rows = [torch.randn(length, 6, requires_grad=True) for length in lengths]
+    packed = unpack_sequence(both(pack_sequence(rows, enforce_sorted=False))[0])
+    expected = [layer.norm(row[:, :5] + row[:, 5:]) for row in packed]
+    found = read(layer, rows)
+    assert len(Turns.of(torch.tensor(lengths), torch.device("cpu")).ahead.read_TG) > 2
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    weight = [torch.randn_like(one) for one in found]
+    gradients = [
+        torch.autograd.grad(sum((one * by).sum() for one, by in zip(said, weight, strict=True)), rows)
+        for said in (found, expected)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_padding_changes_no_answer():
+    torch.manual_seed(0)
+    layer = RecurrentLayer(5, 5)
+    rows = [torch.randn(length, 5) for length in (20, 17)]
+    alone = [read(layer, [row])[0] for row in rows]
+    for one, other in zip(read(layer, rows), alone, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
 
 
 def spoken(transcripts, seconds=0.2):
