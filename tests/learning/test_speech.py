@@ -1,6 +1,7 @@
 """Transcripts: decoding against every path there is, times, error rates against jiwer, and what does not fit."""
 
 import math
+import tracemalloc
 from itertools import groupby, product
 
 import jiwer
@@ -16,8 +17,11 @@ from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 from learning import audio, ctc
 from learning.architectures.deepspeech import RecurrentLayer
 from learning.architectures.packed_recurrence import Turns
-from learning.errors import InvalidData
+from learning.character_model import EDGE, CharacterCounts, CharacterModel
+from learning.errors import InvalidConfig, InvalidData
 from learning.media_types import MEDIA_TYPES
+from learning.model import configure
+from learning.tasks.transcription import Heard, Transcript, TranscriptOptions
 from learning.transcripts import ErrorTally, differences, normalized, words_with_places
 
 TRANSCRIPTS = {"target": "text"}
@@ -54,6 +58,59 @@ def test_decoding_finds_what_all_paths_together_say(seed):
     assert tuple(ctc.likeliest(token_TK, log_TK, 10_000)) == max(totals, key=totals.__getitem__)
     likeliest_path = max(paths, key=lambda pair: pair[1])[0]
     assert ctc.best_path(token_TK[:, 0]) == collapsed(likeliest_path)
+
+
+def counted(*sentences, order):
+    return CharacterModel(CharacterCounts.of(sentences, order))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_decoding_with_a_language_finds_what_is_best_by_both(seed):
+    generator = np.random.default_rng(seed)
+    log_TV, token_TK, log_TK = drawn(generator, int(generator.integers(2, 6)), 4)
+    model, weight, bonus = counted("abba", "cab", order=3), generator.uniform(0.2, 2), generator.uniform(-1, 1)
+    totals: dict[tuple[int, ...], float] = {}
+    for path, log in every_path(log_TV):
+        text = tuple(collapsed(path))
+        totals[text] = float(np.logaddexp(totals.get(text, -math.inf), log))
+    letters = {0: "", 1: "a", 2: "b", 3: "c"}
+
+    def worth(tokens):
+        said = "".join(letters[token] for token in tokens)
+        by_language = sum(model.log(said[:place], one) for place, one in enumerate([*said, EDGE]))
+        return totals[tokens] + weight * by_language + bonus * len(tokens)
+
+    options = TranscriptOptions(beam_width=100, language_weight=weight, character_bonus=bonus)
+    transcript = Transcript(lambda tokens: "".join(letters[token] for token in tokens), options, model)
+    transcript.add(Heard(token_TK, log_TK), is_last=True)
+    best = max(totals, key=worth)
+    assert transcript.text == "".join(letters[token] for token in best)
+
+
+def test_probabilities_of_characters_are_witten_and_bells_and_add_up():
+    model = counted("ab", "ab", "ac", order=2)
+    # Behind nothing: a three times, b twice, c once and three ends, of four kinds; behind a: b twice, c once.
+    alone = {"a": (3 + 4 / 5) / 13, "b": (2 + 4 / 5) / 13, "c": (1 + 4 / 5) / 13, EDGE: (3 + 4 / 5) / 13}
+    assert math.exp(model.log("a", "b")) == pytest.approx((2 + 2 * alone["b"]) / 5)
+    assert math.exp(model.log("xa", "a")) == pytest.approx(2 * alone["a"] / 5)
+    assert math.exp(model.log("x", "b")) == pytest.approx(alone["b"])
+    for before in ("", "a", "ab", "x"):
+        assert sum(math.exp(model.log(before, one)) for one in [*"abcx", EDGE]) == pytest.approx(1)
+    assert math.exp(counted(order=3).log("a", "b")) == pytest.approx(1 / 2)
+
+
+def test_counts_of_many_sentences_are_kept_within_bounds():
+    generator = np.random.default_rng(0)
+    sentences = ["".join(generator.choice([*"abcdefghijklmnopqrst"], 200)) for _ in range(200)]
+    counts = CharacterCounts.of(sentences, 6)
+    assert 1 < counts.order < 6
+    assert sum(map(len, counts.counts.values())) <= 50_000
+    assert max(map(len, counts.counts)) == counts.order - 1
+
+
+def test_a_language_is_weighed_by_a_beam_only():
+    with pytest.raises(InvalidConfig, match="set a beam_width of 2 or more"):
+        configure(TranscriptOptions, {"language_weight": 1.0}, "parameters")
 
 
 def test_a_beam_may_find_what_the_likeliest_path_is_not():
@@ -146,6 +203,31 @@ def test_padding_changes_no_answer():
     alone = [read(layer, [row])[0] for row in rows]
     for one, other in zip(read(layer, rows), alone, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize(("own", "rate"), [(8000, 8000), (8000, 5513), (4000, 16000)])
+def test_windows_are_stretches_of_the_whole_recording(own, rate):
+    noise_N = np.random.default_rng(0).normal(0, 3000, 11 * own)
+    content = wav(noise_N[:, None], own)
+    whole_N = audio.decode(content, rate, 3600).samples_N
+    size, step = 4 * rate, 3 * rate
+    found = list(audio.windows(content, rate, size, step))
+    assert len(found) == 4  # the last is of two seconds, of which one is new
+    for number, samples_N in enumerate(found):
+        assert np.allclose(samples_N, whole_N[number * step :][:size], atol=1e-6)
+    assert len(found[-1]) == len(whole_N) - 3 * step
+    (alone,) = audio.windows(content, rate, len(whole_N), step)
+    assert len(alone) == len(whole_N)
+
+
+def test_windows_of_an_hour_take_no_more_memory_than_those_of_a_minute():
+    content = wav(np.zeros((3600 * 2000, 1)), 2000)
+    tracemalloc.start()
+    count = sum(1 for _ in audio.windows(content, 2000, 20_000, 15_000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 480
+    assert peak < 6 << 20
 
 
 def spoken(transcripts, seconds=0.2):
