@@ -73,7 +73,8 @@ def likeliest(token_TK: Integers, log_TK: Floats, width: int, language: Language
     if language is None:
         return list(next(iter(beams)))  # the likeliest come first
     worth = {prefix: _added(*beams[prefix]) + said[prefix] + language(prefix, None) for prefix in beams}
-    return list(max(worth, key=worth.__getitem__))
+    best = max(worth, key=worth.__getitem__)
+    return list(best)
 
 
 def _grown(beams: _Beams, heard: list[tuple[int, float]]) -> _Beams:

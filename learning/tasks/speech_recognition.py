@@ -264,7 +264,7 @@ def _transcript(row: AudioRow, state: SpeechRecognitionState) -> Transcript:
 
 def _window_seconds(table: pa.Table, inputs: AudioState) -> float:
     """Return how long predictions hear at a time: as long as the longest recording that is learned from."""
-    longest = pc.max(field_of(RECORDINGS.cells(table, inputs.column), "seconds")).as_py()
+    longest: float = pc.max(field_of(RECORDINGS.cells(table, inputs.column), "seconds")).as_py()
     return max(_LEAST_WINDOW_S, min(longest, inputs.max_seconds))
 
 
