@@ -86,6 +86,36 @@ def decode(content: bytes, rate: int, most_seconds: float) -> Recording:
     return Recording(samples_N if len(samples_N) else np.zeros(1, np.float32), seconds, own, channels)
 
 
+def windows(content: bytes, rate: int, size: int, step: int) -> Iterator[Samples]:
+    """Yield stretches of a recording of `size` samples at this rate, one every `step`; the last may be shorter.
+
+    A block and a stretch are held at a time, however long the recording is. UnreadableMedia for what cannot be read.
+    """
+    waiting = np.empty(0, np.float32)
+    is_first = True
+    for samples_N in _resampled(content, rate):
+        waiting = np.concatenate([waiting, samples_N])
+        while len(waiting) > size:  # one more than that, so that it is not the last
+            yield waiting[:size]
+            waiting, is_first = waiting[step:], False
+    if len(waiting) > (0 if is_first else size - step):
+        yield waiting
+
+
+def _resampled(content: bytes, rate: int) -> Iterator[Samples]:
+    # Imported here because it costs every start of a process.
+    import soxr
+
+    with _opened(content) as (kind, file):
+        own = file.samplerate
+        stream = None if own == rate else soxr.ResampleStream(own, rate, 1, dtype="float32")
+        for block in _blocks(kind, file, MAX_SECONDS * own):
+            mixed_N: Samples = block.mean(axis=1)
+            yield mixed_N if stream is None else stream.resample_chunk(mixed_N)
+        if stream is not None:
+            yield stream.resample_chunk(np.empty(0, np.float32), last=True)
+
+
 @contextmanager
 def _opened(content: bytes) -> Iterator[tuple[str, Any]]:
     """Give a recording's format and its opened file; UnreadableMedia for what fails within, too."""

@@ -21,16 +21,8 @@ class Preprocessing(Protocol):
 
 
 @runtime_checkable
-class Generative(Preprocessing, Protocol):
-    """What a task has beside, when its models write: what they read begins a text, and what they answer goes on."""
-
-    def examples(self, table: pa.Table, inputs: Any, state: Any, device: torch.device) -> Examples:
-        """Return what is learned from rows, inputs with targets; InvalidData names the row that does not fit."""
-        ...
-
-    def remarks(self, table: pa.Table, inputs: Any, state: Any) -> list[str]:
-        """Return what to warn about training rows."""
-        ...
+class Writer(Protocol):
+    """What a task has beside, when it reads its inputs and answers them in a way of its own, as those do that write."""
 
     def parse(self, value: Any, index: int, inputs: Any, state: Any) -> tuple[Any, list[InputWarning]]:
         """Return one prediction input as a row, and what to warn about; InvalidInput says what does not fit."""
@@ -41,7 +33,20 @@ class Generative(Preprocessing, Protocol):
         ...
 
     def generate(self, network: Network, rows: Sequence[Any], inputs: Any, state: Any) -> list[dict[str, Any]]:
-        """Return how parsed rows go on, as the JSON that a caller gets."""
+        """Return the answers to parsed rows, as the JSON that a caller gets."""
+        ...
+
+
+@runtime_checkable
+class Generative(Writer, Preprocessing, Protocol):
+    """What a task has beside, when its models go on with texts: what they read begins a text that they end."""
+
+    def examples(self, table: pa.Table, inputs: Any, state: Any, device: torch.device) -> Examples:
+        """Return what is learned from rows, inputs with targets; InvalidData names the row that does not fit."""
+        ...
+
+    def remarks(self, table: pa.Table, inputs: Any, state: Any) -> list[str]:
+        """Return what to warn about training rows."""
         ...
 
 
@@ -63,7 +68,7 @@ class Continuing(Protocol):
 
 
 class Steps(Protocol):
-    """Answers that are computed together, a token of each at a time; rows join and leave between steps."""
+    """Answers that are computed together, a bit at a time, such as a token of each; rows join and leave between."""
 
     def fitting(self, rows: Sequence[Any]) -> int:
         """Return how many of the next parsed rows there is room for; one at least when nothing is on its way."""
@@ -78,13 +83,13 @@ class Steps(Protocol):
         ...
 
     def step(self) -> Sequence[Continuing]:
-        """Write one more token of each answer; return those that are whole now, and have left."""
+        """Go on with answers by a bit; return those that are whole now, and have left."""
         ...
 
 
 @runtime_checkable
 class Stepwise(Protocol):
-    """What a task has beside, when its answers can be computed token by token, with others joining meanwhile."""
+    """What a task has beside, when its answers can be computed bit by bit, with others joining meanwhile."""
 
     def generation(self, network: Network, inputs: Any, state: Any) -> Steps:
         """Return the answers of a network, none yet."""

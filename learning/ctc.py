@@ -8,6 +8,7 @@ tokens of a text, 2L + 1 states of a path: every token, with a blank before, bet
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ _LEAST = -20.0
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 _Prefix = tuple[int, ...]
+# What is added to a text's logarithm for a token behind others, or for its end there.
+Language = Callable[[_Prefix, int | None], float]
 # Of each beginning: the logarithms of its paths that end in a blank, and of those that end in its last token.
 _Beams = dict[_Prefix, tuple[float, float]]
 
@@ -51,27 +54,43 @@ def best_path(token_T: Integers) -> list[int]:
     return found
 
 
-def likeliest(token_TK: Integers, log_TK: Floats, width: int) -> list[int]:
+def likeliest(token_TK: Integers, log_TK: Floats, width: int, language: Language | None = None) -> list[int]:
     """Return the likeliest tokens over all of their paths, by prefix beam search (Hannun et al. 2014, arXiv 1408.2873).
 
-    After each position the `width` likeliest beginnings are kept.
+    After each position the `width` likeliest beginnings are kept. What a language says of tokens is added to the
+    logarithms of their paths: of each token behind those before it, and of None, the end.
     """
     beams: _Beams = {(): (0.0, -math.inf)}
+    said: dict[_Prefix, float] = {(): 0.0}  # of beginnings, by the language
     for tokens, logs in zip(token_TK.tolist(), log_TK.tolist(), strict=True):
         heard = [(token, log) for token, log in zip(tokens, logs, strict=True) if log > _LEAST]
-        grown: _Beams = {}
-        for prefix, (blank, last) in beams.items():
-            both = _added(blank, last)
-            for token, log in heard:
-                if token == BLANK:
-                    _join(grown, prefix, both + log, -math.inf)
-                elif prefix and token == prefix[-1]:
-                    _join(grown, prefix, -math.inf, last + log)
-                    _join(grown, (*prefix, token), -math.inf, blank + log)
-                else:
-                    _join(grown, (*prefix, token), -math.inf, both + log)
-        beams = dict(sorted(grown.items(), key=lambda item: -_added(*item[1]))[:width])
-    return list(next(iter(beams)))  # the likeliest come first
+        beams = _grown(beams, heard)
+        if language is not None:
+            for prefix in beams.keys() - said.keys():
+                said[prefix] = said[prefix[:-1]] + language(prefix[:-1], prefix[-1])
+        ranked = sorted(beams.items(), key=lambda item: -_added(*item[1]) - said.get(item[0], 0.0))
+        beams = dict(ranked[:width])
+    if language is None:
+        return list(next(iter(beams)))  # the likeliest come first
+    worth = {prefix: _added(*beams[prefix]) + said[prefix] + language(prefix, None) for prefix in beams}
+    best = max(worth, key=worth.__getitem__)
+    return list(best)
+
+
+def _grown(beams: _Beams, heard: list[tuple[int, float]]) -> _Beams:
+    """Return what beginnings are after a position in which tokens are heard with these logarithms."""
+    grown: _Beams = {}
+    for prefix, (blank, last) in beams.items():
+        both = _added(blank, last)
+        for token, log in heard:
+            if token == BLANK:
+                _join(grown, prefix, both + log, -math.inf)
+            elif prefix and token == prefix[-1]:
+                _join(grown, prefix, -math.inf, last + log)
+                _join(grown, (*prefix, token), -math.inf, blank + log)
+            else:
+                _join(grown, (*prefix, token), -math.inf, both + log)
+    return grown
 
 
 def _join(grown: _Beams, prefix: _Prefix, blank: float, last: float) -> None:
@@ -89,7 +108,7 @@ def align(tokens: list[int], token_TK: Integers, log_TK: Floats) -> Alignment:
     """Return the likeliest path through a text's tokens, of which there must not be more than there is room for."""
     states = np.zeros(2 * len(tokens) + 1, dtype=np.int64)
     states[1::2] = tokens
-    log_TS = _emissions(states, token_TK, log_TK)
+    log_TS = emissions(states, token_TK, log_TK)
     # A path may skip the blank between two tokens, unless they are the same.
     skips_S = np.zeros(len(states), dtype=bool)
     skips_S[2:] = (states[2:] != BLANK) & (states[2:] != states[:-2])
@@ -112,7 +131,7 @@ def align(tokens: list[int], token_TK: Integers, log_TK: Floats) -> Alignment:
     return Alignment(first_L, last_L - 1, log_TS[np.arange(len(path_T)), path_T])
 
 
-def _emissions(states: Integers, token_TK: Integers, log_TK: Floats) -> Floats:
+def emissions(states: Integers, token_TK: Integers, log_TK: Floats) -> Floats:
     """Return the logarithm of each state's token at each position, (T, 2L + 1)."""
     wanted, place_S = np.unique(states, return_inverse=True)
     # One known token at a time: of positions and tokens together there may be too many for a table of all.

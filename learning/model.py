@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from learning.architectures import architecture_named
-from learning.capabilities import Generative, Pyramidal, Spatial
+from learning.capabilities import Pyramidal, Spatial, Writer
 from learning.errors import IncompatibleModel, InvalidConfig
 from learning.interfaces import Architecture, Backbone, Batch, InputWarning, Modality, Task
 from learning.modalities import MODALITIES
@@ -69,7 +69,7 @@ class Design:
 
     def parse(self, value: Any, index: int) -> tuple[Any, list[InputWarning]]:
         """Return one prediction input as a row, and what to warn about; InvalidInput says what does not fit."""
-        if isinstance(self.task, Generative):
+        if isinstance(self.task, Writer):
             return self.task.parse(value, index, self.inputs, self.targets)
         return self.modality.parse(value, index, self.inputs)
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import torch
 
-from learning.capabilities import Generative, Steps, Stepwise
+from learning.capabilities import Generative, Steps, Stepwise, Writer
 from learning.device import is_slow
 from learning.errors import InvalidInput
 from learning.interfaces import InputWarning, Network, PredictionOptions
@@ -70,7 +70,7 @@ class Predictor:
         self._network = lowered(network, self._precision).eval()
         self._direct = _Direct.of(self.design, self._network)
         # Asked once: whether a task has what a protocol wants takes as long as a small network.
-        self._writer = self.design.task if isinstance(self.design.task, Generative) else None
+        self._writer = self.design.task if isinstance(self.design.task, Writer) else None
         self.load_ms = (perf_counter() - started) * 1000
 
     @property
@@ -146,12 +146,17 @@ class Predictor:
             return task.answers(predictions, self.design.targets, rows)
 
     @property
+    def goes_on(self) -> bool:
+        """Whether what it reads begins a text, and its answers go on with it."""
+        return isinstance(self.design.task, Generative)
+
+    @property
     def is_stepwise(self) -> bool:
-        """Whether `steps` can answer rows token by token."""
+        """Whether `steps` can answer rows bit by bit."""
         return isinstance(self.design.task, Stepwise)
 
     def steps(self) -> Steps:
-        """Return what answers rows token by token, within `computing`, for a task that can."""
+        """Return what answers rows bit by bit, within `computing`, for a task that can."""
         task = self.design.task
         assert isinstance(task, Stepwise)
         return task.generation(self._network, self.design.inputs, self.design.targets)

@@ -155,7 +155,7 @@ def check_streams(batcher: Batching) -> ContinuousBatcher:
         raise ApiError(
             422,
             "invalid_request",
-            "This model's answers cannot be streamed, since it does not write texts.",
+            "This model's answers cannot be streamed, since it writes neither texts nor transcripts.",
             hint="Leave stream out.",
             param="stream",
         )

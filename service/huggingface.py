@@ -76,7 +76,7 @@ async def infer_hugging_face(
             return JSONResponse(found[0].tolist(), headers=headers)
         design = loaded.predictor.design
         inputs = _inputs(asked, design.modality.schema(design.inputs))
-        if loaded.predictor.is_stepwise:
+        if loaded.predictor.goes_on:
             return JSONResponse(await _written(asked, state, loaded, inputs, request.receive), headers=headers)
         answers = await every_answer(state, loaded, inputs, asked.parameters, request.receive)
     form = _ranked if asked.table is None else _short

@@ -13,7 +13,7 @@ import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from anyio import to_thread
@@ -22,12 +22,15 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 
 from service.chosen_route import ChosenRoute, media_type
-from service.computing import RequestTimeout, check_count, deadline, in_use
+from service.computing import RequestTimeout, check_count, deadline, in_use, parse
 from service.embeddings import embedded
 from service.errors import ApiError, foreign_content
-from service.predictions import Meant, answer
+from service.predictions import Meant, NativeEvents, answer, opened_stream
 from service.predictors import Loaded
 from service.state import Opened, State
+
+if TYPE_CHECKING:
+    from learning.prediction import Parsed
 from service.table_values import number
 
 FORM, CSV, ANY = "multipart/form-data", "text/csv", "application/octet-stream"
@@ -35,6 +38,7 @@ LINES = ("application/jsonl", "application/x-ndjson", "application/x-jsonlines")
 TAKEN = (FORM, ANY, *LINES, "text/*", "image/*", "audio/*", "video/*")
 MOST_FILES = 1000
 PARAMETERS = "parameters"
+STREAM = "stream"  # of the address: whether to send events, as the field of a body in JSON says
 
 
 class ContentRoute(ChosenRoute):
@@ -196,6 +200,13 @@ def _parameters(name: str, text: str) -> dict[str, Any]:
 async def predict_content(request: Request, state: Opened, meant: Meant, timeout_s: RequestTimeout = None) -> Response:
     """Answer for what is in a body that is no JSON."""
     given = await Given.read(request)
+    if given.parameters.pop(STREAM, False) is True:
+
+        async def read(loaded: Loaded) -> Parsed:
+            options = loaded.predictor.options(given.parameters) if given.parameters else None
+            return await parse(loaded, await inputs_of(given, loaded, state), options)
+
+        return await opened_stream(state, meant, read, NativeEvents(meant), timeout_s)
     async with deadline(timeout_s), in_use(state, meant) as (loaded, load_ms):
         inputs = await inputs_of(given, loaded, state)
         body = await answer(meant, loaded, load_ms, inputs, given.parameters, request.receive)

@@ -166,9 +166,9 @@ async def _parsed(loaded: Loaded, asked: CompletionRequest) -> Parsed:
 def check_writes(design: Design, ref: str) -> None:
     """Raise 400 for a model that does not write token by token."""
     with importing:
-        from learning.capabilities import Stepwise
+        from learning.capabilities import Generative
 
-    if not isinstance(design.task, Stepwise):
+    if not isinstance(design.task, Generative):
         raise ApiError(
             400,
             "invalid_request",

@@ -49,7 +49,8 @@ class PredictRequest(Request):
         default_factory=dict, description="What is asked of the answers; see the model's schema."
     )
     stream: bool = Field(
-        False, description="Send texts as they are written, as server-sent events; for models that write."
+        False,
+        description="Send texts as they are written, as server-sent events; for models that write, or write down.",
     )
 
 

@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
 from learning.architectures.image_backbone import initialise
 from learning.architectures.packed_convolution import Strip, StripConvolution, silenced
+from learning.architectures.packed_recurrence import Turns
 from learning.config import Config, Defaults, Situation
 from learning.interfaces import Backbone, Batch, PackedFeatures
 from learning.modalities.audio import AudioState
@@ -43,16 +43,13 @@ class RecurrentLayer(nn.Module):
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.recurrent = nn.GRU(inputs, width, bidirectional=True)
+        self.forth, self.back = nn.GRU(inputs, width), nn.GRU(inputs, width)
         self.norm = nn.LayerNorm(width)
         self.is_added = inputs == width
 
-    def forward(self, features_SD: Tensor, lengths: list[int]) -> Tensor:
+    def forward(self, features_SD: Tensor, turns: Turns) -> Tensor:
         """Return the layer's features, (S, width)."""
-        packed = pack_sequence(list(features_SD.split(lengths)), enforce_sorted=False)
-        both_SE = torch.cat(unpack_sequence(self.recurrent(packed)[0]))
-        forth_SD, back_SD = both_SE.chunk(2, 1)
-        found_SD: Tensor = self.norm(forth_SD + back_SD)
+        found_SD: Tensor = self.norm(turns.forth(self.forth, features_SD) + turns.back(self.back, features_SD))
         return features_SD + found_SD if self.is_added else found_SD
 
 
@@ -77,12 +74,12 @@ class DeepSpeechBackbone(Backbone):
     def forward(self, batch: Batch) -> PackedFeatures:
         """Return features_SD of frame_SF, a position for every two frames or what is left of them."""
         features_SD, length_B = self._convolved(batch["frame_SF"], batch["length_B"])
-        lengths = length_B.tolist()
+        turns = Turns.of(length_B, features_SD.device)
         # A sum over a whole recording is not for bf16, and a GRU has no such arithmetic on every processor.
         with torch.autocast(features_SD.device.type, enabled=False):
             features_SD = features_SD.float()
             for layer in self.layers:
-                features_SD = layer(self.dropout(features_SD), lengths)
+                features_SD = layer(self.dropout(features_SD), turns)
             return PackedFeatures(self.dropout(features_SD), length_B)
 
     def _convolved(self, frame_SF: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ class Strip(NamedTuple):
         """
         room_B = (torch.div(length_B + stride - 1, stride, rounding_mode="floor") + silence) * stride
         end_B = room_B.cumsum(0)
-        return cls._with(end_B - room_B, length_B, int(end_B[-1]))
+        return cls._with(end_B - room_B, length_B, _rounded(int(end_B[-1]), stride))
 
     @classmethod
     def _with(cls, start_B: Tensor, length_B: Tensor, total: int) -> Strip:
@@ -57,6 +57,12 @@ class Strip(NamedTuple):
             return self
         length_B = torch.div(self.length_B + stride - 1, stride, rounding_mode="floor")
         return Strip._with(self.start_B // stride, length_B, -(-self.total // stride))
+
+
+def _rounded(total: int, stride: int) -> int:
+    """Return a length of which there are few, at most a 32nd more: for each new one convolutions are compiled anew."""
+    grain = max(1, (1 << total.bit_length()) // (64 * stride)) * stride
+    return -(-total // grain) * grain
 
 
 def _places(start_B: Tensor, length_B: Tensor) -> Tensor:

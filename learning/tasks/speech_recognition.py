@@ -7,9 +7,12 @@ tokens of each, L characters of the longest transcript.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain
 from typing import Any, ClassVar, Literal, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -17,18 +20,32 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from learning import ctc
+from learning.character_model import CharacterCounts, CharacterModel
 from learning.config import Columns, Config
 from learning.errors import InvalidData, InvalidRow
-from learning.interfaces import Batch, Kind, Link, Network, PackedFeatures, PackedPredictions, PredictionOptions, Target
-from learning.modalities.audio import AudioRow, AudioState
+from learning.interfaces import (
+    Batch,
+    InputWarning,
+    Kind,
+    Link,
+    Network,
+    PackedFeatures,
+    PackedPredictions,
+    PredictionOptions,
+    Target,
+)
+from learning.modalities.audio import RECORDINGS, Audio, AudioRow, AudioState
+from learning.modalities.media_columns import field_of
 from learning.spectrogram_augmentation import MASKS, SPEECH, SoundView, augment
 from learning.splits import require_column, require_values
 from learning.tasks.classification import only_target
-from learning.transcripts import ErrorTally, normalized, words_with_places
+from learning.tasks.listening import Transcriptions, Windows, transcribe
+from learning.tasks.transcription import Heard, Transcript, TranscriptOptions, likeliest_tokens
+from learning.transcripts import ErrorTally, normalized
 
 _MOST_CHARACTERS = 10_000
-# Of each position so many tokens are kept: all of an alphabet, and of Chinese those that anybody could have meant.
-_KEPT = 40
+# What predictions hear at a time, if no recording that is learned from is as long.
+_LEAST_WINDOW_S = 5.0
 # What a character is taken for that training does not know; nothing heard is ever equal to it.
 _UNKNOWN, _NOTHING = 0, -1
 _REPLACEMENT = "\ufffd"
@@ -43,6 +60,15 @@ class SpeechRecognitionConfig(Config):
         description="How recordings are changed in training: partly hidden and a little noisy, or also faster and "
         "slower, higher and lower.",
     )
+    language_order: int = Field(
+        5,
+        ge=0,
+        le=8,
+        description="Characters, the next one included, by whose counts predictions can weigh texts; 0: none are kept.",
+    )
+    sentences: tuple[str, ...] = Field(
+        (), description="Texts beside the transcripts that are counted, such as what else may be said."
+    )
 
 
 class SpeechRecognitionState(Config):
@@ -53,26 +79,17 @@ class SpeechRecognitionState(Config):
     lower_case: bool
     frame_seconds: float
     view: SoundView | None
+    counts: CharacterCounts | None = None
+    window_seconds: float = 30.0  # of what predictions hear at a time
+
+    @cached_property
+    def model(self) -> CharacterModel | None:
+        """Return what is known of the language."""
+        return None if self.counts is None else CharacterModel(self.counts)
 
     def text(self, tokens: Sequence[int]) -> str:
         """Return what tokens stand for."""
         return "".join(_REPLACEMENT if token == _UNKNOWN else self.characters[token - 1] for token in tokens)
-
-
-class SpeechRecognitionOptions(PredictionOptions):
-    """How a transcript is looked for."""
-
-    beam_width: int = Field(
-        1,
-        ge=1,
-        le=100,
-        description="Beginnings of a transcript that are followed at once, each with all of the ways to say it; 1: "
-        "only the likeliest way, as metrics are measured.",
-    )
-
-    def asked(self, row: AudioRow) -> AudioRow:
-        """Return a parsed recording with these options."""
-        return row._replace(asked=self)
 
 
 class CharacterHead(nn.Module):
@@ -99,14 +116,15 @@ class SpeechRecognition:
     monitor: ClassVar[str] = "loss"
     Config: ClassVar[type[SpeechRecognitionConfig]] = SpeechRecognitionConfig
     State: ClassVar[type[SpeechRecognitionState]] = SpeechRecognitionState
-    Options: ClassVar[type[PredictionOptions]] = SpeechRecognitionOptions
+    Options: ClassVar[type[PredictionOptions]] = TranscriptOptions
 
     def fit(
         self, table: pa.Table, columns: Columns, config: SpeechRecognitionConfig, inputs: AudioState
     ) -> SpeechRecognitionState:
         """Collect the characters of the transcripts; InvalidData for a column that holds none."""
         target = only_target(self.name, columns)
-        characters = sorted({one for text in _transcripts(table, target, config.lower_case) for one in text})
+        texts = _transcripts(table, target, config.lower_case)
+        characters = sorted({one for text in texts for one in text})
         if not characters:
             raise InvalidData(
                 f'Column "{target}" has no character among the training rows; there is nothing to write.',
@@ -120,6 +138,8 @@ class SpeechRecognition:
                 hint="Choose a column of transcripts.",
                 param="columns.target",
             )
+        sentences = (normalized(text, config.lower_case) for text in config.sentences)
+        order = config.language_order
         # A view must not leave out the ends, where there are words.
         spoken = SPEECH.model_copy(update={"crop": 0.0})
         views = {"none": None, "masks": MASKS.model_copy(update={"crop": 0.0}), "speech": spoken}
@@ -129,6 +149,8 @@ class SpeechRecognition:
             lower_case=config.lower_case,
             frame_seconds=inputs.frame_seconds,
             view=views[config.augmentation],
+            counts=CharacterCounts.of(chain(sentences, texts), order) if order else None,
+            window_seconds=_window_seconds(table, inputs),
         )
 
     def targets(self, table: pa.Table, state: SpeechRecognitionState, encoded: Batch) -> Batch:
@@ -179,15 +201,39 @@ class SpeechRecognition:
 
     def predict(self, network: Network, batch: Batch, state: SpeechRecognitionState) -> PackedPredictions:
         """Return each position's likeliest tokens with the logarithms of their probabilities, (S, K, 2)."""
-        log_SV, length_B = cast("PackedFeatures", network(batch))
-        log_SK, token_SK = log_SV.topk(min(_KEPT, log_SV.shape[1]), 1)
-        return PackedPredictions(torch.stack([token_SK.float(), log_SK], 2), length_B)
+        return likeliest_tokens(network, batch)
 
     def answers(
         self, predictions: PackedPredictions, state: SpeechRecognitionState, rows: Sequence[AudioRow]
     ) -> list[dict[str, Any]]:
         """Return the text of each recording, and its words with their times."""
-        return [_answer(row, values_TK2, state) for row, values_TK2 in zip(rows, predictions.rows(), strict=True)]
+        found = []
+        for row, values_TK2 in zip(rows, predictions.rows(), strict=True):
+            transcript = _transcript(row, state)
+            transcript.add(Heard.of(values_TK2), is_last=True)
+            found.append(transcript.answer(len(row.frame_TF) * state.frame_seconds / len(values_TK2)))
+        return found
+
+    def parse(
+        self, value: Any, index: int, inputs: AudioState, state: SpeechRecognitionState
+    ) -> tuple[AudioRow, list[InputWarning]]:
+        """Return a recording as a row, of a long one its first window and the whole file."""
+        return Audio().parse_long(value, index, inputs, Windows(inputs, state.window_seconds).seconds)
+
+    def cost(self, row: AudioRow, inputs: AudioState) -> int:
+        """Return the frames of a row's first window."""
+        return len(row.frame_TF)
+
+    def generate(
+        self, network: Network, rows: Sequence[AudioRow], inputs: AudioState, state: SpeechRecognitionState
+    ) -> list[dict[str, Any]]:
+        """Return the answers to recordings of any length."""
+        return transcribe(self.generation(network, inputs, state), rows)
+
+    def generation(self, network: Network, inputs: AudioState, state: SpeechRecognitionState) -> Transcriptions:
+        """Return the answers of a network, none yet."""
+        windows = Windows(inputs, state.window_seconds)
+        return Transcriptions(network, windows, lambda row: _transcript(row, state))
 
     def metrics(self, predictions: PackedPredictions, targets: Batch, state: SpeechRecognitionState) -> dict[str, Any]:
         """Return word and character error rates of the likeliest paths, as jiwer counts, and what is confused."""
@@ -212,26 +258,14 @@ class SpeechRecognition:
         }
 
 
-def _answer(row: AudioRow, values_TK2: Tensor, state: SpeechRecognitionState) -> dict[str, Any]:
-    options = cast("SpeechRecognitionOptions", row.asked or SpeechRecognitionOptions())
-    token_TK, log_TK = values_TK2[..., 0].long().numpy(), values_TK2[..., 1].double().numpy()
-    is_greedy = options.beam_width == 1
-    tokens = ctc.best_path(token_TK[:, 0]) if is_greedy else ctc.likeliest(token_TK, log_TK, options.beam_width)
-    path = ctc.align(tokens, token_TK, log_TK)
-    text = state.text(tokens)
-    seconds = len(row.frame_TF) * state.frame_seconds / len(token_TK)
-    words = []
-    for word, start, end in words_with_places(text):
-        first, last = int(path.first_L[start]), int(path.last_L[end - 1])
-        words.append(
-            {
-                "word": word,
-                "start": first * seconds,
-                "end": (last + 1) * seconds,
-                "score": path.score(first, last),
-            }
-        )
-    return {"text": " ".join(text.split()), "score": path.score(0, len(token_TK) - 1), "words": words}
+def _transcript(row: AudioRow, state: SpeechRecognitionState) -> Transcript:
+    return Transcript(state.text, cast("TranscriptOptions", row.asked or TranscriptOptions()), state.model)
+
+
+def _window_seconds(table: pa.Table, inputs: AudioState) -> float:
+    """Return how long predictions hear at a time: as long as the longest recording that is learned from."""
+    longest: float = pc.max(field_of(RECORDINGS.cells(table, inputs.column), "seconds")).as_py()
+    return max(_LEAST_WINDOW_S, min(longest, inputs.max_seconds))
 
 
 def _rows(targets: Batch) -> list[list[int]]:

@@ -86,8 +86,8 @@ def test_every_format_gives_the_same_spectrogram(kind):
     format, subtype = kind
     samples = audio.decode(tone(0.5), 8000, 30).samples_N
     options = {"subtype": subtype} if subtype else {}
-    (frames, _), _ = AUDIO.parse(written(samples, 8000, format, **options), 0, state_of())
-    (expected, _), _ = AUDIO.parse(tone(0.5), 0, state_of())
+    (frames, *_), _ = AUDIO.parse(written(samples, 8000, format, **options), 0, state_of())
+    (expected, *_), _ = AUDIO.parse(tone(0.5), 0, state_of())
     # What a lossy format adds is far quieter than the tone, which is all that is compared.
     assert int(frames[20].argmax()) == int(expected[20].argmax())
     assert abs(len(frames) - len(expected)) <= 20
@@ -117,7 +117,7 @@ def test_channels_are_mixed_and_it_is_said():
 def test_what_is_silent_or_too_long_is_said():
     silence = wav(np.zeros((2400, 1)))
     state = state_of(max_seconds=0.2)
-    (row, _), warnings = AUDIO.parse(silence, 3, state)
+    (row, *_), warnings = AUDIO.parse(silence, 3, state)
     assert [warning.code for warning in warnings] == ["truncated", "silent"]
     assert "only the first 0.2 of 0.3 s are read" in warnings[0].message
     assert len(row) == 21

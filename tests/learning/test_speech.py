@@ -1,6 +1,7 @@
 """Transcripts: decoding against every path there is, times, error rates against jiwer, and what does not fit."""
 
 import math
+import tracemalloc
 from itertools import groupby, product
 
 import jiwer
@@ -10,10 +11,17 @@ import pytest
 import torch
 from media_files import tone, wav
 from runs import EXACT, SPEECH, run, small_sounds, spec_of, write
+from torch import nn
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
 from learning import audio, ctc
-from learning.errors import InvalidData
+from learning.architectures.deepspeech import RecurrentLayer
+from learning.architectures.packed_recurrence import Turns
+from learning.character_model import EDGE, CharacterCounts, CharacterModel
+from learning.errors import InvalidConfig, InvalidData
 from learning.media_types import MEDIA_TYPES
+from learning.model import configure
+from learning.tasks.transcription import Heard, Transcript, TranscriptOptions
 from learning.transcripts import ErrorTally, differences, normalized, words_with_places
 
 TRANSCRIPTS = {"target": "text"}
@@ -50,6 +58,59 @@ def test_decoding_finds_what_all_paths_together_say(seed):
     assert tuple(ctc.likeliest(token_TK, log_TK, 10_000)) == max(totals, key=totals.__getitem__)
     likeliest_path = max(paths, key=lambda pair: pair[1])[0]
     assert ctc.best_path(token_TK[:, 0]) == collapsed(likeliest_path)
+
+
+def counted(*sentences, order):
+    return CharacterModel(CharacterCounts.of(sentences, order))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_decoding_with_a_language_finds_what_is_best_by_both(seed):
+    generator = np.random.default_rng(seed)
+    log_TV, token_TK, log_TK = drawn(generator, int(generator.integers(2, 6)), 4)
+    model, weight, bonus = counted("abba", "cab", order=3), generator.uniform(0.2, 2), generator.uniform(-1, 1)
+    totals: dict[tuple[int, ...], float] = {}
+    for path, log in every_path(log_TV):
+        text = tuple(collapsed(path))
+        totals[text] = float(np.logaddexp(totals.get(text, -math.inf), log))
+    letters = {0: "", 1: "a", 2: "b", 3: "c"}
+
+    def worth(tokens):
+        said = "".join(letters[token] for token in tokens)
+        by_language = sum(model.log(said[:place], one) for place, one in enumerate([*said, EDGE]))
+        return totals[tokens] + weight * by_language + bonus * len(tokens)
+
+    options = TranscriptOptions(beam_width=100, language_weight=weight, character_bonus=bonus)
+    transcript = Transcript(lambda tokens: "".join(letters[token] for token in tokens), options, model)
+    transcript.add(Heard(token_TK, log_TK), is_last=True)
+    best = max(totals, key=worth)
+    assert transcript.text == "".join(letters[token] for token in best)
+
+
+def test_probabilities_of_characters_are_witten_and_bells_and_add_up():
+    model = counted("ab", "ab", "ac", order=2)
+    # Behind nothing: a three times, b twice, c once and three ends, of four kinds; behind a: b twice, c once.
+    alone = {"a": (3 + 4 / 5) / 13, "b": (2 + 4 / 5) / 13, "c": (1 + 4 / 5) / 13, EDGE: (3 + 4 / 5) / 13}
+    assert math.exp(model.log("a", "b")) == pytest.approx((2 + 2 * alone["b"]) / 5)
+    assert math.exp(model.log("xa", "a")) == pytest.approx(2 * alone["a"] / 5)
+    assert math.exp(model.log("x", "b")) == pytest.approx(alone["b"])
+    for before in ("", "a", "ab", "x"):
+        assert sum(math.exp(model.log(before, one)) for one in [*"abcx", EDGE]) == pytest.approx(1)
+    assert math.exp(counted(order=3).log("a", "b")) == pytest.approx(1 / 2)
+
+
+def test_counts_of_many_sentences_are_kept_within_bounds():
+    generator = np.random.default_rng(0)
+    sentences = ["".join(generator.choice([*"abcdefghijklmnopqrst"], 200)) for _ in range(200)]
+    counts = CharacterCounts.of(sentences, 6)
+    assert 1 < counts.order < 6
+    assert sum(map(len, counts.counts.values())) <= 50_000
+    assert max(map(len, counts.counts)) == counts.order - 1
+
+
+def test_a_language_is_weighed_by_a_beam_only():
+    with pytest.raises(InvalidConfig, match="set a beam_width of 2 or more"):
+        configure(TranscriptOptions, {"language_weight": 1.0}, "parameters")
 
 
 def test_a_beam_may_find_what_the_likeliest_path_is_not():
@@ -104,6 +165,69 @@ def test_what_is_confused_is_named_and_chinese_has_words_of_one_character():
     assert tally.metrics()["errors"] == [{"said": "吗", "heard": None, "count": 1}]
     assert normalized("  Cafe\u0301\t Z\u00dcRICH ", lower_case=True) == "caf\u00e9 z\u00fcrich"
     assert normalized("Ab", lower_case=False) == "Ab"
+
+
+def read(layer, rows):
+    """What a recurrent layer finds in rows of unequal lengths."""
+    length_B = torch.tensor([len(row) for row in rows])
+    return layer(torch.cat(rows), Turns.of(length_B, torch.device("cpu"))).split(length_B.tolist())
+
+
+def test_a_recurrent_layer_reads_each_row_in_both_directions_as_a_packed_network_does():
+    torch.manual_seed(0)
+    layer, both = RecurrentLayer(6, 5), nn.GRU(6, 5, bidirectional=True)
+    for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+        getattr(both, name).data.copy_(getattr(layer.forth, name))
+        getattr(both, name + "_reverse").data.copy_(getattr(layer.back, name))
+    lengths = [7, 1, 30, 29, 8, 30, 3, 100, 90]  # several groups, most of them with padding
+    rows = [torch.randn(length, 6, requires_grad=True) for length in lengths]
+    packed = unpack_sequence(both(pack_sequence(rows, enforce_sorted=False))[0])
+    expected = [layer.norm(row[:, :5] + row[:, 5:]) for row in packed]
+    found = read(layer, rows)
+    assert len(Turns.of(torch.tensor(lengths), torch.device("cpu")).ahead.read_TG) > 2
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    weight = [torch.randn_like(one) for one in found]
+    gradients = [
+        torch.autograd.grad(sum((one * by).sum() for one, by in zip(said, weight, strict=True)), rows)
+        for said in (found, expected)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_padding_changes_no_answer():
+    torch.manual_seed(0)
+    layer = RecurrentLayer(5, 5)
+    rows = [torch.randn(length, 5) for length in (20, 17)]
+    alone = [read(layer, [row])[0] for row in rows]
+    for one, other in zip(read(layer, rows), alone, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize(("own", "rate"), [(8000, 8000), (8000, 5513), (4000, 16000)])
+def test_windows_are_stretches_of_the_whole_recording(own, rate):
+    noise_N = np.random.default_rng(0).normal(0, 3000, 11 * own)
+    content = wav(noise_N[:, None], own)
+    whole_N = audio.decode(content, rate, 3600).samples_N
+    size, step = 4 * rate, 3 * rate
+    found = list(audio.windows(content, rate, size, step))
+    assert len(found) == 4  # the last is of two seconds, of which one is new
+    for number, samples_N in enumerate(found):
+        assert np.allclose(samples_N, whole_N[number * step :][:size], atol=1e-6)
+    assert len(found[-1]) == len(whole_N) - 3 * step
+    (alone,) = audio.windows(content, rate, len(whole_N), step)
+    assert len(alone) == len(whole_N)
+
+
+def test_windows_of_an_hour_take_no_more_memory_than_those_of_a_minute():
+    content = wav(np.zeros((3600 * 2000, 1)), 2000)
+    tracemalloc.start()
+    count = sum(1 for _ in audio.windows(content, 2000, 20_000, 15_000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 480
+    assert peak < 6 << 20
 
 
 def spoken(transcripts, seconds=0.2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from media_files import packed, wav
 from support import problem, submit, succeeded, upload
+
+from learning.transcripts import distance, words_with_places
 
 RATE = 8000
 # Each letter is a tone; a short silence parts letters, a long one words.
@@ -91,6 +94,72 @@ def test_a_beam_and_a_batch_answer_the_same_text(running: httpx.Client, writes: 
     refused = running.post("/models/letters/predict", json={**body, "parameters": {"beam_width": 0}})
     assert "beam_width" in refused.text
     assert refused.status_code == 422
+
+
+def test_a_language_model_of_the_transcripts_is_weighed_where_it_is_asked_for(
+    running: httpx.Client, writes: dict[str, Any]
+) -> None:
+    body = {"inputs": [base64.b64encode(said("ab cab")).decode()], "parameters": {"beam_width": 8}}
+
+    def text(**parameters: float) -> str:
+        asked = {**body, "parameters": {"beam_width": 8, **parameters}}
+        (output,) = running.post("/models/letters/predict", json=asked).json()["outputs"]
+        return str(output["text"])
+
+    assert text(language_weight=0.3) == "ab cab"
+    assert len(text(language_weight=0.3, character_bonus=10)) > len("ab cab")
+    alone = running.post("/models/letters/predict", json={**body, "parameters": {"language_weight": 1}})
+    assert alone.status_code == 422
+    assert "set a beam_width of 2 or more" in alone.text
+
+
+def events(response: httpx.Response) -> list[tuple[str, dict[str, Any]]]:
+    lines = [block.split("\n") for block in response.text.split("\n\n") if block and not block.startswith(":")]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in lines]
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_a_long_recording_is_heard_in_windows_and_can_be_followed(
+    running: httpx.Client, writes: dict[str, Any], as_bytes: bool
+) -> None:
+    text = " ".join(texts(32, 5))
+    recording = said(text)
+    seconds = len(recording) / 2 / RATE
+    assert seconds > 3 * 5  # windows
+    address = "/models/letters/predict"
+    whole = running.post(address, content=recording, headers={"Content-Type": "audio/wav"}).json()
+    assert whole["warnings"] == []
+    (answer,) = whole["outputs"]
+    assert distance(text, answer["text"]) < 0.05 * len(text)
+    assert [word["word"] for word in answer["words"]] == [word for word, *_ in words_with_places(answer["text"])]
+    starts = [word["start"] for word in answer["words"]]
+    assert starts == sorted(starts)
+    assert seconds - 1 < answer["words"][-1]["end"] <= seconds
+    if as_bytes:
+        headers = {"Content-Type": "audio/wav"}
+        streamed = running.post(address, params={"stream": "true"}, content=recording, headers=headers)
+    else:
+        body = {"inputs": [base64.b64encode(recording).decode()], "stream": True}
+        streamed = running.post(address, json=body)
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    *pieces, last = events(streamed)
+    assert len(pieces) >= 3
+    assert {name for name, _ in pieces} == {"text"}
+    assert "".join(piece["text"] for _, piece in pieces) == answer["text"]
+    assert last[0] == "answer"
+    assert last[1]["outputs"] == [answer]
+
+
+def test_a_long_recording_that_is_damaged_at_its_end_is_refused_at_once(
+    running: httpx.Client, writes: dict[str, Any]
+) -> None:
+    recording = said(" ".join(texts(32, 5)))
+    good = base64.b64encode(said("c")).decode()
+    body = {"inputs": [base64.b64encode(recording[: len(recording) * 9 // 10]).decode(), good]}
+    found = running.post("/models/letters/predict", json=body).json()
+    assert found["outputs"][0] is None
+    assert "cut off" in found["errors"][0]["message"]
+    assert found["outputs"][1]["text"] == "c"
 
 
 def test_a_dataset_is_written_down(running: httpx.Client, writes: dict[str, Any]) -> None:
