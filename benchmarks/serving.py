@@ -2,10 +2,11 @@
 
     python benchmarks/serving.py [--seconds 5]
 
-One server process has one core, and the clients, 64 connections that are kept open, the other. A perceptron (10-10-1)
-and a BERT of 4 layers of width 256, with texts of 64 tokens on average that the server tokenises. The peers: a `def`
-route of FastAPI, LitServe with and without batches, MLServer with batches; they open the perceptron by this package's
-forward and BERT by transformers, ask for no key and have no registry. Beside them uvicorn answering nothing in as many
+One server process has one core, and the clients, 64 connections that are kept open, the other. A perceptron (10-10-1),
+a BERT of 4 layers of width 256, with texts of 64 tokens on average that the server tokenises, and a ResNet-18 at 224
+pixels, from JPEG files in base64. The peers: a `def` route of FastAPI, LitServe with and without batches, MLServer with
+batches; they open the perceptron by this package's forward and the others by transformers, ask for no key and have no
+registry. Beside them uvicorn answering nothing in as many
 bytes, and the forward itself on batches of the size that suits it best. All take turns. The first run installs the
 peers, each in its own environment. Prints the tables and writes benchmarks/results/serving.json and .md.
 """
@@ -13,6 +14,7 @@ peers, each in its own environment. Prints the tables and writes benchmarks/resu
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import random
@@ -26,11 +28,13 @@ from time import perf_counter
 from typing import Any
 
 import httpx
+import numpy as np
 import torch
 import uvloop
+from photographs import photograph
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from registered import INPUT, register, register_text
+from registered import INPUT, register, register_image, register_text
 from servers import Stack
 from serving_load import Load, load, posted
 from serving_peers import ONE_THREAD, PEERS, Peer, raw, running
@@ -41,7 +45,9 @@ RESULTS = Path(__file__).parent / "results"
 CONNECTIONS, ROUNDS, REQUESTS = 64, 3, 256
 SERVER_CORE, CLIENT_CORE = 0, 1
 OURS, RAW = "ours", "uvicorn answering nothing"
-MODELS = {"tabular": "tabular", "text": "text", "text in bf16": "text"}  # and whose inputs they take
+# And whose inputs they take.
+MODELS = {"tabular": "tabular", "text": "text", "text in bf16": "text", "image": "image", "image in bf16": "image"}
+SIDE = 224
 
 
 @dataclass(slots=True)
@@ -65,7 +71,9 @@ def inputs() -> dict[str, list[Any]]:
     draw = random.Random(0)
     rows = [{name: draw.gauss(0, 1) for name in INPUT} for _ in range(REQUESTS)]
     texts = ["".join(draw.choices("etaoin shrdlu", k=draw.randint(30, 94))).strip() or "a" for _ in range(REQUESTS)]
-    return {"tabular": rows, "text": texts}
+    generator = np.random.default_rng(0)
+    files = [photograph(generator, SIDE, SIDE, "JPEG", quality=90) for _ in range(CONNECTIONS)]
+    return {"tabular": rows, "text": texts, "image": [base64.b64encode(file).decode() for file in files]}
 
 
 def fetch(stack: Stack, model: str, directory: Path) -> None:
@@ -132,6 +140,8 @@ def measure(directory: Path, seconds: float) -> dict[str, Found]:
         register(stack, "tabular")
         register_text(stack, "text", 4, 256)
         register_text(stack, "text-bf16", 4, 256, precision="bf16")
+        register_image(stack, "image", SIDE)
+        register_image(stack, "image-bf16", SIDE, precision="bf16")
         on_core(stack.processes["api"].pid, SERVER_CORE)
         os.sched_setaffinity(0, {CLIENT_CORE})
         for model in MODELS:
@@ -182,9 +192,9 @@ class Bar:
 
 def bars(found: dict[str, Found]) -> list[Bar]:
     """Return every bar with what was reached."""
-    tabular, text, low = (found[model] for model in MODELS)
+    tabular, text, low, image, low_image = (found[model] for model in MODELS)
     rate, lit = tabular.median(OURS, "rate"), [peer.name for peer in PEERS if peer.name.startswith("LitServe")]
-    best_text = max(text.median(peer.name, "rate") for peer in PEERS)
+    best_text, best_image = (max(one.median(peer.name, "rate") for peer in PEERS) for one in (text, image))
     return [
         Bar("tabular: rate over LitServe's best", rate / max(tabular.median(name, "rate") for name in lit), 10),
         Bar("tabular: rate over MLServer's", rate / tabular.median("MLServer", "rate"), 6),
@@ -200,11 +210,18 @@ def bars(found: dict[str, Found]) -> list[Bar]:
         ),
         Bar("text: rate over the best peer's", text.median(OURS, "rate") / best_text, 2.4),
         Bar("text in bf16: rate over the best peer's", low.median(OURS, "rate") / best_text, 3.4),
+        Bar("image: rate over the best peer's", image.median(OURS, "rate") / best_image, 1.5),
+        Bar("image in bf16: rate over the best peer's", low_image.median(OURS, "rate") / best_image, 2.2),
         *(
             bar
-            for model, one in (("text", text), ("text in bf16", low))
+            for model, one, least in (
+                ("text", text, 0.8),
+                ("text in bf16", low, 0.8),
+                ("image", image, 0.93),
+                ("image in bf16", low_image, 0.93),
+            )
             for bar in (
-                Bar(f"{model}: rate over the forward's own", one.median(OURS, "rate") / one.forward_rate, 0.8),
+                Bar(f"{model}: rate over the forward's own", one.median(OURS, "rate") / one.forward_rate, least),
                 Bar(f"{model}: /livez under load, p99, ms", one.health_p99_ms, 5, at_most=True),
             )
         ),

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from clock import Clock
+from photographs import photograph
 from tabular import Pipe, processor
 from tabular_peers import Run
 from torch import Tensor, nn
@@ -47,18 +48,6 @@ JPEG_SIDES = (128, 512)
 # Ours over another's rate, in each precision.
 BARS = (("ours", "HF Trainer", {"fp32": 1.4, "bf16": 1.6}), ("ours", "floor", {"fp32": 0.93, "bf16": 0.93}))
 LEAST_OF_PILLOW = 0.9
-
-
-def photograph(generator: np.random.Generator, width: int, height: int, file_format: str, **options: Any) -> bytes:
-    """Return a file of coarse shapes with some grain, about as large as a photograph's."""
-    from PIL import Image as Pillow
-
-    coarse = generator.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
-    pixels = np.asarray(Pillow.fromarray(coarse).resize((width, height), Pillow.Resampling.BICUBIC), dtype=np.int16)
-    pixels = pixels + generator.integers(-8, 9, pixels.shape)
-    buffer = io.BytesIO()
-    Pillow.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, file_format, **options)
-    return buffer.getvalue()
 
 
 def archive(path: Path, images: int, width: int, height: int, file_format: str, **options: Any) -> list[bytes]:

@@ -8,19 +8,25 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+from media_files import encoded, picture
 from servers import Stack
 from support import stack_database
 
+from learning import images
 from learning.architectures.bert import Bert, BertConfig
 from learning.architectures.gpt import Gpt
 from learning.architectures.mlp import Mlp, MlpConfig
+from learning.architectures.resnet import ResNet, ResNetConfig
 from learning.architectures.transformer import TransformerConfig
 from learning.config import Columns
 from learning.interfaces import Task
+from learning.media_types import MEDIA_TYPES
+from learning.modalities.image import Image, ImageConfig
 from learning.modalities.tabular import Tabular, TabularConfig
 from learning.modalities.text import Text, TextConfig
 from learning.model import Design, save
 from learning.tasks.classification import ClassificationConfig
+from learning.tasks.image_classification import ImageClassification, ImageClassificationConfig
 from learning.tasks.masked_tokens import MaskedTokens, MaskedTokensConfig
 from learning.tasks.next_token_prediction import NextTokenConfig, NextTokenPrediction
 from learning.tasks.tabular_classification import TabularClassification
@@ -75,6 +81,20 @@ def register_writer(stack: Stack, name: str, layers: int = 1, width: int = 32, m
     targets = task.fit(rows, columns, NextTokenConfig(), inputs)
     gpt = TransformerConfig(layers=layers, width=width, heads=2)
     return _store(stack, Design(task, Gpt(), modality, preprocessing, gpt, inputs, targets), name)
+
+
+def register_image(stack: Stack, name: str, side: int = 224, precision: Literal["fp32", "bf16"] = "fp32") -> int:
+    """Register a ResNet-18 with three classes for colour pictures of that side, and return its bytes."""
+    contents = [encoded(picture(number, (16, 16))) for number in range(6)]
+    cells = [{"bytes": content, **images.inspect(content)._asdict()} for content in contents]
+    rows = pa.table({"image": pa.array(cells, MEDIA_TYPES["image"]), "label": ["a", "b", "c"] * 2})
+    modality, task, columns = Image(), ImageClassification(), Columns(target="label")
+    preprocessing = ImageConfig(size=side, fit="stretch", channels="colour", normalization="imagenet")
+    inputs = modality.fit(rows, columns, preprocessing)
+    targets = task.fit(rows, columns, ImageClassificationConfig(), inputs)
+    config = ResNetConfig(size="18", stem="7x7/4")
+    design = Design(task, ResNet(), modality, preprocessing, config, inputs, targets, precision=precision)
+    return _store(stack, design, name)
 
 
 def _store(stack: Stack, design: Design, name: str, aliases: tuple[str, ...] = ()) -> int:

@@ -24,7 +24,7 @@ class Runtime(MLModel):
         return InferenceResponse(model_name=self.name, outputs=[output])
 
     def _rows(self, given: RequestInput) -> list:
-        if self.settings.name == "text":
+        if self.settings.name != "tabular":
             return StringCodec.decode_input(given)
         rows = np.asarray(given.data.root, dtype=np.float64).reshape(given.shape)
         return [{f"x{n}": value for n, value in enumerate(row)} for row in rows.tolist()]

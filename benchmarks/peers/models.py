@@ -1,11 +1,15 @@
-"""The registered models as a peer opens them: the perceptron by this package's forward, BERT by transformers."""
+"""The registered models as a peer opens them: the perceptron by this package's forward, the others by transformers."""
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 torch.set_num_threads(1)
@@ -47,6 +51,35 @@ class Text:
             return scores
 
 
+class Image:
+    """JPEG files in base64 in, scores of the likeliest class out: read by Pillow, as transformers shows it."""
+
+    def __init__(self, directory: Path) -> None:
+        from safetensors.torch import load_file
+        from transformers import AutoModel
+
+        self._model = AutoModel.from_pretrained(directory).eval()
+        self._state = json.loads((directory / "config.json").read_text())["inputs"]
+        weights = load_file(directory / "model.safetensors")
+        self._weight_OD, self._bias_O = (weights[f"head.linear.{name}"] for name in ("weight", "bias"))
+
+    def __call__(self, files: Sequence[str]) -> list[float]:
+        """Return a score for each file."""
+        from PIL import Image as Pillow
+
+        side = (self._state["size"], self._state["size"])
+        mean_C11, deviation_C11 = (torch.tensor(self._state[name]).reshape(3, 1, 1) for name in ("mean", "deviation"))
+        with torch.inference_mode():
+            pixels = [
+                np.asarray(Pillow.open(io.BytesIO(base64.b64decode(file))).resize(side, Pillow.Resampling.BILINEAR))
+                for file in files
+            ]
+            pixels_BCHW = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().div_(255)
+            pooled_BD = self._model((pixels_BCHW - mean_C11) / deviation_C11).pooler_output.flatten(1)
+            scores: list[float] = (pooled_BD @ self._weight_OD.T + self._bias_O).softmax(1).amax(1).tolist()
+            return scores
+
+
 def opened(directory: Path, name: str) -> Any:
     """Return a registered model, by the directory of all of them."""
-    return {"tabular": Tabular, "text": Text}[name](directory / name)
+    return {"tabular": Tabular, "text": Text, "image": Image}[name](directory / name)
