@@ -11,24 +11,24 @@ import torch
 from torch import nn
 
 from learning.evaluation import evaluate
+from learning.folding import fold
 from learning.interfaces import Examples
 from learning.model import BackboneWithHead, Design
 
 Precision = Literal["fp32", "bf16"]
 
 
-def lowered(network: BackboneWithHead, precision: Precision) -> BackboneWithHead:
-    """Return the network with the weights of its products in a precision; the network itself stays as it is.
+def predicting(network: BackboneWithHead, precision: Precision) -> BackboneWithHead:
+    """Make a network one that predicts, and return it: in evaluation, normalisation folded, products in a precision.
 
-    Cast once instead of in every forward pass, which is what autocast would do.
+    Weights are cast once instead of in every forward pass, which is what autocast would do.
     """
-    if precision == "fp32":
-        return network
-    found = copy.deepcopy(network)
-    for module in found.modules():
-        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
-            module.to(torch.bfloat16)
-    return found
+    fold(network.eval())
+    if precision == "bf16":
+        for module in network.modules():
+            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+                module.to(torch.bfloat16)
+    return network
 
 
 def arithmetic(precision: Precision, device_type: str = "cpu") -> AbstractContextManager[Any]:
@@ -48,7 +48,7 @@ def measured(
     assert part is not None
     device_type = next(network.parameters()).device.type
     with arithmetic("bf16", device_type):
-        found = evaluate(design, lowered(network, "bf16"), part)
+        found = evaluate(design, predicting(copy.deepcopy(network), "bf16"), part)
     before = metrics[split]
     numbers = {name: value for name, value in found.items() if isinstance(value, float)}
     difference = {name: value - before[name] for name, value in numbers.items() if isinstance(before.get(name), float)}

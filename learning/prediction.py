@@ -22,7 +22,7 @@ from learning.modalities.tabular import TabularState
 from learning.modalities.tabular_rows import RowEncoder
 from learning.model import BackboneWithHead, Design, configure, load
 from learning.packing import joined, pieces
-from learning.precision import arithmetic, lowered
+from learning.precision import arithmetic, predicting
 from learning.row_forward import RowForward
 
 Answer = dict[str, Any]
@@ -67,7 +67,7 @@ class Predictor:
         network = self.design.build()
         network.load_state_dict(weights)
         self._precision = self.design.precision
-        self._network = lowered(network, self._precision).eval()
+        self._network = predicting(network, self._precision)
         self._direct = _Direct.of(self.design, self._network)
         # Asked once: whether a task has what a protocol wants takes as long as a small network.
         self._writer = self.design.task if isinstance(self.design.task, Writer) else None
