@@ -54,8 +54,9 @@ def attend(
 
 
 def _attention(query_GHTK: Tensor, key_GHTK: Tensor, value_GHTK: Tensor, causal: bool) -> Tensor:
-    if query_GHTK.dtype == torch.bfloat16 and query_GHTK.device.type == "cpu":
-        # torch's fused kernel is slow in bf16 at short lengths: a third of a training step at 18 tokens.
+    if query_GHTK.dtype == torch.bfloat16 and query_GHTK.device.type == "cpu" and torch.is_grad_enabled():
+        # The gradient of torch's fused kernel is slow in bf16: a third of a training step at 18 tokens. Without one the
+        # kernel takes a third of the time of what follows.
         scores_GHTT = query_GHTK @ key_GHTK.transpose(2, 3) * query_GHTK.shape[-1] ** -0.5
         if causal:
             length = scores_GHTT.shape[-1]
