@@ -103,6 +103,20 @@ class Directed(Protocol):
     causal: ClassVar[bool]
 
 
+@runtime_checkable
+class Transducing(Protocol):
+    """Of an architecture: that its networks read one text and write another. Of a task: that it needs that."""
+
+    writes_another: ClassVar[bool]
+
+
+@runtime_checkable
+class Renamed(Protocol):
+    """What an architecture has beside, when Transformers calls some weights otherwise than the network does."""
+
+    foreign_names: ClassVar[Mapping[str, str]]  # in files, by those in the network
+
+
 class Level(NamedTuple):
     """A grid that a backbone makes of an image: its channels, and the pixels from one of its cells to the next."""
 
@@ -157,6 +171,8 @@ _DIRECTIONS = {
 
 def obstacle(task: Task, architecture: Architecture) -> str | None:
     """Return why a task cannot be learned by networks of an architecture for the same modality; None if it can."""
+    if isinstance(task, Transducing) != isinstance(architecture, Transducing):
+        return "it writes nothing but what goes on" if isinstance(task, Transducing) else "it reads to write another text"
     is_causal = isinstance(architecture, Directed) and architecture.causal
     if isinstance(task, Directed) and task.causal != is_causal:
         return _DIRECTIONS[task.causal]
