@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -93,6 +93,17 @@ class Stepwise(Protocol):
 
     def generation(self, network: Network, inputs: Any, state: Any) -> Steps:
         """Return the answers of a network, none yet."""
+        ...
+
+
+@runtime_checkable
+class Examined(Protocol):
+    """What a task has beside, when at the end of a training it is measured as well what the models answer."""
+
+    def examine(
+        self, network: Network, examples: Examples, inputs: Any, state: Any, check: Callable[[], None]
+    ) -> dict[str, Any]:
+        """Return more metrics of a part; `check` is called now and then, and may raise to end it."""
         ...
 
 

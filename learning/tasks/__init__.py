@@ -23,6 +23,7 @@ from learning.tasks.tabular_regression import TabularRegression
 from learning.tasks.text_classification import TextClassification
 from learning.tasks.text_generation import TextGeneration
 from learning.tasks.token_classification import TokenClassification
+from learning.tasks.translation import Translation
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -36,6 +37,7 @@ TASKS: dict[str, Task] = {
         TokenClassification(),
         NextTokenPrediction(),
         TextGeneration(),
+        Translation(),
         ContrastiveImages(),
         ImageClassification(),
         ImageRegression(),
