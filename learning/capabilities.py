@@ -183,7 +183,9 @@ _DIRECTIONS = {
 def obstacle(task: Task, architecture: Architecture) -> str | None:
     """Return why a task cannot be learned by networks of an architecture for the same modality; None if it can."""
     if isinstance(task, Transducing) != isinstance(architecture, Transducing):
-        return "it writes nothing but what goes on" if isinstance(task, Transducing) else "it reads to write another text"
+        return (
+            "it writes nothing but what goes on" if isinstance(task, Transducing) else "it reads to write another text"
+        )
     is_causal = isinstance(architecture, Directed) and architecture.causal
     if isinstance(task, Directed) and task.causal != is_causal:
         return _DIRECTIONS[task.causal]

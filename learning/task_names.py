@@ -15,6 +15,7 @@ TASK_NAMES: tuple[str, ...] = (
     "token-classification",
     "next-token-prediction",
     "text-generation",
+    "denoising",
     "translation",
     "contrastive-images",
     "image-classification",

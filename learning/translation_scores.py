@@ -1,4 +1,4 @@
-"""How like translations are to those of a reference, from 0 to 100: chrF and BLEU of a whole corpus, as sacrebleu counts.
+"""How like translations are to a reference, from 0 to 100: chrF and BLEU of a whole corpus, as sacrebleu counts.
 
 chrF (Popovic 2015) compares character n-grams without spaces, BLEU (Papineni et al. 2002) n-grams of words, where each
 Chinese character and each punctuation mark is a word.

@@ -17,7 +17,17 @@ from learning.interfaces import Architecture, Task
 
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture
-    for architecture in (Mlp(), Bert(), Gpt(), Seq2Seq(), ResNet(), Vgg(), FlattenMlp(), ConvTransformer(), DeepSpeech())
+    for architecture in (
+        Mlp(),
+        Bert(),
+        Gpt(),
+        Seq2Seq(),
+        ResNet(),
+        Vgg(),
+        FlattenMlp(),
+        ConvTransformer(),
+        DeepSpeech(),
+    )
 }
 
 

@@ -78,9 +78,7 @@ class Side(NamedTuple):
         return features_SD if order_S is None else features_SD[order_S.argsort().to(features_SD.device)]
 
 
-def attend_across(
-    query_UD: Tensor, key_SD: Tensor, value_SD: Tensor, crossing: Crossing, heads: int
-) -> Tensor:
+def attend_across(query_UD: Tensor, key_SD: Tensor, value_SD: Tensor, crossing: Crossing, heads: int) -> Tensor:
     """Return softmax(QK')V of each target over its source, (U, D)."""
     width = query_UD.shape[1]
     queries = query_UD.index_select(0, crossing.fill_P).split([rows * most for rows, _, most in crossing.groups])

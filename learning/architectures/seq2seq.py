@@ -7,7 +7,7 @@ sources together, U of all targets, B rows, H heads, K width of a head, W four t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar, Literal, cast
 
@@ -28,7 +28,11 @@ from learning.modalities.text import TextState
 from learning.modalities.tokenization import LAST, PADDING
 
 _LONGEST_WAVE = 10_000.0
-_ACTIVATIONS = {"gelu": functional.gelu, "relu": functional.relu, "swish": functional.silu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "relu": functional.relu,
+    "swish": functional.silu,
+}
 
 
 class Seq2SeqConfig(TransformerConfig):
@@ -207,7 +211,8 @@ class Seq2SeqBackbone(EncoderDecoder):
         target = Side.of(target_length_B, start_B + source_length_B, token_S.device)
         read_SD = self._encode(token_S[source.index_S], source.position_S, source.groups)
         crossing = Crossing.of(source_length_B, target_length_B).to(token_S.device)
-        written_UD = self._decode(token_S[target.index_S], target.position_S, target.groups, read_SD, crossing)
+        written_UD = self._embed(token_S[target.index_S], target.position_S)
+        written_UD = self._decode(written_UD, target.groups, read_SD, crossing)
         return PackedFeatures(target.in_order(written_UD), target_length_B)
 
     @property
@@ -233,7 +238,7 @@ class Seq2SeqBackbone(EncoderDecoder):
         arrivals = memory.arrive(lengths, order)
         start_B = torch.full((len(rows),), self.start, device=device)
         crossing = Crossing.of(length_B, one_B).to(device)
-        written_BD = self._decode(start_B, torch.zeros_like(start_B), ones, read_SD, crossing, arrivals)
+        written_BD = self._decode(self._embed(start_B, torch.zeros_like(start_B)), ones, read_SD, crossing, arrivals)
         return written_BD[torch.tensor(order, device=device).argsort()]
 
     def step(self, token_B: Tensor, memory: PairMemory) -> Tensor:
@@ -259,14 +264,12 @@ class Seq2SeqBackbone(EncoderDecoder):
 
     def _decode(
         self,
-        token_U: Tensor,
-        position_U: Tensor,
+        hidden_UD: Tensor,
         groups: Groups,
         read_SD: Tensor,
         crossing: Crossing,
         arrivals: tuple[Arrival, Arrival] | None = None,
     ) -> Tensor:
-        hidden_UD = self._embed(token_U, position_U)
         for layer in self.decoder.layers:
             hidden_UD = self._through(layer, hidden_UD, groups, read_SD, crossing, arrivals)
         return hidden_UD

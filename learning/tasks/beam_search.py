@@ -54,7 +54,7 @@ class Source:
     options: BeamOptions = field(default_factory=BeamOptions)
 
     def limit(self, positions: int) -> int:
-        """Return how many tokens can be written: as many as are asked for, or as there are positions behind the first."""
+        """Return how many tokens can be written: as many as are asked for, or as have a position."""
         return min(self.options.max_new_tokens or positions, positions - 1)
 
 
@@ -91,7 +91,7 @@ class Translating:
 
     @property
     def looked_at(self) -> int:
-        """How many of the likeliest tokens of each beginning matter: a beam's worth that do not end, and as many more."""
+        """How many of the likeliest tokens of each beginning matter: as many may end as go on."""
         return 2 * self._width if self._width > 1 else 1
 
     def advance(self, likeliest: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int, int]]:

@@ -139,7 +139,7 @@ class Translation:
         return None
 
     def predict(self, network: Network, batch: Batch, state: TranslationState) -> Tensor:
-        """Return of each row how many nats its target cost, how many tokens it has, and how many were foretold, (B, 3)."""
+        """Return of each row how many nats its target cost, how many tokens it has, and how many were right, (B, 3)."""
         logits_UV, target_U, length_B = foretold(network, batch)
         row_U = torch.repeat_interleave(length_B.to(target_U.device))
         return token_costs.by_row(logits_UV, target_U, row_U, len(length_B))
@@ -155,9 +155,14 @@ class Translation:
         return token_costs.measured(predictions, targets)
 
     def examine(
-        self, network: Network, examples: Examples, inputs: TextState, state: TranslationState, check: Callable[[], None]
+        self,
+        network: Network,
+        examples: Examples,
+        inputs: TextState,
+        state: TranslationState,
+        check: Callable[[], None],
     ) -> dict[str, Any]:
-        """Return chrF and BLEU of what the network writes for some rows, and the share of rows that are exactly right."""
+        """Return chrF and BLEU of what the network writes for some rows, and the share that is exactly right."""
         assert isinstance(examples, PairExamples)
         count = min(_MOST_EXAMINED, len(examples))
         rows = [place * len(examples) // count for place in range(count)]
