@@ -150,10 +150,11 @@ class CausalBackbone(TokenBackbone):
         raise NotImplementedError
 
 
-class EncoderDecoder(TokenBackbone):
-    """A token backbone that reads one text and writes another: of pairs, features are those of the targets.
+class EncoderDecoder(CausalBackbone):
+    """One that reads a source first, whole, and then writes another text: of pairs, features are those of the targets.
 
-    In a batch of pairs a row is a source and then a target, and `source_length_B` says where it goes over.
+    A row of a batch of pairs is a source and then its target; `source_length_B` says where it goes over. `begin` reads
+    sources and returns the features of the first tokens to be written.
     """
 
     start: int  # the token before a target
@@ -161,23 +162,6 @@ class EncoderDecoder(TokenBackbone):
     @property
     def bias_V(self) -> Tensor:  # noqa: N802 - a shape
         """Return what is added to each token's score."""
-        raise NotImplementedError
-
-    @property
-    def position_bytes(self) -> int:
-        """Return the memory that a position which was read or written takes."""
-        raise NotImplementedError
-
-    def remember(self) -> Any:
-        """Return a memory with no text in it."""
-        raise NotImplementedError
-
-    def begin(self, rows: Sequence[list[int]], memory: Any) -> Tensor:
-        """Read B sources more; return the features of the first tokens to be written, (B, D)."""
-        raise NotImplementedError
-
-    def step(self, token_B: Tensor, memory: Any) -> Tensor:
-        """Write one more token of each text in the memory; return the features of the next ones, (B, D)."""
         raise NotImplementedError
 
 

@@ -125,9 +125,9 @@ def _translation(facts: Facts) -> Iterator[TaskCandidate]:
         return
     # Two texts in each row and nothing else; a third column would be what one of them is about.
     texts = [column for column in facts.columns if not _is_split(column)]
-    if len(texts) == 2 and all(facts.is_sentences(column) for column in texts):
+    if len(texts) == 2 and all(column.prose for column in texts) and any(map(facts.is_sentences, texts)):
         first, second = texts
-        reason = f'"{first.name}" and "{second.name}" are the only columns, both of sentences'
+        reason = f'"{first.name}" and "{second.name}" are the only columns, both of several words'
         yield TaskCandidate("translation", second.name, reason, [first.name])
 
 

@@ -224,7 +224,7 @@ class Seq2SeqBackbone(EncoderDecoder):
         """Return a memory with no text in it."""
         return PairMemory(self.shared.weight.device)
 
-    def begin(self, rows: Sequence[list[int]], memory: PairMemory) -> Tensor:
+    def begin(self, rows: list[list[int]], cache: PairMemory) -> Tensor:
         """Read sources, at least one token each, behind those in the memory; return the features of the first tokens to
         be written, (B, D).
         """
@@ -235,20 +235,20 @@ class Seq2SeqBackbone(EncoderDecoder):
         token_S = torch.tensor(list(chain.from_iterable(rows[row] for row in order)), device=device)
         groups, ones = Groups.of(length_B), Groups.of(one_B)
         read_SD = self._encode(token_S, groups.positions().to(device), groups)
-        arrivals = memory.arrive(lengths, order)
+        arrivals = cache.arrive(lengths, order)
         start_B = torch.full((len(rows),), self.start, device=device)
         crossing = Crossing.of(length_B, one_B).to(device)
         written_BD = self._decode(self._embed(start_B, torch.zeros_like(start_B)), ones, read_SD, crossing, arrivals)
         return written_BD[torch.tensor(order, device=device).argsort()]
 
-    def step(self, token_B: Tensor, memory: PairMemory) -> Tensor:
+    def step(self, token_B: Tensor, cache: PairMemory) -> Tensor:
         """Write one more token of each text; return the features of the next ones, (B, D)."""
-        written = memory.written
+        written = cache.written
         written.make_place()
         hidden_BD = self._embed(token_B, written.length_B)
-        masks = (written.seen(), memory.read.filled())
+        masks = (written.seen(), cache.read.filled())
         for number, layer in enumerate(self.decoder.layers):
-            hidden_BD = cast("DecoderLayer", layer).step(hidden_BD, memory, number, masks)
+            hidden_BD = cast("DecoderLayer", layer).step(hidden_BD, cache, number, masks)
         written.set_lengths([length + 1 for length in written.lengths])
         return hidden_BD
 
