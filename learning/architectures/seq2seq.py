@@ -7,7 +7,7 @@ sources together, U of all targets, B rows, H heads, K width of a head, W four t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any, ClassVar, Literal, cast
 
