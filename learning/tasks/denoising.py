@@ -105,5 +105,6 @@ def _infilled(row: NDArray[np.int32], state: DenoisingState, draw: np.random.Gen
         left -= max(1, length)  # a mask where nothing was is work as well, and this ends
     starts = is_gone & ~np.concatenate([[False], is_gone[:-1]])  # stretches that touch are one
     kept = np.where(starts, state.mask, text)[~is_gone | starts]
-    places = np.sort(np.minimum(np.array(inserted, dtype=np.int64), len(kept)))
+    room = len(text) - len(kept)  # what is read must not become longer than the text, for which there are positions
+    places = np.sort(np.minimum(np.array(inserted[:room], dtype=np.int64), len(kept)))
     return np.concatenate([row[:1], np.insert(kept, places, state.mask), row[-1:]])

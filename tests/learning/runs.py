@@ -47,7 +47,7 @@ TINY = {
     "deepspeech": {"size": "tiny"},
 }
 # Learning rates of tiny networks that start with smaller steps.
-RATES = {"gpt": 1e-2}
+RATES = {"gpt": 1e-2, "seq2seq": 5e-3}
 # What a task is asked for when it is to learn from so few rows.
 MILD = {
     "contrastive-images": {"augmentation": "drawn", "prototypes": 8},

@@ -185,6 +185,7 @@ def test_noise_takes_a_share_out_and_the_whole_text_is_to_be_written():
         for row, length, text, target in zip(whole, pairs["source_length_B"].tolist(), tokens, targets, strict=True):
             source, written = text[:length].tolist(), text[length:].tolist()
             assert (source[0], source[-1]) == (row[0], row[-1])
+            assert length <= len(row)
             assert written == [fitted.begin, *row[1:-1]]
             assert target.tolist() == [*[NO_TARGET] * length, *row[1:]]
             left = [token for token in source if token != fitted.mask]
