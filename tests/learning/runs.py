@@ -47,7 +47,7 @@ TINY = {
     "deepspeech": {"size": "tiny"},
 }
 # Learning rates of tiny networks that start with smaller steps.
-RATES = {"gpt": 1e-2, "seq2seq": 5e-3}
+RATES = {"gpt": 1e-2}
 # What a task is asked for when it is to learn from so few rows.
 MILD = {
     "contrastive-images": {"augmentation": "drawn", "prototypes": 8},
@@ -56,7 +56,7 @@ MILD = {
 }
 SHORT_TEXTS = {"text": {"vocabulary_size": 120, "max_length": 16}}
 # Tasks that write have bytes for tokens, of which a text has more.
-BYTES = {name: {"max_length": 48} for name in (WRITING, TRANSLATING, "next-token-prediction")}
+BYTES = {name: {"max_length": 48} for name in (WRITING, TRANSLATING, "denoising", "next-token-prediction")}
 SMALL = {THINGS: {"size": 16}}
 EXACT = {
     TEXTS: {"label_smoothing": 0.0, "token_masking": 0.0},
