@@ -54,7 +54,7 @@ def test_from_pairs_to_translations(running: httpx.Client, digits: dict[str, Any
     assert metrics["train"]["translated_rows"] == 96
     assert metrics["validation"]["translated_rows"] == 24
     assert metrics["validation"]["chrf"] > 15
-    assert metrics["train"]["nats_per_character"] < 0.5
+    assert metrics["train"]["nats_per_character"] < 1.5  # of 7 digits by chance: 1.9
 
     (long, missing), plain = predict(running, ["one " * 60, ""])["outputs"], predict(running, ["one two six"])
     assert missing is None
