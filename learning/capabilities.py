@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -97,10 +97,35 @@ class Stepwise(Protocol):
 
 
 @runtime_checkable
+class Examined(Protocol):
+    """What a task has beside, when at the end of a training it is measured as well what the models answer."""
+
+    def examine(
+        self, network: Network, examples: Examples, inputs: Any, state: Any, check: Callable[[], None]
+    ) -> dict[str, Any]:
+        """Return more metrics of a part; `check` is called now and then, and may raise to end it."""
+        ...
+
+
+@runtime_checkable
 class Directed(Protocol):
     """Of an architecture: whether a position sees only those before it. Of a task: which of both it needs."""
 
     causal: ClassVar[bool]
+
+
+@runtime_checkable
+class Transducing(Protocol):
+    """Of an architecture: that its networks read one text and write another. Of a task: that it needs that."""
+
+    writes_another: ClassVar[bool]
+
+
+@runtime_checkable
+class Renamed(Protocol):
+    """What an architecture has beside, when Transformers calls some weights otherwise than the network does."""
+
+    foreign_names: ClassVar[Mapping[str, str]]  # in files, by those in the network
 
 
 class Level(NamedTuple):
@@ -157,6 +182,10 @@ _DIRECTIONS = {
 
 def obstacle(task: Task, architecture: Architecture) -> str | None:
     """Return why a task cannot be learned by networks of an architecture for the same modality; None if it can."""
+    if isinstance(task, Transducing) != isinstance(architecture, Transducing):
+        return (
+            "it writes nothing but what goes on" if isinstance(task, Transducing) else "it reads to write another text"
+        )
     is_causal = isinstance(architecture, Directed) and architecture.causal
     if isinstance(task, Directed) and task.causal != is_causal:
         return _DIRECTIONS[task.causal]

@@ -143,6 +143,8 @@ class Columns(Config):
         if self.target is not None and self.targets is not None:
             raise ValueError('give "target" or "targets", not both')
         for name in self.target_names():
+            if name == self.text:
+                raise ValueError(f'column "{name}" is to be predicted, so it cannot be the text as well; name another')
             if name in (self.inputs or ()):
                 raise ValueError(f'column "{name}" is to be predicted, so it cannot be among the inputs; leave it out')
         return self

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from learning.capabilities import Examined
 from learning.interfaces import Batch, Examples, Predictions, rows_in
 from learning.model import BackboneWithHead, Design
 from learning.packing import joined
@@ -50,6 +51,33 @@ def evaluate(
     network.train(was_training)
     measured = {name: _together([part[name] for part in targets]).cpu() for name in targets[0]}
     return {"loss": total / rows, "rows": rows, **task.metrics(joined(predictions), measured, state)}
+
+
+def examine(
+    design: Design,
+    network: BackboneWithHead,
+    examples: Examples,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Return what `evaluate` does, and what only the end of a training is worth: metrics of answers.
+
+    Raises Stopped between two batches when `should_stop` says so.
+    """
+    found = evaluate(design, network, examples, should_stop)
+    if not isinstance(design.task, Examined):
+        return found
+
+    def check() -> None:
+        if should_stop():
+            raise Stopped
+
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            return found | design.task.examine(network, examples, design.inputs, design.targets, check)
+    finally:
+        network.train(was_training)
 
 
 def _together(parts: list[Tensor]) -> Tensor:

@@ -18,13 +18,16 @@ from torch import Tensor
 from learning.architectures.bert import Bert, BertConfig
 from learning.architectures.gpt import Gpt
 from learning.architectures.resnet import ResNet, ResNetConfig
+from learning.architectures.seq2seq import Seq2Seq, Seq2SeqConfig
 from learning.architectures.transformer import TransformerConfig
 from learning.config import Columns
 from learning.errors import IncompatibleModel
 from learning.modalities.image import IMAGENET, Image, ImageConfig, ImageState
 from learning.modalities.text import Text, TextConfig, TextState
+from learning.modalities.tokenization import PADDING
 from learning.model import CONFIG_FILE, WEIGHTS_FILE, Design, load
 from learning.tasks.contrastive_images import ContrastiveImages
+from learning.tasks.denoising import Denoising
 from learning.tasks.masked_tokens import MaskedTokens
 from learning.tasks.next_token_prediction import NextTokenPrediction
 
@@ -118,6 +121,37 @@ def _gpt(config: dict[str, Any], directory: Path) -> Design:
     return Design(task, Gpt(), Text(), preprocessing, architecture_config, inputs, targets)
 
 
+def _marian(config: dict[str, Any], directory: Path) -> Design:
+    width, heads, layers = config["d_model"], config["encoder_attention_heads"], config["encoder_layers"]
+    longest = config["max_position_embeddings"]
+    inputs = _text_inputs(directory, longest, config["vocab_size"])
+    activations = ("gelu", "relu", "swish")
+    if config["activation_function"] not in activations:
+        _check_fixed(config, {"activation_function": activations[0]})
+    _check_fixed(
+        config,
+        {
+            "encoder_ffn_dim": 4 * width,
+            "decoder_ffn_dim": 4 * width,
+            "decoder_attention_heads": heads,
+            "share_encoder_decoder_embeddings": True,
+            "decoder_start_token_id": inputs.token(PADDING),
+        },
+    )
+    architecture_config = Seq2SeqConfig(
+        layers=layers,
+        decoder_layers=None if config["decoder_layers"] == layers else config["decoder_layers"],
+        width=width,
+        heads=heads,
+        activation=config["activation_function"],
+        scale_embedding=config.get("scale_embedding", False),
+    )
+    task = Denoising()
+    targets = task.fit(pa.table({}), Columns(), task.Config(), inputs)
+    preprocessing = TextConfig(max_length=longest, tokenizer="bytes", lower_case=False, exact=True)
+    return Design(task, Seq2Seq(), Text(), preprocessing, architecture_config, inputs, targets)
+
+
 def _text_inputs(directory: Path, longest: int, vocabulary: int) -> TextState:
     inputs = TextState(column="text", tokenizer=(directory / TOKENIZER_FILE).read_text(), max_length=longest)
     if inputs.vocabulary != vocabulary:
@@ -165,6 +199,7 @@ def _preprocessing(directory: Path) -> tuple[tuple[float, ...], tuple[float, ...
 _DESIGNS: dict[str, Callable[[dict[str, Any], Path], Design]] = {
     "bert": _bert,
     "gpt2": _gpt,
+    "marian": _marian,
     "megatron-bert": _bert,
     "resnet": _resnet,
 }

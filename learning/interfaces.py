@@ -150,6 +150,21 @@ class CausalBackbone(TokenBackbone):
         raise NotImplementedError
 
 
+class EncoderDecoder(CausalBackbone):
+    """One that reads a source first, whole, and then writes another text: of pairs, features are those of the targets.
+
+    A row of a batch of pairs is a source and then its target; `source_length_B` says where it goes over. `begin` reads
+    sources and returns the features of the first tokens to be written.
+    """
+
+    start: int  # the token before a target
+
+    @property
+    def bias_V(self) -> Tensor:  # noqa: N802 - a shape
+        """Return what is added to each token's score."""
+        raise NotImplementedError
+
+
 class Network(Protocol):
     """A backbone with a head, as tasks see it."""
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from learning.architectures import architecture_named
-from learning.capabilities import Pyramidal, Spatial, Writer
+from learning.capabilities import Pyramidal, Renamed, Spatial, Writer
 from learning.errors import IncompatibleModel, InvalidConfig
 from learning.interfaces import Architecture, Backbone, Batch, InputWarning, Modality, Task
 from learning.modalities import MODALITIES
@@ -146,8 +146,9 @@ def save(design: Design, weights: dict[str, Tensor], directory: Path) -> None:
     for name, text in design.files().items():
         (directory / name).write_text(text)
     (directory / CONFIG_FILE).write_text(json.dumps(design.to_dict(), indent=1, allow_nan=False))
+    names = _names_in_files(design)
     save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
+        {names.get(name, name): tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
         directory / WEIGHTS_FILE,
     )
 
@@ -156,9 +157,15 @@ def load(directory: Path) -> tuple[Design, dict[str, Tensor]]:
     """Read a model directory; IncompatibleModel when it is none of ours or is damaged."""
     try:
         design = Design.from_dict(json.loads((directory / CONFIG_FILE).read_text()))
-        return design, load_file(directory / WEIGHTS_FILE)
+        names = {in_file: name for name, in_file in _names_in_files(design).items()}
+        return design, {names.get(name, name): tensor for name, tensor in load_file(directory / WEIGHTS_FILE).items()}
     except (OSError, ValueError, SafetensorError) as error:
         raise IncompatibleModel(f"No model can be read here: {error}") from None
+
+
+def _names_in_files(design: Design) -> dict[str, str]:
+    """Return the names in files of those weights that have others in the network."""
+    return dict(design.architecture.foreign_names) if isinstance(design.architecture, Renamed) else {}
 
 
 def load_backbone(network: BackboneWithHead, weights: dict[str, Tensor]) -> None:

@@ -64,7 +64,7 @@ class Facts:
         self.media = [column for column in columns if is_media(column.type)]
         # Beside images and recordings the other columns are about them: labels, names, transcripts.
         written = [] if self.media else [column for column in columns if not _is_split(column)]
-        sentences = [column for column in written if self._is_sentences(column)]
+        sentences = [column for column in written if self.is_sentences(column)]
         self.sentences = sentences[:_MOST_TEXTS]
         self.is_text = len(columns) == 1 and bool(columns[0].prose)
         # What a table's row is made of: sentences hardly ever repeat, so as categories they say nothing.
@@ -83,7 +83,8 @@ class Facts:
         once, first = counts.once(_SHOWN_ONCE)
         return LabelBalance(counts.unique, top, top[0].count / counts.total, once, first)
 
-    def _is_sentences(self, column: Column) -> bool:
+    def is_sentences(self, column: Column) -> bool:
+        """Return whether a column holds texts of several words that hardly ever repeat."""
         if not column.prose or column.lengths is None or 2 * column.unique <= self.present(column):
             return False
         dense = sum(not str(top.value).isascii() for top in column.top) * 2 > len(column.top)
@@ -121,6 +122,13 @@ def _translation(facts: Facts) -> Iterator[TaskCandidate]:
     named = {column.name: column for column in facts.columns if column.prose}
     if {"source", "target"} <= named.keys():
         yield TaskCandidate("translation", "target", '"source" and "target" are columns of sentences', ["source"])
+        return
+    # Two texts in each row and nothing else; a third column would be what one of them is about.
+    texts = [column for column in facts.columns if not _is_split(column)]
+    if len(texts) == 2 and all(column.prose for column in texts) and any(map(facts.is_sentences, texts)):
+        first, second = texts
+        reason = f'"{first.name}" and "{second.name}" are the only columns, both of several words'
+        yield TaskCandidate("translation", second.name, reason, [first.name])
 
 
 def _text_classification(facts: Facts) -> Iterator[TaskCandidate]:

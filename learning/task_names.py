@@ -15,6 +15,8 @@ TASK_NAMES: tuple[str, ...] = (
     "token-classification",
     "next-token-prediction",
     "text-generation",
+    "denoising",
+    "translation",
     "contrastive-images",
     "image-classification",
     "image-regression",

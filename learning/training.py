@@ -20,7 +20,7 @@ from learning.config import Checkpointing, EarlyStopping, Hyperparameters
 from learning.data import epoch_order
 from learning.device import describe
 from learning.errors import LearningError
-from learning.evaluation import Stopped, evaluate, is_better
+from learning.evaluation import Stopped, evaluate, examine, is_better
 from learning.interfaces import Callback
 from learning.optimization import Stepper, learning_rate, make_stepper
 from learning.preparation import Prepared
@@ -246,7 +246,7 @@ class _Run:
         for split, examples in parts.items():
             if examples is None:
                 continue
-            values = evaluate(self.prepared.design, self.network, examples, self.callback.should_stop)
+            values = examine(self.prepared.design, self.network, examples, self.callback.should_stop)
             self.position.metrics[split] = values
             self.callback.on_evaluation(split, self.position.step, epoch, values)
 

@@ -15,9 +15,11 @@ from service.dependencies import Authorization, Scheme
 from service.embeddings import alike
 from service.errors import ApiError
 from service.huggingface_generation import GenerationParameters, TokenEvents, only_prompt
+from service.huggingface_translation import TranslationParameters
 from service.input_bodies import ContentRoute, Given, inputs_of
 from service.job_requests import Request
 from service.known import Meaning
+from service.library import importing
 from service.predictions import STREAMED, opened_stream
 from service.predictors import Loaded
 from service.state import Opened, State
@@ -62,8 +64,8 @@ async def infer_hugging_face(
 
     For an input that is classified that is its labels and their scores, the highest first; for one whose entities are
     found, these, with nothing around those of a single input; for one of a base model its embedding; for one that goes
-    on, the text as `generated_text`; else the native answer. For {"source_sentence", "sentences"}: how like each
-    sentence is to the source.
+    on, the text as `generated_text`; for one that is translated, `translation_text`; else the native answer. For
+    {"source_sentence", "sentences"}: how like each sentence is to the source.
     """
     if asked.stream:
         return await _streamed(asked, state, meant, timeout_s)
@@ -77,7 +79,8 @@ async def infer_hugging_face(
         design = loaded.predictor.design
         inputs = _inputs(asked, design.modality.schema(design.inputs))
         if loaded.predictor.goes_on:
-            return JSONResponse(await _written(asked, state, loaded, inputs, request.receive), headers=headers)
+            written = _translated if _translates(loaded) else _written
+            return JSONResponse(await written(asked, state, loaded, inputs, request.receive), headers=headers)
         answers = await every_answer(state, loaded, inputs, asked.parameters, request.receive)
     form = _ranked if asked.table is None else _short
     content = [form(one) for one in answers]
@@ -91,6 +94,22 @@ async def _written(
     parameters = GenerationParameters.read(asked.parameters)
     answers = await every_answer(state, loaded, inputs, parameters.native(), receive)
     return [parameters.written(_text(one), answer) for one, answer in zip(inputs, answers, strict=True)]
+
+
+def _translates(loaded: Loaded) -> bool:
+    """Return whether a model that writes writes another text, and does not go on."""
+    with importing:
+        from learning.capabilities import Transducing
+
+    return isinstance(loaded.predictor.design.task, Transducing)
+
+
+async def _translated(
+    asked: InferenceRequest, state: State, loaded: Loaded, inputs: list[Any], receive: Receive
+) -> list[dict[str, Any]]:
+    parameters = TranslationParameters.read(asked.parameters)
+    answers = await every_answer(state, loaded, inputs, parameters.native(), receive)
+    return [{"translation_text": answer["translation"]} for answer in answers]
 
 
 def _text(given: Any) -> str:

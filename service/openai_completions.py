@@ -164,15 +164,15 @@ async def _parsed(loaded: Loaded, asked: CompletionRequest) -> Parsed:
 
 
 def check_writes(design: Design, ref: str) -> None:
-    """Raise 400 for a model that does not write token by token."""
+    """Raise 400 for a model that does not go on with texts token by token."""
     with importing:
-        from learning.capabilities import Generative
+        from learning.capabilities import Generative, Transducing
 
-    if not isinstance(design.task, Generative):
+    if not isinstance(design.task, Generative) or isinstance(design.task, Transducing):
         raise ApiError(
             400,
             "invalid_request",
-            f"{ref} does not write texts: its task is {design.task.name}.",
+            f"{ref} does not write texts that go on: its task is {design.task.name}.",
             hint="Ask a model of next-token-prediction or text-generation, or use predict.",
             param="model",
         )

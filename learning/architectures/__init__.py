@@ -9,6 +9,7 @@ from learning.architectures.flatten_mlp import FlattenMlp
 from learning.architectures.gpt import Gpt
 from learning.architectures.mlp import Mlp
 from learning.architectures.resnet import ResNet
+from learning.architectures.seq2seq import Seq2Seq
 from learning.architectures.vgg import Vgg
 from learning.capabilities import fits
 from learning.errors import UnknownName, did_you_mean
@@ -16,7 +17,17 @@ from learning.interfaces import Architecture, Task
 
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture
-    for architecture in (Mlp(), Bert(), Gpt(), ResNet(), Vgg(), FlattenMlp(), ConvTransformer(), DeepSpeech())
+    for architecture in (
+        Mlp(),
+        Bert(),
+        Gpt(),
+        Seq2Seq(),
+        ResNet(),
+        Vgg(),
+        FlattenMlp(),
+        ConvTransformer(),
+        DeepSpeech(),
+    )
 }
 
 

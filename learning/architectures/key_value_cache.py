@@ -61,6 +61,30 @@ class KeyValueCache:
         seen_BT = torch.arange(end, device=self.device) <= self.length_B.unsqueeze(1)
         return seen_BT[:, None, None]
 
+    def filled(self) -> Tensor | None:
+        """Return which positions each row has, (B, 1, 1, T); None: all of them, T being the longest row's length."""
+        end = max(self.lengths)
+        if min(self.lengths) == end:
+            return None
+        return (torch.arange(end, device=self.device) < self.length_B.unsqueeze(1))[:, None, None]
+
+    def all_of(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Return a layer's keys and values of all rows, (B, H, T, K), T being the longest row's length."""
+        rows, end = len(self.lengths), max(self.lengths)
+        return self.keys[layer][:rows, :, :end], self.values[layer][:rows, :, :end]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Have these rows from now on, in this order; one may be there several times, as a beam's beginnings are."""
+        if list(rows) == list(range(len(self.lengths))):
+            return
+        self.set_lengths([self.lengths[row] for row in rows])
+        row_B, end = torch.tensor(rows, device=self.device), max(self.lengths)
+        for layers in (self.keys, self.values):
+            for number, layer in enumerate(layers):
+                taken_BHTK = layer[row_B, :, :end]
+                layers[number] = _grown(layer, len(rows), end)
+                layers[number][: len(rows), :, :end] = taken_BHTK
+
     def keep(self, rows: Sequence[int]) -> list[int]:
         """Forget all rows but these; return which of them is where now. The last ones fill the places of others."""
         kept, places = set(rows), list(range(len(rows)))
@@ -96,6 +120,39 @@ class Arrival:
                 layers.append(_grown(none, len(cache.lengths), max(cache.lengths)))
             layers[self._layer][self._row_S, :, self._place_S] = packed_SHK
         self._layer += 1
+
+
+class PairMemory:
+    """What was written of each text, and what was read, from which it is written: rows of both belong together."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.written, self.read = KeyValueCache(device), KeyValueCache(device)
+        self._sources: list[int] = []  # of each row; those of a beam have one source
+        self._count = 0
+
+    def arrive(self, lengths: Sequence[int], order: Sequence[int]) -> tuple[Arrival, Arrival]:
+        """Make place for texts whose sources have these lengths, and for the first position of each."""
+        self._sources += range(self._count, self._count + len(lengths))
+        self._count += len(lengths)
+        return self.written.arrive([1] * len(lengths), order), self.read.arrive(lengths, order)
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Have these rows from now on, in this order; one may be there several times."""
+        self.written.select(rows)
+        sources = [self._sources[row] for row in rows]
+        if sources != self._sources:
+            self.read.select(rows)
+        self._sources = sources
+
+    def rows(self) -> int:
+        """Return how many rows there are."""
+        return len(self._sources)
+
+    def cut(self, rows: int) -> None:
+        """Forget all rows but the first ones."""
+        del self._sources[rows:]
+        for cache in (self.written, self.read):
+            cache.set_lengths(cache.lengths[:rows])
 
 
 def _grown(layer: Tensor, rows: int, places: int) -> Tensor:

@@ -11,6 +11,7 @@ from learning.tasks.audio_classification import AudioClassification
 from learning.tasks.contrastive_audio import ContrastiveAudio
 from learning.tasks.contrastive_features import ContrastiveFeatures
 from learning.tasks.contrastive_images import ContrastiveImages
+from learning.tasks.denoising import Denoising
 from learning.tasks.image_classification import ImageClassification
 from learning.tasks.image_regression import ImageRegression
 from learning.tasks.masked_features import MaskedFeatures
@@ -23,6 +24,7 @@ from learning.tasks.tabular_regression import TabularRegression
 from learning.tasks.text_classification import TextClassification
 from learning.tasks.text_generation import TextGeneration
 from learning.tasks.token_classification import TokenClassification
+from learning.tasks.translation import Translation
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -36,6 +38,8 @@ TASKS: dict[str, Task] = {
         TokenClassification(),
         NextTokenPrediction(),
         TextGeneration(),
+        Denoising(),
+        Translation(),
         ContrastiveImages(),
         ImageClassification(),
         ImageRegression(),

@@ -17,8 +17,8 @@ from learning.interfaces import CausalBackbone, Network
 from learning.tasks.sampling import GenerationOptions, choose, generator_of
 
 # What texts that are written together may take of memory, and how many they may be.
-_MOST_BYTES = 512 << 20
-_MOST_TEXTS = 256
+MOST_BYTES = 512 << 20
+MOST_TEXTS = 256
 _CUT_CHARACTER = "\ufffd"
 
 
@@ -162,7 +162,7 @@ class Generation:
             widest = max(widest, self._places(prompt))
             count += 1
             bytes_ = count * widest * self._backbone.position_bytes
-            if count > 1 and (count > _MOST_TEXTS or bytes_ > _MOST_BYTES):
+            if count > 1 and (count > MOST_TEXTS or bytes_ > MOST_BYTES):
                 return number
         return len(prompts)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, cast
 
@@ -27,12 +26,11 @@ from learning.interfaces import (
 )
 from learning.modalities import tokenization
 from learning.modalities.text import TextState, given_text
-from learning.tasks import text_blocks
+from learning.tasks import text_blocks, token_costs
 from learning.tasks.generation import Generation, Language, Prompt, write
 from learning.tasks.sampling import GenerationOptions
+from learning.tasks.token_costs import NO_TARGET
 
-NO_TARGET = -100  # of a position whose next token is not learned
-_LARGEST_EXPONENT = 700.0
 # Of a beginning that is longer than the model can read, so much of the positions is kept free for what follows.
 _FREE_SHARE = 4
 
@@ -130,26 +128,17 @@ class NextTokenPrediction:
     def predict(self, network: Network, batch: Batch, state: NextTokenState) -> Tensor:
         """Return of each row how many nats its targets cost, how many they are, and how many were foretold, (B, 3)."""
         logits_PV, target_P, place_P = _foretold(network, batch, state)
-        cost_P = functional.cross_entropy(logits_PV.float(), target_P, reduction="none")
-        right_P = (logits_PV.argmax(1) == target_P).float()
-        found_P3 = torch.stack([cost_P, torch.ones_like(cost_P), right_P], 1).double()
         length_B = batch["length_B"].to(place_P.device)
         row_P = torch.repeat_interleave(length_B)[place_P]
-        return found_P3.new_zeros(len(length_B), 3).index_add(0, row_P, found_P3)
+        return token_costs.by_row(logits_PV, target_P, row_P, len(length_B))
 
     def answers(self, predictions: Tensor, state: NextTokenState, rows: Sequence[Any]) -> list[dict[str, Any]]:
         """Return how surprising each row is; what models answer is in `generate`."""
-        return [{"perplexity": _perplexity(cost, count)} for cost, count, _ in predictions.tolist()]
+        return [{"perplexity": token_costs.perplexity(cost, count)} for cost, count, _ in predictions.tolist()]
 
     def metrics(self, predictions: Tensor, targets: Batch, state: NextTokenState) -> dict[str, Any]:
         """Return perplexity of a token, nats per character, and the share of tokens foretold."""
-        cost, count, right = predictions.double().sum(0).tolist()
-        characters = int(targets["target_characters_B"].sum())
-        return {
-            "perplexity": _perplexity(cost, count),
-            "nats_per_character": cost / max(1, characters),
-            "accuracy": right / max(1.0, count),
-        }
+        return token_costs.measured(predictions, targets)
 
     def parse(
         self, value: Any, index: int, inputs: TextState, state: NextTokenState
@@ -214,7 +203,3 @@ def _foretold(network: Network, batch: Batch, state: NextTokenState) -> tuple[Te
     else:
         place_P = torch.arange(len(target_S), device=target_S.device)
     return network.head(features_SD, backbone.embedding_VD), target_S, place_P
-
-
-def _perplexity(cost: float, count: float) -> float:
-    return math.exp(min(cost / max(1.0, count), _LARGEST_EXPONENT))

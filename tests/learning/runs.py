@@ -29,14 +29,17 @@ THINGS = "object-detection"
 SOUNDS = "audio-classification"
 SPEECH = "speech-recognition"
 WRITING = "text-generation"
+TRANSLATING = "translation"
 TARGETS = {name: {"target": "label"} for name in (CLASSES, TEXTS, IMAGES, SOUNDS)}
 TARGETS |= {name: {"target": "amount"} for name in (NUMBERS, SHADES)}
 TARGETS |= {TAGS: {"target": "tags"}, THINGS: {"target": "objects"}, SPEECH: {"target": "text"}}
+TARGETS |= {TRANSLATING: {"text": "text", "target": "label"}}
 TARGETS |= {WRITING: {"text": "text", "target": "label"}, "next-token-prediction": {"text": "text"}}
 # Options of an architecture and a modality by which its networks are tiny, and of a task by which it can be exact.
 TINY = {
     "bert": {"layers": 2, "width": 32, "heads": 2},
     "gpt": {"layers": 2, "width": 32, "heads": 2},
+    "seq2seq": {"layers": 1, "width": 32, "heads": 2},
     "resnet": {"depths": [1, 1], "widths": [8, 16]},
     "vgg": {"size": "tiny"},
     "flatten-mlp": {"hidden_sizes": [32]},
@@ -53,7 +56,7 @@ MILD = {
 }
 SHORT_TEXTS = {"text": {"vocabulary_size": 120, "max_length": 16}}
 # Tasks that write have bytes for tokens, of which a text has more.
-BYTES = {name: {"max_length": 48} for name in (WRITING, "next-token-prediction")}
+BYTES = {name: {"max_length": 48} for name in (WRITING, TRANSLATING, "denoising", "next-token-prediction")}
 SMALL = {THINGS: {"size": 16}}
 EXACT = {
     TEXTS: {"label_smoothing": 0.0, "token_masking": 0.0},
@@ -63,7 +66,10 @@ EXACT = {
     THINGS: {"augmentation": "none", **MILD[THINGS]},
     SOUNDS: {"label_smoothing": 0.0, "augmentation": "none"},
     SPEECH: {"augmentation": "none"},
+    TRANSLATING: {"label_smoothing": 0.0},
 }
+# What a task's score is at best, where that is not 1.
+BEST_SCORES = {TRANSLATING: 100}
 # Losses below which examples are known by heart, where it is no cross-entropy or square.
 LEAST_LOSSES = {THINGS: 0.1}
 

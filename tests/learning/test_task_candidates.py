@@ -81,6 +81,10 @@ def test_tasks_for_text(tmp_path):
         ("text-generation", None, ["target"]),
         ("masked-tokens", None, ["target"]),
     ]
+    named = [{"en": f"Sentence number {n}", "zh": f"第{n}句话"} for n in range(40)]
+    assert suggested(described(tmp_path, named))[0] == ("translation", "zh", ["en"])
+    others = [{**row, "note": f"A third text, {n}."} for n, row in enumerate(named)]
+    assert "translation" not in {one[0] for one in suggested(described(tmp_path, others))}
     alone = [{"story": f"Once upon a time, {n}."} for n in range(40)]
     assert suggested(described(tmp_path, alone)) == [
         ("text-generation", None, ["story"]),

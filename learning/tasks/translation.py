@@ -1,0 +1,257 @@
+"""Write a text as another, such as a sentence in another language (Sutskever et al. 2014; Vaswani et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from learning.config import Columns, Config
+from learning.errors import InvalidConfig, InvalidRow
+from learning.interfaces import (
+    Batch,
+    EncoderDecoder,
+    Examples,
+    InputWarning,
+    Kind,
+    Link,
+    Network,
+    PackedFeatures,
+    Target,
+)
+from learning.modalities import tokenization
+from learning.modalities.text import Text, TextState, texts_in
+from learning.packing import PackedExamples
+from learning.tasks import token_costs
+from learning.tasks.beam_search import BeamOptions, BeamSearch, Source, translate
+from learning.tasks.classification import only_target
+from learning.tasks.generation import Language
+from learning.tasks.token_costs import NO_TARGET
+from learning.translation_scores import bleu, chrf
+
+# Rows that are translated to measure a part, evenly spread over it, and how many of them at once.
+_MOST_EXAMINED = 2_000
+_AT_ONCE = 256
+
+
+class TranslationConfig(Config):
+    """How targets are learned."""
+
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="Share of the target spread over all tokens.")
+
+
+class TranslationState(Config):
+    """The column of targets, the tokens before and behind one, those that are never written, and the configuration."""
+
+    target: str
+    begin: int
+    end: int
+    banned: tuple[int, ...]
+    label_smoothing: float
+
+
+class TargetHead(nn.Module):
+    """Scores of all tokens by their embeddings, and one number for each that is part of the backbone."""
+
+    def forward(self, features_UD: Tensor, embedding_VD: Tensor, bias_V: Tensor) -> Tensor:
+        """Return logits of the tokens, (U, V)."""
+        return functional.linear(features_UD, embedding_VD, bias_V)
+
+
+class _Pair(NamedTuple):
+    """Tokens of a source, cut to fit, and of its target; the target as it is."""
+
+    source: list[int]
+    target: list[int]
+    text: str
+
+
+class PairExamples(PackedExamples):
+    """Pairs in memory; beside what is learned from them, each source's tokens and its target's text."""
+
+    def __init__(self, pairs: Sequence[_Pair], state: TranslationState, device: torch.device) -> None:
+        super().__init__(_packed(pairs, state), device)
+        self.sources = [pair.source for pair in pairs]
+        self.texts = [pair.text for pair in pairs]
+
+
+class Translation:
+    """One text as another: learned from pairs of both."""
+
+    name: ClassVar[str] = "translation"
+    modality: ClassVar[str] = "text"
+    kind: ClassVar[Kind] = "finetune"
+    target: ClassVar[Target] = "label"
+    writes_another: ClassVar[bool] = True
+    stratified: ClassVar[bool] = False
+    score: ClassVar[str] = "chrf"
+    monitor: ClassVar[str] = "loss"
+    preprocessing: ClassVar[Mapping[str, Any]] = {"tokenizer": "bytes", "lower_case": False, "exact": True}
+    Config: ClassVar[type[TranslationConfig]] = TranslationConfig
+    State: ClassVar[type[TranslationState]] = TranslationState
+    Options: ClassVar[type[BeamOptions]] = BeamOptions
+
+    def fit(self, table: pa.Table, columns: Columns, config: TranslationConfig, inputs: TextState) -> TranslationState:
+        """Look up what tokens are; InvalidConfig for a tokenizer whose tokens do not give the text back."""
+        target = only_target(self.name, columns)
+        if not tokenization.gives_text_back(inputs.opened):
+            raise InvalidConfig(
+                f"{self.name} writes texts, but pieces of words say nothing of the spaces between them.",
+                hint='Set preprocessing.tokenizer to "bytes" or "characters".',
+                param="preprocessing.tokenizer",
+            )
+        begin, end = inputs.token(tokenization.PADDING), inputs.token(tokenization.LAST)
+        banned = tuple(token for token in inputs.special_tokens() if token != end)
+        return TranslationState(
+            target=target, begin=begin, end=end, banned=banned, label_smoothing=config.label_smoothing
+        )
+
+    def examples(self, table: pa.Table, inputs: TextState, state: TranslationState, device: torch.device) -> Examples:
+        """Return pairs; InvalidData names the row whose source or target is missing, or too long a target."""
+        return PairExamples(list(_pairs(table, inputs, state)), state, device)
+
+    def remarks(self, table: pa.Table, inputs: TextState, state: TranslationState) -> list[str]:
+        """Say how many sources are cut, and which columns are not read."""
+        return Text().remarks(table, Columns(target=state.target), inputs)
+
+    def targets(self, table: pa.Table, state: TranslationState, encoded: Batch) -> Batch:
+        """Return nothing: targets come with the examples."""
+        return {}
+
+    def head(self, width: int, state: TranslationState) -> nn.Module:
+        """Return the head that scores tokens."""
+        return TargetHead()
+
+    def loss(self, network: Network, batch: Batch, state: TranslationState) -> Tensor:
+        """Return the mean cross-entropy of the targets' tokens; in training with some of the target spread."""
+        logits_UV, target_U, _ = foretold(network, batch)
+        spread = state.label_smoothing if network.training else 0.0
+        return functional.cross_entropy(logits_UV.float(), target_U, label_smoothing=spread)
+
+    def link(self, state: TranslationState) -> Link | None:
+        """Return None: outputs are by token."""
+        return None
+
+    def predict(self, network: Network, batch: Batch, state: TranslationState) -> Tensor:
+        """Return of each row how many nats its target cost, how many tokens it has, and how many were right, (B, 3)."""
+        logits_UV, target_U, length_B = foretold(network, batch)
+        row_U = torch.repeat_interleave(length_B.to(target_U.device))
+        return token_costs.by_row(logits_UV, target_U, row_U, len(length_B))
+
+    def answers(self, predictions: Tensor, state: TranslationState, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        """Return how surprising each target is; what models answer is in `generate`."""
+        return [{"perplexity": token_costs.perplexity(cost, count)} for cost, count, _ in predictions.tolist()]
+
+    def metrics(self, predictions: Tensor, targets: Batch, state: TranslationState) -> dict[str, Any]:
+        """Return perplexity of a token, nats per character, and the share of tokens foretold, each behind the right
+        ones before it.
+        """
+        return token_costs.measured(predictions, targets)
+
+    def examine(
+        self,
+        network: Network,
+        examples: Examples,
+        inputs: TextState,
+        state: TranslationState,
+        check: Callable[[], None],
+    ) -> dict[str, Any]:
+        """Return chrF and BLEU of what the network writes for some rows, and the share that is exactly right."""
+        assert isinstance(examples, PairExamples)
+        count = min(_MOST_EXAMINED, len(examples))
+        rows = [place * len(examples) // count for place in range(count)]
+        rows.sort(key=lambda row: len(examples.sources[row]))
+        found: list[str] = []
+        for first in range(0, count, _AT_ONCE):
+            check()
+            sources = [Source(examples.sources[row]) for row in rows[first : first + _AT_ONCE]]
+            found += [one["translation"] for one in translate(network, sources, _language(inputs, state))]
+        wanted = [examples.texts[row] for row in rows]
+        exact = sum(one.strip() == other.strip() for one, other in zip(found, wanted, strict=True)) / count
+        return {"chrf": chrf(found, wanted), "bleu": bleu(found, wanted), "exact": exact, "translated_rows": count}
+
+    def parse(
+        self, value: Any, index: int, inputs: TextState, state: TranslationState
+    ) -> tuple[Source, list[InputWarning]]:
+        """Return a source; warns when it is too long to be read whole."""
+        row, warnings = Text().parse(value, index, inputs)
+        return Source(row.tokens), warnings
+
+    def cost(self, row: Source, inputs: TextState) -> int:
+        """Return the positions that are read and, probably, written for every beginning."""
+        most = row.limit(inputs.max_length)
+        return len(row.tokens) + row.options.beam_width * min(most, 2 * len(row.tokens))
+
+    def generate(
+        self, network: Network, rows: Sequence[Source], inputs: TextState, state: TranslationState
+    ) -> list[dict[str, Any]]:
+        """Return translations, why they end, their scores, and how many tokens were read and written."""
+        return translate(network, rows, _language(inputs, state))
+
+    def generation(self, network: Network, inputs: TextState, state: TranslationState) -> BeamSearch:
+        """Return texts to be written token by token, none yet."""
+        return BeamSearch(network, _language(inputs, state))
+
+    def schema(self, state: TranslationState) -> dict[str, Any]:
+        """Return the JSON Schema of an answer."""
+        count = {"type": "integer", "minimum": 0}
+        return {
+            "type": "object",
+            "properties": {
+                "translation": {"type": "string"},
+                "score": {"type": "number", "minimum": 0, "maximum": 1},
+                "finish_reason": {"type": "string", "enum": ["length", "stop"]},
+                "source_tokens": count,
+                "target_tokens": count,
+            },
+        }
+
+
+def foretold(network: Network, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits_UV and targets of all positions of a batch's targets, and how many each row has."""
+    backbone = cast("EncoderDecoder", network.backbone)
+    features: PackedFeatures = backbone(batch)
+    target_S = batch["target_S"].long()
+    logits_UV = network.head(features.features_SD, backbone.embedding_VD, backbone.bias_V)
+    return logits_UV, target_S[target_S != NO_TARGET], features.length_B
+
+
+def _language(inputs: TextState, state: TranslationState) -> Language:
+    return Language(inputs.opened, state.end, list(state.banned), inputs.max_length)
+
+
+def _pairs(table: pa.Table, inputs: TextState, state: TranslationState) -> Iterator[_Pair]:
+    sources = texts_in(table, inputs.column)
+    targets = texts_in(table, state.target, param="columns.target")
+    read = tokenization.encode(inputs.opened, sources, inputs.max_length)
+    written = tokenization.encode_plain(inputs.opened, targets)
+    for row, (source, target, text) in enumerate(zip(read, written, targets, strict=True)):
+        if len(target) >= inputs.max_length:
+            raise InvalidRow(
+                row,
+                f', column "{state.target}": the target has {len(target)} tokens; with the token before a target, '
+                f"at most {inputs.max_length} fit.",
+                hint="Shorten it, or raise preprocessing.max_length.",
+                param="columns.target",
+            )
+        yield _Pair(source, target, text)
+
+
+def _packed(pairs: Sequence[_Pair], state: TranslationState) -> Batch:
+    tokens, targets = list[int](), list[int]()
+    for source, target, _ in pairs:
+        tokens += [*source, state.begin, *target]
+        targets += [*[NO_TARGET] * len(source), *target, state.end]
+    return {
+        "token_S": torch.from_numpy(np.array(tokens, dtype=np.int32)),
+        "target_S": torch.from_numpy(np.array(targets, dtype=np.int32)),
+        "length_B": torch.tensor([len(pair.source) + 1 + len(pair.target) for pair in pairs]),
+        "source_length_B": torch.tensor([len(pair.source) for pair in pairs]),
+        "target_characters_B": torch.tensor([len(pair.text) for pair in pairs]),
+    }
