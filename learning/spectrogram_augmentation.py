@@ -23,6 +23,7 @@ class SoundView(Config):
     crop: float = 0.0  # largest share of a recording's ends, together, that is left out
     time_masks: int = 0  # stretches of time that are hidden, each up to `time_share` of a recording
     time_share: float = 0.0
+    time_frames: int = 0  # and up to as many frames, if more than 0
     band_masks: int = 0  # stretches of bands that are hidden, each up to `band_share` of them
     band_share: float = 0.0
 
@@ -37,6 +38,16 @@ MASKS_APART = SoundView(
     tilt=0.5, noise=0.3, crop=0.2, time_masks=2, time_share=0.15, band_masks=2, band_share=0.15,
 )  # fmt: skip
 SPEECH_APART = MASKS_APART.model_copy(update={"speed": 0.25, "pitch": 0.1})
+
+# What a transcript can be written from must not be hidden: a word, or the ends of a recording. A share of a recording
+# may be a word of it; a tenth of a second is a sound of one.
+_HIDDEN_SECONDS = 0.1
+
+
+def audible(view: SoundView, frame_seconds: float) -> SoundView:
+    """Return a view in which every word can still be heard; frames are as far apart as this."""
+    frames = max(1, round(_HIDDEN_SECONDS / frame_seconds))
+    return view.model_copy(update={"crop": 0.0, "time_masks": 2, "time_frames": frames})
 
 
 def augment(batch: Batch, view: SoundView) -> Batch:
@@ -98,7 +109,9 @@ def _hidden(frame_SF: Tensor, row_S: Tensor, length_B: Tensor, view: SoundView) 
     place_S = torch.arange(len(frame_SF), device=frame_SF.device) - (length_B.cumsum(0) - length_B)[row_S]
     hidden_SF = torch.zeros_like(frame_SF, dtype=torch.bool)
     for _ in range(view.time_masks):
-        wide_B = _uniform(frame_SF, rows, 0, view.time_share) * length_B
+        most_B = view.time_share * length_B
+        most_B = most_B.clamp_max(view.time_frames) if view.time_frames else most_B
+        wide_B = _uniform(frame_SF, rows, 0, 1) * most_B
         first_B = _uniform(frame_SF, rows, 0, 1) * (length_B - wide_B)
         hidden_SF |= ((place_S >= first_B[row_S]) & (place_S < (first_B + wide_B)[row_S])).unsqueeze(1)
     band_F = torch.arange(bands, device=frame_SF.device)

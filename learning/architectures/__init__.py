@@ -10,6 +10,7 @@ from learning.architectures.gpt import Gpt
 from learning.architectures.mlp import Mlp
 from learning.architectures.resnet import ResNet
 from learning.architectures.seq2seq import Seq2Seq
+from learning.architectures.speaker_net import SpeakerNet
 from learning.architectures.vgg import Vgg
 from learning.capabilities import fits
 from learning.errors import UnknownName, did_you_mean
@@ -27,6 +28,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         FlattenMlp(),
         ConvTransformer(),
         DeepSpeech(),
+        SpeakerNet(),
     )
 }
 

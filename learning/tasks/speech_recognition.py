@@ -36,7 +36,7 @@ from learning.interfaces import (
 )
 from learning.modalities.audio import RECORDINGS, Audio, AudioRow, AudioState
 from learning.modalities.media_columns import field_of
-from learning.spectrogram_augmentation import MASKS, SPEECH, SoundView, augment
+from learning.spectrogram_augmentation import MASKS, SPEECH, SoundView, audible, augment
 from learning.splits import require_column, require_values
 from learning.tasks.classification import only_target
 from learning.tasks.listening import Transcriptions, Windows, transcribe
@@ -140,15 +140,13 @@ class SpeechRecognition:
             )
         sentences = (normalized(text, config.lower_case) for text in config.sentences)
         order = config.language_order
-        # A view must not leave out the ends, where there are words.
-        spoken = SPEECH.model_copy(update={"crop": 0.0})
-        views = {"none": None, "masks": MASKS.model_copy(update={"crop": 0.0}), "speech": spoken}
+        view = {"none": None, "masks": MASKS, "speech": SPEECH}[config.augmentation]
         return SpeechRecognitionState(
             target=target,
             characters=tuple(characters),
             lower_case=config.lower_case,
             frame_seconds=inputs.frame_seconds,
-            view=views[config.augmentation],
+            view=view and audible(view, inputs.frame_seconds),
             counts=CharacterCounts.of(chain(sentences, texts), order) if order else None,
             window_seconds=_window_seconds(table, inputs),
         )

@@ -45,6 +45,7 @@ TINY = {
     "flatten-mlp": {"hidden_sizes": [32]},
     "conv-transformer": {"size": "tiny"},
     "deepspeech": {"size": "tiny"},
+    "speaker-net": {"size": "tiny"},
 }
 # Learning rates of tiny networks that start with smaller steps.
 RATES = {"gpt": 1e-2}

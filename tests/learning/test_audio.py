@@ -14,11 +14,13 @@ from transformers import audio_utils
 
 from learning import audio
 from learning.architectures import ARCHITECTURES
+from learning.architectures.speaker_net import AttentiveStatistics
 from learning.config import Columns
 from learning.errors import InvalidConfig, InvalidData, InvalidInput
+from learning.interfaces import PackedFeatures
 from learning.media_types import MEDIA_TYPES, UnreadableMedia
 from learning.modalities.audio import Audio, AudioConfig, AudioRow
-from learning.spectrogram_augmentation import MASKS, SPEECH, SoundView, augment
+from learning.spectrogram_augmentation import MASKS, SPEECH, SoundView, audible, augment
 from learning.spectrograms import LogMel, mel_filters
 
 AUDIO = Audio()
@@ -206,6 +208,21 @@ def test_nothing_of_a_row_depends_on_its_neighbours(name):
     assert torch.allclose(together.features_SD, torch.cat(alone), atol=1e-5)
 
 
+def test_attentive_statistics_are_those_of_each_row_by_itself():
+    torch.manual_seed(0)
+    pool, length_B = AttentiveStatistics(8), torch.tensor([1, 9, 4])
+    frame_SC = 20 * torch.randn(14, 8)
+    row_S = torch.repeat_interleave(torch.arange(3), length_B)
+    found_BE = pool(PackedFeatures(frame_SC, length_B), row_S)
+    for row_TC, found_E in zip(frame_SC.split(length_B.tolist()), found_BE, strict=True):
+        mean_C, deviation_C = row_TC.mean(0), row_TC.std(0, correction=0).clamp_min(0.01)
+        around_TG = torch.cat([row_TC, mean_C.expand_as(row_TC), deviation_C.expand_as(row_TC)], 1)
+        weight_TC = pool.outer(pool.inner(around_TG).tanh()).softmax(0)
+        mean_C = (weight_TC * row_TC).sum(0)
+        deviation_C = (weight_TC * (row_TC - mean_C).square()).sum(0).clamp_min(1e-4).sqrt()
+        assert torch.allclose(found_E, torch.cat([mean_C, deviation_C]), rtol=1e-3, atol=2e-2)
+
+
 def test_views_follow_from_the_seed_and_keep_rows_apart():
     batch = AUDIO.encode(small_sounds(30), state_of())
     for view in (MASKS, SPEECH):
@@ -237,3 +254,14 @@ def test_hidden_parts_are_stretches_of_time_and_of_bands():
     for hidden_BN in ((time == 0).all(2), (bands == 0).all(1)):
         assert 0.1 < hidden_BN.float().mean() < 0.3
         assert hidden_BN.int().diff(dim=1).abs().sum(1).max() <= 2  # in one piece
+
+
+def test_no_word_of_what_is_to_be_written_down_is_hidden_whole():
+    length_B = torch.tensor([400] * 60 + [20] * 60)
+    frame_SF = torch.ones(int(length_B.sum()), 40)
+    view = audible(MASKS, 0.01).model_copy(update={"noise": 0.0, "band_masks": 0})
+    for row_TF in augment({"frame_SF": frame_SF, "length_B": length_B}, view)["frame_SF"].split(length_B.tolist()):
+        hidden_T = (row_TF == 0).all(1)
+        # Two stretches at most, of a tenth of a second or of 15 % of what is shorter than that.
+        assert hidden_T.sum() <= (22 if len(hidden_T) == 400 else 8)
+    assert audible(MASKS, 0.005).time_frames == 20
