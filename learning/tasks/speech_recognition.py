@@ -209,7 +209,7 @@ class SpeechRecognition:
         for row, values_TK2 in zip(rows, predictions.rows(), strict=True):
             transcript = _transcript(row, state)
             transcript.add(Heard.of(values_TK2), is_last=True)
-            found.append(transcript.answer(len(row.frame_TF) * state.frame_seconds / len(values_TK2)))
+            found.append(transcript.answer(len(row.frame_TF) / len(values_TK2) * state.frame_seconds))
         return found
 
     def parse(
