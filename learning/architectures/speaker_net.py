@@ -65,11 +65,11 @@ class TimeConvolution(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> None:
         super().__init__()
         self.convolution = nn.Conv1d(inputs, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation)
-        self.normalization = nn.BatchNorm1d(outputs)
+        self.norm = nn.BatchNorm1d(outputs)
 
     def forward(self, values_1CL: Tensor, rows: _Rows) -> Tensor:
         """Return the outputs, (1, outputs, L)."""
-        outputs_1CL: Tensor = self.normalization(self.convolution(values_1CL).relu_())
+        outputs_1CL: Tensor = self.norm(self.convolution(values_1CL).relu_())
         return outputs_1CL * rows.inside_L.to(outputs_1CL.dtype)
 
 
