@@ -44,7 +44,7 @@ def run_import(channel: Channel) -> int:
     channel.send(
         "result",
         files={path.name: str(path) for path in sorted(directory.iterdir())},
-        kind="base" if task.kind == "pretrain" else "task",
+        version_kind="base" if task.kind == "pretrain" else "task",
         task=task.name,
         architecture=found.design.architecture.name,
         modality=found.design.modality.name,

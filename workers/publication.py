@@ -90,7 +90,7 @@ def _imported(
     source = {"model_type": result["model_type"], **{name: job.spec[name] for name in ("filename", "path", "sha256")}}
     new = models.NewVersion(
         model=output["model"],
-        kind=result["kind"],
+        kind=result["version_kind"],
         task=result["task"],
         architecture=result["architecture"],
         modality=result["modality"],

