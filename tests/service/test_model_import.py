@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import pickle
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from foreign_models import changed, small_bert, without, zipped
 from servers import Stack
 from support import SHARED, finished, problem, submit, succeeded, upload
 from tokenizers import Tokenizer
@@ -31,7 +29,6 @@ TEXTS = [
     "x" * 300,
     "a b " * 200,
 ]
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "my", "card", "is", "lost", "here", "##s"]
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +56,6 @@ def api(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[http
         stack.down()
 
 
-def zipped(files: dict[str, bytes]) -> bytes:
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return target.getvalue()
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file()}
-
-
 def send(api: httpx.Client, content: bytes, model: str = "theirs", **fields: str) -> dict[str, Any]:
     """Import an archive and return the job once it has ended."""
     made = api.post("/models", files={"file": ("model.zip", content)}, data={"model": model, **fields})
@@ -80,16 +65,8 @@ def send(api: httpx.Client, content: bytes, model: str = "theirs", **fields: str
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of a small BERT with its head for hidden tokens, saved by Transformers, with a vocabulary alone."""
-    directory = tmp_path_factory.mktemp("small")
-    torch.manual_seed(3)
-    config = transformers.BertConfig(
-        vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128,
-        max_position_embeddings=40,
-    )  # fmt: skip
-    transformers.BertForMaskedLM(config).save_pretrained(directory)
-    (directory / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    return contents(directory)
+    """The files of a small BERT with its head for hidden tokens, and a vocabulary alone."""
+    return small_bert(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module")
@@ -202,65 +179,18 @@ def test_a_head_and_a_tokenizer_of_a_vocabulary_come_along(
     assert digests[0] == digests[1]
 
 
-def changed(files: dict[str, bytes], **config: Any) -> dict[str, bytes]:
-    return {**files, "config.json": json.dumps({**json.loads(files["config.json"]), **config}).encode()}
-
-
-def reweighted(files: dict[str, bytes], tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> dict[str, bytes]:
-    path = tmp_path / "weights.safetensors"
-    path.write_bytes(files["model.safetensors"])
-    weights = {name: tensor.clone() for name, tensor in load_file(path).items()}
-    change(weights)
-    save_file(weights, path)
-    return {**files, "model.safetensors": path.read_bytes()}
-
-
-def without(files: dict[str, bytes], name: str) -> dict[str, bytes]:
-    return {key: content for key, content in files.items() if key != name}
-
-
-QUERY = "bert.encoder.layer.1.attention.self.query.weight"
-NORM = "bert.embeddings.LayerNorm.bias"
-
-
-def test_what_does_not_fit_is_refused_with_reasons(api: httpx.Client, small: dict[str, bytes], tmp_path: Path) -> None:
-    def refusal(content: bytes) -> str:
+def test_what_does_not_fit_fails_its_job_at_once(api: httpx.Client, small: dict[str, bytes]) -> None:
+    pickled = pickle.dumps({"weights": [1.0]}, protocol=4)
+    cases = {
+        "may be a pickle": zipped({**without(small, "model.safetensors"), "pytorch_model.bin": pickled}),
+        "has the shape": zipped(changed(small, hidden_size=8192, intermediate_size=32768, num_hidden_layers=96)),
+        "leads out of the archive": zipped({**small, "../config.json": b"{}"}),
+    }
+    for said, content in cases.items():
         job = send(api, content, "refused")
         assert (job["status"], job["error"]["code"]) == ("failed", "invalid_model"), job
+        assert said in job["error"]["message"]
         assert job["attempt"] == 1  # not tried again
-        return str(job["error"]["message"])
-
-    pickled = pickle.dumps({"weights": [1.0]}, protocol=4)
-    cases = [
-        (zipped({**without(small, "model.safetensors"), "pytorch_model.bin": pickled}), '"pytorch_model.bin" may be'),
-        (zipped({**small, "extra/optimizer.pt": pickled}), '"extra/optimizer.pt" may be a pickle'),
-        (zipped({**small, "model.safetensors": pickled}), '"model.safetensors" is a pickle by its first bytes'),
-        (zipped(changed(small, model_type="t5")), 'type "t5" cannot be a base model'),
-        (zipped(changed(small, hidden_act="relu")), "hidden_act 'relu'; only 'gelu' is known"),
-        (zipped(changed(small, num_hidden_layers=3)), '"bert.encoder.layer.2.attention.self.query.weight" is missing'),
-        (zipped(changed(small, hidden_size=8192, intermediate_size=32768, num_hidden_layers=96)), "has the shape"),
-        (zipped(changed(small, num_hidden_layers=10**9)), "config.json: layers is 1000000000"),
-        (zipped(changed(small, hidden_size=None)), "config.json does not describe a model"),
-        (zipped({**small, "config.json": b'{"model_type": "bert"}'}), "config.json has no 'hidden_size'"),
-        (zipped({**small, "config.json": b"["}), "config.json is no JSON"),
-        (zipped(without(small, "config.json")), "The archive has no config.json"),
-        (zipped(without(small, "vocab.txt")), "There is no tokenizer"),
-        (zipped({**small, "vocab.txt": "\n".join(WORDS[:-1]).encode()}), "The tokenizer has 10 tokens"),
-        (zipped({**small, "tokenizer.json": b"{}"}), "The tokenizer cannot be read"),
-        (zipped({**small, "model.safetensors": b"\xff" * 8 + b"{}"}), "model.safetensors is damaged"),
-        (zipped(reweighted(small, tmp_path, lambda w: w.pop(NORM))), f'"{NORM}" is missing, (32,) is expected'),
-        (zipped(reweighted(small, tmp_path, lambda w: w.update({QUERY: torch.zeros(32, 31)}))),
-         f'"{QUERY}" has the shape (32, 31), (32, 32) is expected'),
-        (zipped(reweighted(small, tmp_path, lambda w: w.update({QUERY: torch.zeros(32, 32, dtype=torch.int8)}))),
-         f'"{QUERY}" has the type I8'),
-        (zipped(reweighted(small, tmp_path, lambda w: w[NORM].fill_(float("nan")))), f'"{NORM}" has values that are'),
-        (zipped({**small, "../config.json": b"{}"}), '"../config.json" leads out of the archive'),
-        (zipped({**small, "zeros.txt": bytes(40 << 20)}), "more than 100 times as many"),
-        (b"PK\x03\x04 and no more", "The zip archive cannot be read"),
-        (b"no archive at all", "The zip archive cannot be read"),
-    ]  # fmt: skip
-    for content, said in cases:
-        assert said in refusal(content)
     problem(api.get("/models/refused"), 404, "not_found")
 
 
@@ -286,12 +216,10 @@ def test_what_is_wrong_with_a_request(api: httpx.Client, small: dict[str, bytes]
     assert '"config.json" leads out of the folder of models' in leaked["error"]["message"]
     for command in ("retry", "clone"):
         problem(api.post(f"/jobs/{leaked['id']}/{command}"), 409, "illegal_transition")
-    hint = problem(
-        api.post("/jobs", json={"kind": "finetune", "dataset": "ds_0", "base_model": leaked["id"]}),
-        422,
-        "incompatible_model",
-    )
-    assert "what model it brings is not known" in hint["detail"]
+    rows = upload(api, "text,label\na card,x\na rate,y\n")["id"]
+    asked = {"kind": "finetune", "task": "text-classification", "dataset": rows, "base_model": leaked["id"]}
+    body = problem(api.post("/jobs", json={**asked, "columns": {"target": "label"}}), 422, "incompatible_model")
+    assert "what model it brings is not known" in body["detail"]
 
 
 def test_a_path_needs_a_folder_of_models(running: httpx.Client) -> None:
