@@ -40,7 +40,7 @@ from learning.training import Plan, train
 RESULTS = Path(__file__).parent / "results" / "text_labels.json"
 TASK = "text-classification"
 CHOOSING_ROWS = 1_500
-# How a model made to compare sentences is finetuned; chosen on training rows that are not among the few.
+# How a model from elsewhere is finetuned; chosen on training rows that are not among the few.
 IMPORTED: dict[str, Any] = {
     "hyperparameters": {
         "epochs": 15,
@@ -49,7 +49,7 @@ IMPORTED: dict[str, Any] = {
         "backbone_learning_rate_factor": 0.02,
         "schedule": "one-cycle",
     },
-    "task_config": {"token_masking": 0.0, "label_smoothing": 0.0, "vector_length": 10},
+    "task_config": {"token_masking": 0.0, "label_smoothing": 0.0},
 }
 
 
