@@ -20,7 +20,6 @@ from learning.modalities.text import TextState
 from learning.tasks.masking import Maskable, Masker
 from learning.tasks.pretraining import Pretraining
 
-
 _EPSILON = 1e-12  # BERT's, so that its own head gives the same here
 
 
