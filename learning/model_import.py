@@ -16,7 +16,7 @@ from learning import foreign
 from learning.errors import IncompatibleModel, InvalidModel
 from learning.foreign_weights import check, read, stored
 from learning.formats.format import ignore_progress
-from learning.model import CONFIG_FILE, Design
+from learning.model import CONFIG_FILE, Design, names_here
 from learning.model_files import gather
 from learning.undrawn import undrawn
 
@@ -87,9 +87,12 @@ def _config(directory: Path) -> dict[str, Any]:
 def _own(directory: Path, config: dict[str, Any]) -> foreign.Foreign:
     """Return a model that was downloaded from a service like this one."""
     design = Design.from_dict(config)
+    if design.low_rank is not None:
+        raise InvalidModel("The model has low-rank additions that were not merged.", hint="Download a version of it.")
     with undrawn():
         wanted = design.build().state_dict()
-    found = stored(directory, str)
+    names = names_here(design)
+    found = stored(directory, lambda name: names.get(name, name))
     check(found, wanted)
     return foreign.Foreign(design, read(found, list(wanted)), [], 0)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from learning import checkpoint
+from learning import checkpoint, low_rank
 from learning.architectures import architecture_named, names_for
 from learning.capabilities import Aligned, Generative, Preprocessing, Spatial, Timed, obstacle
 from learning.config import Columns, Resolved, Situation, TrainingSpec, resolve
@@ -21,7 +21,7 @@ from learning.errors import IncompatibleModel, InvalidConfig, rows_from
 from learning.foreign import load_base
 from learning.interfaces import Batch, Examples, Modality, Task, rows_in
 from learning.modalities import MODALITIES
-from learning.model import BackboneWithHead, Design, configure, load_backbone
+from learning.model import BackboneWithHead, Design, configure, load_backbone, merged
 from learning.packing import PackedExamples
 from learning.splits import RowNumbers, require_column, split_rows, take
 from learning.tasks import task_named
@@ -132,6 +132,9 @@ def prepare(
     }
     weights = sum(parameter.numel() for parameter in network.parameters())
     resolved = resolve_for(spec, len(examples["train"]), weights)
+    design = replace(design, low_rank=low_rank.asked(spec.hyperparameters))
+    if design.low_rank is not None:
+        low_rank.adapt(network.backbone, design.low_rank)
     network.backbone.set_dropout(resolved.dropout)
     return Prepared(
         design=design,
@@ -204,8 +207,9 @@ def _from_checkpoint(start: Path, spec: TrainingSpec, task: Task, table: pa.Tabl
         )
     _check_base(design, spec, task)
     design = replace(design, inputs=design.modality.reuse(table, spec.columns, design.inputs))
+    design, weights = merged(design, saved.best_weights or saved.weights)
     network = design.build()
-    network.load_state_dict(saved.best_weights or saved.weights)
+    network.load_state_dict(weights)
     return design, network
 
 

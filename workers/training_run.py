@@ -36,7 +36,8 @@ def run_training(channel: Channel) -> bool:
         comparison = compare(prepared.design.task, outcome.position.metrics, twin.position.metrics)
     directory = Path(given.directory) / "model"
     low = _measured_low(spec, prepared, outcome)
-    model.save(replace(prepared.design, precision=spec.serving_precision), outcome.weights, directory)
+    design, weights = model.merged(prepared.design, outcome.weights)
+    model.save(replace(design, precision=spec.serving_precision), weights, directory)
     channel.send(
         "result",
         run=name,
