@@ -30,6 +30,9 @@ from learning.tasks import task_named
 IN_MEMORY_BYTES = 1 << 30
 _SAMPLE_ROWS = 100
 _FEW_ROWS = 1_000
+_ADDED_TO_NOTHING = (
+    "lora_rank without a base model: the backbone's weights stay as they were drawn, and only additions to them learn."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +135,7 @@ def prepare(
     }
     weights = sum(parameter.numel() for parameter in network.parameters())
     resolved = resolve_for(spec, len(examples["train"]), weights)
-    design = replace(design, low_rank=low_rank.asked(spec.hyperparameters))
-    if design.low_rank is not None:
-        low_rank.adapt(network.backbone, design.low_rank)
+    design = _with_additions(design, network, spec)
     network.backbone.set_dropout(resolved.dropout)
     return Prepared(
         design=design,
@@ -146,6 +147,7 @@ def prepare(
         device=device,
         warnings=[
             *_warnings(spec, design, parts, device),
+            *([_ADDED_TO_NOTHING] if design.low_rank is not None and base is None and start is None else []),
             *part_warnings(
                 parts,
                 numbers,
@@ -155,6 +157,14 @@ def prepare(
             ),
         ],
     )
+
+
+def _with_additions(design: Design, network: BackboneWithHead, spec: TrainingSpec) -> Design:
+    """Make the low-rank additions that are asked for, if any, and return the design with them."""
+    design = replace(design, low_rank=low_rank.asked(spec.hyperparameters))
+    if design.low_rank is not None:
+        low_rank.adapt(network.backbone, design.low_rank)
+    return design
 
 
 def resolve_for(spec: TrainingSpec, rows: int, weights: int) -> Resolved:

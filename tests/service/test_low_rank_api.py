@@ -26,6 +26,7 @@ def test_additions_are_merged_in_every_version(running: httpx.Client, tmp_path: 
     rows = upload(running, TEXTS)["id"]
     job = succeeded(running, submit(running, body(rows, lora_rank=4)))
     assert job["resolved"]["hyperparameters"]["lora_rank"] == 4
+    assert any("without a base model" in warning for warning in job["warnings"])
     last = running.get(f"/jobs/{job['id']}/checkpoints").json()["data"][-1]
     promoted = running.post(f"/jobs/{job['id']}/checkpoints/{last['id']}/promote", json={"weights": "last"})
     assert (promoted.status_code, promoted.json()["ref"]) == (201, "added:2"), promoted.text
