@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -225,3 +228,21 @@ def test_what_is_wrong_with_a_request(api: httpx.Client, small: dict[str, bytes]
 def test_a_path_needs_a_folder_of_models(running: httpx.Client) -> None:
     body = problem(running.post("/models", json={"model": "x", "path": "minilm"}), 422, "invalid_request")
     assert "ANNEAL_IMPORT_DIR" in body["hint"]
+
+
+def test_the_command_line_sends_a_folder(api: httpx.Client, small: dict[str, bytes], tmp_path: Path) -> None:
+    for name, content in {**small, "pytorch_model.bin": b"a pickle that is not sent"}.items():
+        (tmp_path / name).write_bytes(content)
+    key = api.headers["Authorization"].removeprefix("Bearer ")
+    known = {**os.environ, "ANNEAL_URL": str(api.base_url).removesuffix("/api/v1/"), "ANNEAL_API_KEY": key}
+
+    def anneal(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "anneal", "models", "import", *arguments]
+        return subprocess.run(command, env=known, capture_output=True, text=True, timeout=120, check=False)
+
+    done = anneal(str(tmp_path), "--model", "by-command", "--alias", "first")
+    assert (done.returncode, "by-command:1" in done.stdout + done.stderr) == (0, True), done.stdout + done.stderr
+    assert api.get("/models/by-command").json()["aliases"] == {"first": 1}
+    (tmp_path / "model.safetensors").unlink()
+    done = anneal(str(tmp_path), "--model", "by-command")
+    assert (done.returncode, "pickles are not sent" in done.stderr) == (1, True), done.stderr
