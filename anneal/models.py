@@ -1,5 +1,6 @@
 """Models of the registry: names, versions, aliases, files, predictions."""
 
+import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -8,8 +9,11 @@ from urllib.parse import quote
 
 from anneal.errors import NotFound
 from anneal.jobs import Job
+from anneal.model_archive import archive_of
 from anneal.page import Page, fetch_page
 from anneal.transport import Transport
+from anneal.upload import UploadCallback, WatchedFile, watching
+from anneal.uploads import PARTS_ABOVE, upload_in_parts
 from anneal.view import View
 
 Input = Mapping[str, Any] | str
@@ -59,6 +63,38 @@ class Models:
     def schema(self, ref: str) -> View:
         """Return what a model takes and gives: JSON Schemas `input`, `output`, an `example`, a `curl`."""
         return View(self._transport.json("GET", f"/models/{_quoted(ref)}/schema"))
+
+    def import_model(
+        self,
+        path: str | PathLike[str],
+        *,
+        model: str,
+        aliases: Sequence[str] = (),
+        progress: bool | UploadCallback = False,
+        parts_above: int = PARTS_ABOVE,
+        **options: Any,
+    ) -> Job:
+        """Send a model's folder or zip archive, as Transformers saves one, and return the job that registers it.
+
+        Of a folder only what is read is sent: configuration, tokenizer, safetensors. `options` are fields of the
+        request: name, priority, metadata.
+        """
+        wanted = {"model": model, "aliases": list(aliases), **options}
+        with archive_of(Path(path)) as file, watching(file, progress) as callback:
+            if file.stat().st_size > parts_above:
+                upload_id = upload_in_parts(self._transport, file, callback)
+                return self._imported({"json": {"upload_id": upload_id, **wanted}})
+            form = {**wanted, "aliases": ",".join(aliases), "metadata": json.dumps(wanted.get("metadata") or {})}
+            with file.open("rb") as opened:
+                watched = WatchedFile(opened, callback)
+                return self._imported({"data": form, "files": {"file": (file.name, watched)}})
+
+    def import_path(self, path: str, *, model: str, aliases: Sequence[str] = (), **options: Any) -> Job:
+        """Have the service read a model in its own folder of models (ANNEAL_IMPORT_DIR), and return the job."""
+        return self._imported({"json": {"path": path, "model": model, "aliases": list(aliases), **options}})
+
+    def _imported(self, body: dict[str, Any]) -> Job:
+        return Job(self._transport.json("POST", "/models", **body), self._transport)
 
     def download(self, ref: str, path: str | PathLike[str] = ".") -> Path:
         """Save a version's files as one zip, in a folder or as the file named, and return its path."""

@@ -6,7 +6,7 @@ Networks have the default settings. The base model learns from the unlabelled fi
 given file; everything is measured on the test file. With --choose nothing is tested: settings are compared on rows of
 the training file that are not in the few.
 Prints the table and writes benchmarks/results/text_labels.json and .md. With --work the base model stays there, is
-used again, and its training goes on where it was stopped.
+used again, and its training goes on where it was stopped. With --base a model from elsewhere is finetuned instead.
 """
 
 from __future__ import annotations
@@ -40,6 +40,17 @@ from learning.training import Plan, train
 RESULTS = Path(__file__).parent / "results" / "text_labels.json"
 TASK = "text-classification"
 CHOOSING_ROWS = 1_500
+# How a model from elsewhere is finetuned; chosen on training rows that are not among the few.
+IMPORTED: dict[str, Any] = {
+    "hyperparameters": {
+        "epochs": 15,
+        "batch_size": 32,
+        "learning_rate": 5e-3,
+        "backbone_learning_rate_factor": 0.02,
+        "schedule": "one-cycle",
+    },
+    "task_config": {"token_masking": 0.0, "label_smoothing": 0.0},
+}
 
 
 @dataclass(frozen=True)
@@ -150,7 +161,7 @@ def apart(benchmark: Benchmark, data: Path, work: Path, few: Path) -> Path:
 
 def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> Iterator[few_labels.Run]:
     """Yield one run per model and seed."""
-    few = read(options.data, f"{benchmark.name}_few10", benchmark.suffix, work)
+    few = read(options.data, f"{benchmark.name}_{'train' if options.all_labels else 'few10'}", benchmark.suffix, work)
     if options.choose:
         test = apart(benchmark, options.data, work, few)
     else:
@@ -162,13 +173,17 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
 
     def network(model: str, seed: int) -> dict[str, float]:
         scratch = model == "from scratch"
-        base = None if scratch else pretrained(benchmark, options.data, work, json.loads(options.pretrain))
+        base = options.base
+        if base is None and not scratch:
+            base = pretrained(benchmark, options.data, work, json.loads(options.pretrain))
         more = json.loads(options.scratch if scratch else options.finetune)
+        if options.base is not None:
+            more = {**IMPORTED, **more}
         return kept(finetuned(few, test, base, seed, benchmark.preprocessing, **more))
 
     yield {**place, "model": "TF-IDF, logistic regression", "seed": 0}, baseline
     for seed in range(options.seeds):
-        for model in ("masked-tokens", "from scratch"):
+        for model in ("masked-tokens", "from scratch") if options.base is None else (f"imported {options.called}",):
             yield {**place, "model": model, "seed": seed}, partial(network, model, seed)
 
 
@@ -193,6 +208,9 @@ def summarise(results: list[dict[str, Any]]) -> str:
 def main() -> None:
     about = __doc__ or ""
     parser = few_labels.options(about, BENCHMARKS, "training rows that are not among the few")
+    parser.add_argument("--base", type=Path, default=None, help="directory of a model to start from instead")
+    parser.add_argument("--called", default="", help="what the table calls that model")
+    parser.add_argument("--all-labels", action="store_true", help="learn from the whole training file")
     report = few_labels.Report(RESULTS, "Label efficiency of texts", about, TASK, summarise)
     few_labels.measure_all(parser.parse_args(), BENCHMARKS, measure, report)
 

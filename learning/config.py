@@ -38,6 +38,24 @@ class Hyperparameters(Config):
     backbone_learning_rate_factor: float = Field(
         1.0, ge=0, le=1, description="The backbone's learning rate as a share of the head's; 0 freezes it."
     )
+    layer_learning_rate_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the learning rate of the layer above that each layer of the backbone has, from the head "
+        "down.",
+    )
+    unfreeze_every_epochs: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        None,
+        description="Train the head alone at first, and after every so many epochs one more layer of the backbone, "
+        "from the head down; default: all from the start.",
+    )
+    lora_rank: Annotated[int, Field(ge=1, le=1_024)] | None = Field(
+        None,
+        description="Train additions of this rank to the backbone's linear layers instead of its weights; they are "
+        "merged into the model at the end.",
+    )
+    lora_scale: float = Field(2.0, gt=0, le=1_000, description="Factor of the additions that lora_rank asks for.")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="Rule that turns gradients into steps.")
     momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of sgd; the others ignore it.")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(

@@ -87,6 +87,12 @@ class IncompatibleModel(LearningError):
     code = "incompatible_model"
 
 
+class InvalidModel(IncompatibleModel):
+    """A foreign model's files cannot become a model: a pickle, a tensor that is missing, a damaged archive."""
+
+    code = "invalid_model"
+
+
 class InvalidInput(LearningError):
     """One prediction input cannot be encoded: a missing column, a value of the wrong type."""
 

@@ -37,6 +37,9 @@ def supports(design: Design, network: BackboneWithHead, chosen: Hyperparameters)
         and design.task.link(design.targets) is not None
         and chosen.precision == "fp32"
         and chosen.backbone_learning_rate_factor == 1
+        and chosen.layer_learning_rate_decay == 1
+        and chosen.unfreeze_every_epochs is None
+        and chosen.lora_rank is None
         and all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in network.parameters())
     )
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from learning.architectures.bert import Bert, BertConfig
@@ -22,16 +21,38 @@ from learning.architectures.seq2seq import Seq2Seq, Seq2SeqConfig
 from learning.architectures.transformer import TransformerConfig
 from learning.config import Columns
 from learning.errors import IncompatibleModel
+from learning.foreign_tokenizers import tokenizer_of
+from learning.foreign_weights import check, stored
+from learning.foreign_weights import read as load_stored
 from learning.modalities.image import IMAGENET, Image, ImageConfig, ImageState
 from learning.modalities.text import Text, TextConfig, TextState
 from learning.modalities.tokenization import PADDING
 from learning.model import CONFIG_FILE, WEIGHTS_FILE, Design, load
+from learning.model_files import PREPROCESSOR_FILE, TOKENIZER_FILE
 from learning.tasks.contrastive_images import ContrastiveImages
 from learning.tasks.denoising import Denoising
 from learning.tasks.masked_tokens import MaskedTokens
 from learning.tasks.next_token_prediction import NextTokenPrediction
+from learning.undrawn import undrawn
 
-TOKENIZER_FILE, PREPROCESSOR_FILE = "tokenizer.json", "preprocessor_config.json"
+# Where BERT's head for hidden tokens is found.
+_HEADS = {
+    "cls.predictions.transform.dense.weight": "head.dense.weight",
+    "cls.predictions.transform.dense.bias": "head.dense.bias",
+    "cls.predictions.transform.LayerNorm.weight": "head.norm.weight",
+    "cls.predictions.transform.LayerNorm.bias": "head.norm.bias",
+    "cls.predictions.bias": "head.bias",
+}
+_SHOWN = 5
+
+
+class Foreign(NamedTuple):
+    """A model that was read: its weights are the backbone's, and the head's if all of those are there."""
+
+    design: Design
+    weights: dict[str, Tensor]
+    remarks: list[str]
+    width: int  # of the backbone
 
 
 def load_base(directory: Path) -> tuple[Design, dict[str, Tensor]]:
@@ -40,8 +61,8 @@ def load_base(directory: Path) -> tuple[Design, dict[str, Tensor]]:
         config = json.loads((directory / CONFIG_FILE).read_text())
         if "format_version" in config or "model_type" not in config:
             return load(directory)
-        return _read(directory, config)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        return read(directory, config)[:2]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise IncompatibleModel(
             f"No model can be read here: {error}",
             hint=f"A Transformers model needs {CONFIG_FILE} and {WEIGHTS_FILE}, and one on texts {TOKENIZER_FILE}.",
@@ -49,25 +70,41 @@ def load_base(directory: Path) -> tuple[Design, dict[str, Tensor]]:
         ) from None
 
 
-def _read(directory: Path, config: dict[str, Any]) -> tuple[Design, dict[str, Tensor]]:
+def read(directory: Path, config: dict[str, Any]) -> Foreign:
+    """Return the model that Transformers saved with this config.json; IncompatibleModel says what does not fit."""
     if config["model_type"] not in _DESIGNS:
         raise IncompatibleModel(
-            f'A Transformers model of the type "{config["model_type"]}" cannot be a base model.',
+            f'A Transformers model of the type "{str(config["model_type"])[:80]}" cannot be a base model.',
             hint=f"Types: {', '.join(_DESIGNS)}.",
             param="base_model",
         )
     design = _DESIGNS[config["model_type"]](config, directory)
-    backbone = design.architecture.build(design.architecture_config, design.inputs)
-    prefix = f"{backbone.prefix}."
-    given = {_today(name.removeprefix(prefix)): tensor for name, tensor in load_file(directory / WEIGHTS_FILE).items()}
-    # The rest is another task's head, or the pooler; what is missing or of another shape, loading will name.
-    known = backbone.state_dict()
-    return design, {f"{prefix}{name}": tensor.float() for name, tensor in given.items() if name in known}
+    with undrawn():  # shapes alone: what a config.json asks for may be larger than any memory
+        network = design.build()
+    prefix = f"{network.backbone.prefix}."
+    found = stored(directory, lambda name: _today(name, prefix))
+    whole = network.state_dict()
+    of_backbone = {name: tensor for name, tensor in whole.items() if name.startswith(prefix)}
+    of_head = {name: tensor for name, tensor in whole.items() if name not in of_backbone}
+    check(found, of_backbone)
+    wanted, remarks = list(of_backbone), []
+    if of_head and all(name in found and found[name].shape == tensor.shape for name, tensor in of_head.items()):
+        wanted += of_head
+    elif of_head:
+        remarks.append(
+            f"The weights have no head for {design.task.name}: it begins afresh; only further pretraining notices."
+        )
+    unused = sorted(found[name].name for name in found.keys() - set(wanted))
+    if unused:
+        more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
+        remarks.append(f"Not part of a base model, and left out: {', '.join(unused[:_SHOWN])}{more}.")
+    return Foreign(design, load_stored(found, wanted), remarks, network.backbone.width)
 
 
-def _today(name: str) -> str:
-    """Return a weight's name as it is today: the oldest checkpoints call those of the norm otherwise."""
-    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+def _today(name: str, prefix: str) -> str:
+    """Return what a weight is called here: with the backbone's prefix, and as it is today in the oldest checkpoints."""
+    name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    return _HEADS.get(name) or (name if name.startswith(prefix) else f"{prefix}{name}")
 
 
 def _check_fixed(config: dict[str, Any], fixed: dict[str, Any]) -> None:
@@ -81,7 +118,15 @@ def _check_fixed(config: dict[str, Any], fixed: dict[str, Any]) -> None:
 def _bert(config: dict[str, Any], directory: Path) -> Design:
     width = config["hidden_size"]
     _check_fixed(
-        config, {"hidden_act": "gelu", "intermediate_size": 4 * width, "layer_norm_eps": 1e-12, "type_vocab_size": 2}
+        config,
+        {
+            "hidden_act": "gelu",
+            "intermediate_size": 4 * width,
+            "layer_norm_eps": 1e-12,
+            "type_vocab_size": 2,
+            "position_embedding_type": "absolute",
+            "is_decoder": False,
+        },
     )
     architecture_config = BertConfig(
         layers=config["num_hidden_layers"],
@@ -153,10 +198,13 @@ def _marian(config: dict[str, Any], directory: Path) -> Design:
 
 
 def _text_inputs(directory: Path, longest: int, vocabulary: int) -> TextState:
-    inputs = TextState(column="text", tokenizer=(directory / TOKENIZER_FILE).read_text(), max_length=longest)
-    if inputs.vocabulary != vocabulary:
+    inputs = TextState(column="text", tokenizer=tokenizer_of(directory), max_length=longest)
+    highest = max(inputs.opened.get_vocab().values(), default=0)
+    if inputs.vocabulary != vocabulary or highest >= vocabulary:
         raise IncompatibleModel(
-            f"The tokenizer has {inputs.vocabulary} tokens, the network {vocabulary}.", param="base_model"
+            f"The tokenizer has {inputs.vocabulary} tokens, numbered up to {highest}; the network knows {vocabulary}.",
+            hint="The tokenizer must be the model's own; a network with more rows than tokens is not read.",
+            param="base_model",
         )
     return inputs
 

@@ -7,19 +7,24 @@ has the network's class, it opens the directory too. Weights are safetensors onl
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
+from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
+from learning import low_rank
 from learning.architectures import architecture_named
 from learning.capabilities import Pyramidal, Renamed, Spatial, Writer
 from learning.errors import IncompatibleModel, InvalidConfig
 from learning.interfaces import Architecture, Backbone, Batch, InputWarning, Modality, Task
+from learning.low_rank import LowRank
 from learning.modalities import MODALITIES
 from learning.tasks import task_named
 
@@ -58,9 +63,10 @@ class Design:
     inputs: BaseModel  # the modality's state
     targets: BaseModel  # the task's state
     precision: Literal["fp32", "bf16"] = "fp32"  # of the products when it predicts
+    low_rank: LowRank | None = None  # additions to the backbone while it is trained
 
     def build(self) -> BackboneWithHead:
-        """Return a freshly initialised network."""
+        """Return a freshly initialised network, without low-rank additions."""
         backbone = self.architecture.build(self.architecture_config, self.inputs)
         if isinstance(self.task, Spatial) and isinstance(self.architecture, Pyramidal):
             levels = self.architecture.levels(self.architecture_config, self.inputs)
@@ -86,6 +92,7 @@ class Design:
             "inputs": self.inputs.model_dump(mode="json"),
             "targets": self.targets.model_dump(mode="json"),
             "precision": self.precision,
+            **({"low_rank": self.low_rank.model_dump()} if self.low_rank else {}),
         }
 
     def files(self) -> dict[str, str]:
@@ -121,6 +128,7 @@ class Design:
                 inputs=modality.State.model_validate(config["inputs"]),
                 targets=task.State.model_validate(config["targets"]),
                 precision=config.get("precision", "fp32"),
+                low_rank=LowRank.model_validate(config["low_rank"]) if "low_rank" in config else None,
             )
         except (KeyError, ValidationError) as error:
             raise IncompatibleModel(f"The model's {CONFIG_FILE} does not fit this release: {error}") from None
@@ -157,8 +165,10 @@ def load(directory: Path) -> tuple[Design, dict[str, Tensor]]:
     """Read a model directory; IncompatibleModel when it is none of ours or is damaged."""
     try:
         design = Design.from_dict(json.loads((directory / CONFIG_FILE).read_text()))
-        names = {in_file: name for name, in_file in _names_in_files(design).items()}
-        return design, {names.get(name, name): tensor for name, tensor in load_file(directory / WEIGHTS_FILE).items()}
+        names = names_here(design)
+        return merged(
+            design, {names.get(name, name): tensor for name, tensor in load_file(directory / WEIGHTS_FILE).items()}
+        )
     except (OSError, ValueError, SafetensorError) as error:
         raise IncompatibleModel(f"No model can be read here: {error}") from None
 
@@ -166,6 +176,24 @@ def load(directory: Path) -> tuple[Design, dict[str, Tensor]]:
 def _names_in_files(design: Design) -> dict[str, str]:
     """Return the names in files of those weights that have others in the network."""
     return dict(design.architecture.foreign_names) if isinstance(design.architecture, Renamed) else {}
+
+
+def names_here(design: Design) -> dict[str, str]:
+    """Return the names in the network of those weights that have others in files."""
+    return {in_file: name for name, in_file in _names_in_files(design).items()}
+
+
+def merged(design: Design, weights: dict[str, Tensor]) -> tuple[Design, dict[str, Tensor]]:
+    """Return the same model without low-rank additions: they are added to the weights that they belong to."""
+    if design.low_rank is None:
+        return design, weights
+    return replace(design, low_rank=None), low_rank.merge(weights, design.low_rank)
+
+
+def merged_file(design: Design, content: bytes) -> tuple[Design, Iterator[bytes]]:
+    """Return what `merged` does of the bytes of a safetensors file, as such bytes again."""
+    plain, weights = merged(design, load_bytes(content))
+    return plain, iter([save_bytes(weights)])
 
 
 def load_backbone(network: BackboneWithHead, weights: dict[str, Tensor]) -> None:

@@ -6,14 +6,15 @@ import math
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from learning import flat_mlp
 from learning.config import Hyperparameters, Resolved
-from learning.errors import InvalidConfig
 from learning.fused_optimizer import FusedOptimizer
 from learning.interfaces import Batch, Task
 from learning.model import BackboneWithHead, Design
+from learning.parameter_groups import groups_of
 
 
 class Stepper(Protocol):
@@ -71,20 +72,35 @@ def _one_cycle(done: float, last: float) -> float:
 class AutogradStepper:
     """Forward, backward and a fused optimizer step of any network."""
 
-    def __init__(self, design: Design, network: BackboneWithHead, chosen: Hyperparameters) -> None:
+    def __init__(
+        self, design: Design, network: BackboneWithHead, chosen: Hyperparameters, steps_per_epoch: int = 1
+    ) -> None:
         self._task: Task = design.task
         self._targets = design.targets
         self._network = network
         self._clip = chosen.gradient_clip
-        self._groups = [
-            (FusedOptimizer(parameters, chosen), parameters, factor)
-            for parameters, factor in _groups(network, chosen.backbone_learning_rate_factor)
-        ]
+        groups = groups_of(network, chosen, steps_per_epoch)
+        self._groups = [(FusedOptimizer(group.parameters, chosen), group.parameters, group.factor) for group in groups]
+        # At these steps groups join in, which are frozen before.
+        self._starts = [group.start for group in groups]
+        self._taken = torch.zeros((), dtype=torch.int64)
+        self._thaw()
         self._autocast = chosen.precision == "bf16"
         self._device_type = next(network.parameters()).device.type
 
+    def _thaw(self) -> None:
+        """Let the groups whose step has come be trained."""
+        taken = int(self._taken)
+        for (_, parameters, _), start in zip(self._groups, self._starts, strict=True):
+            for parameter in parameters:
+                parameter.requires_grad_(start <= taken)
+
     def __call__(self, batch: Batch, rate: float) -> None:
         """Train on a batch at a learning rate."""
+        if any(self._starts):
+            if int(self._taken) in self._starts:
+                self._thaw()
+            self._taken += 1
         if self._autocast:
             with torch.autocast(self._device_type, torch.bfloat16):
                 loss = self._task.loss(self._network, batch, self._targets)
@@ -92,8 +108,10 @@ class AutogradStepper:
             loss = self._task.loss(self._network, batch, self._targets)
         loss.backward()
         if self._clip is not None:
-            torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._clip)
+            clip_grad_norm_(self._network.parameters(), self._clip)
         for optimizer, parameters, factor in self._groups:
+            if not parameters[0].requires_grad:
+                continue
             optimizer([parameter.grad for parameter in parameters], rate * factor)
             for parameter in parameters:
                 parameter.grad = None
@@ -104,8 +122,9 @@ class AutogradStepper:
         return self._loss
 
     def state(self) -> dict[str, Tensor]:
-        """Return the optimizers' tensors, by group and name."""
-        return {
+        """Return the optimizers' tensors, by group and name, and how many steps were taken if that matters."""
+        taken = {"taken": self._taken} if any(self._starts) else {}
+        return taken | {
             f"{number}.{name}": tensor
             for number, (optimizer, _, _) in enumerate(self._groups)
             for name, tensor in optimizer.state().items()
@@ -113,29 +132,17 @@ class AutogradStepper:
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Continue from `state`."""
+        if any(self._starts):
+            self._taken.copy_(tensors["taken"])
+            self._thaw()
         for number, (optimizer, _, _) in enumerate(self._groups):
             optimizer.load_state({name: tensors[f"{number}.{name}"] for name in optimizer.state()})
 
 
-def _groups(network: BackboneWithHead, factor: float) -> list[tuple[list[nn.Parameter], float]]:
-    """Return parameters with their share of the learning rate; a frozen backbone's get no gradient."""
-    head, backbone = list(network.head.parameters()), list(network.backbone.parameters())
-    for parameter in backbone:
-        parameter.requires_grad_(factor > 0)
-    if factor == 1:
-        return [([*head, *backbone], 1.0)]  # each group is a fused call of its own
-    groups = [(head, 1.0), (backbone, factor)] if factor > 0 else [(head, 1.0)]
-    if not any(parameters for parameters, _ in groups):
-        raise InvalidConfig(
-            "With a frozen backbone there is nothing to train: the task's head has no weights.",
-            hint="Leave backbone_learning_rate_factor out, or set it above 0.",
-            param="hyperparameters.backbone_learning_rate_factor",
-        )
-    return [group for group in groups if group[0]]
-
-
-def make_stepper(design: Design, network: BackboneWithHead, chosen: Hyperparameters) -> Stepper:
+def make_stepper(
+    design: Design, network: BackboneWithHead, chosen: Hyperparameters, steps_per_epoch: int = 1
+) -> Stepper:
     """Return the fastest step that trains this network exactly."""
     if flat_mlp.supports(design, network, chosen):
         return flat_mlp.FlatMlpStepper(design, network, chosen)
-    return AutogradStepper(design, network, chosen)
+    return AutogradStepper(design, network, chosen, steps_per_epoch)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from learning import checkpoint
+from learning import checkpoint, low_rank
 from learning.architectures import architecture_named, names_for
 from learning.capabilities import Aligned, Generative, Preprocessing, Spatial, Timed, obstacle
 from learning.config import Columns, Resolved, Situation, TrainingSpec, resolve
@@ -21,7 +21,7 @@ from learning.errors import IncompatibleModel, InvalidConfig, rows_from
 from learning.foreign import load_base
 from learning.interfaces import Batch, Examples, Modality, Task, rows_in
 from learning.modalities import MODALITIES
-from learning.model import BackboneWithHead, Design, configure, load_backbone
+from learning.model import BackboneWithHead, Design, configure, load_backbone, merged
 from learning.packing import PackedExamples
 from learning.splits import RowNumbers, require_column, split_rows, take
 from learning.tasks import task_named
@@ -30,6 +30,9 @@ from learning.tasks import task_named
 IN_MEMORY_BYTES = 1 << 30
 _SAMPLE_ROWS = 100
 _FEW_ROWS = 1_000
+_ADDED_TO_NOTHING = (
+    "lora_rank without a base model: the backbone's weights stay as they were drawn, and only additions to them learn."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,7 @@ def prepare(
     }
     weights = sum(parameter.numel() for parameter in network.parameters())
     resolved = resolve_for(spec, len(examples["train"]), weights)
+    design = _with_additions(design, network, spec)
     network.backbone.set_dropout(resolved.dropout)
     return Prepared(
         design=design,
@@ -143,6 +147,7 @@ def prepare(
         device=device,
         warnings=[
             *_warnings(spec, design, parts, device),
+            *([_ADDED_TO_NOTHING] if design.low_rank is not None and base is None and start is None else []),
             *part_warnings(
                 parts,
                 numbers,
@@ -152,6 +157,14 @@ def prepare(
             ),
         ],
     )
+
+
+def _with_additions(design: Design, network: BackboneWithHead, spec: TrainingSpec) -> Design:
+    """Make the low-rank additions that are asked for, if any, and return the design with them."""
+    design = replace(design, low_rank=low_rank.asked(spec.hyperparameters))
+    if design.low_rank is not None:
+        low_rank.adapt(network.backbone, design.low_rank)
+    return design
 
 
 def resolve_for(spec: TrainingSpec, rows: int, weights: int) -> Resolved:
@@ -204,8 +217,9 @@ def _from_checkpoint(start: Path, spec: TrainingSpec, task: Task, table: pa.Tabl
         )
     _check_base(design, spec, task)
     design = replace(design, inputs=design.modality.reuse(table, spec.columns, design.inputs))
+    design, weights = merged(design, saved.best_weights or saved.weights)
     network = design.build()
-    network.load_state_dict(saved.best_weights or saved.weights)
+    network.load_state_dict(weights)
     return design, network
 
 

@@ -80,7 +80,9 @@ class _Run:
         self.plan = plan
         self.callback = callback
         self.network = prepared.network.train()
-        self.stepper: Stepper = make_stepper(prepared.design, self.network, plan.hyperparameters)
+        self.stepper: Stepper = make_stepper(
+            prepared.design, self.network, plan.hyperparameters, prepared.resolved.steps_per_epoch
+        )
         self.position = Position()
         self._best: dict[str, Tensor] = {}
         self._rates: list[float] = []

@@ -27,6 +27,7 @@ from service import (
     keys,
     library,
     loaded_models,
+    model_import,
     models,
     oip,
     openai_batches,
@@ -59,11 +60,12 @@ VERSION = "0.1.0"
 POLLER_THREADS = 2
 NATIVE = "/api/v1"
 # Bodies that are files.
-UPLOADS = re.compile(r"/api/v1/(datasets|uploads/[^/]+/parts/[^/]+)|/v1/(files|uploads/[^/]+/parts)")
+UPLOADS = re.compile(r"/api/v1/(datasets|models|uploads/[^/]+/parts/[^/]+)|/v1/(files|uploads/[^/]+/parts)")
 # The native API, a resource each. Routes are tried in this order: jobs are polled more than all else is asked for.
 PARTS = (
     *(jobs, input_bodies, predictions, embeddings, prediction_jobs, uploads, datasets, dataset_content),
-    *(quarantine, job_commands, checkpoints, loaded_models, models, catalogue, keys, queue_view, webhooks),
+    *(quarantine, job_commands, checkpoints, loaded_models, model_import, models, catalogue, keys),
+    *(queue_view, webhooks),
 )
 # What a process of the role predict has of it, and one of the role api has not.
 PREDICTING = (input_bodies, predictions, embeddings, loaded_models)

@@ -60,6 +60,14 @@ def _of_job(session: Session, project: str, job_id: str) -> Base:
     version = session.scalar(select(VersionRecord).where(VersionRecord.job_id == job_id))
     if version is not None:
         return _of_version(f"{maker.result['ref'] if maker.result else job_id}", version)
+    if maker.kind == jobs.IMPORT:
+        raise ApiError(
+            422,
+            "incompatible_model",
+            f"Job {job_id} is {maker.state}; what model it brings is not known before it has succeeded.",
+            hint=f"Wait for it: GET /api/v1/jobs/{job_id}?wait=30.",
+            param="base_model",
+        )
     if maker.resolved is None or maker.task is None:
         raise ApiError(
             422,

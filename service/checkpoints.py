@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,7 +15,7 @@ from learning.extraction import STATE_FILE, extract, has_group
 from service.dependencies import IdempotencyKey, JobsKey, Listing
 from service.errors import ApiError
 from service.job_requests import ModelName, Request
-from service.library import CONFIG_FILE, read_design
+from service.library import CONFIG_FILE, importing, read_design
 from service.models import VersionView
 from service.state import Opened
 from service.times import rfc3339
@@ -170,8 +171,16 @@ def _stored(
         ) from None
     # Until something was measured, the weights of the step are the best there are.
     best = wanted == "best" and has_group(source, "best_weights")
+    content = extract(source, "best_weights" if best else "weights")
+    config = files[CONFIG_FILE]
+    if design.low_rank is not None:
+        with importing:
+            from learning.model import merged_file
+
+        plain, content = merged_file(design, b"".join(content))
+        config = store.write([json.dumps(plain.to_dict()).encode()])
     return {
-        CONFIG_FILE: files[CONFIG_FILE],
-        WEIGHTS_FILE: store.write(extract(source, "best_weights" if best else "weights")),
+        CONFIG_FILE: config,
+        WEIGHTS_FILE: store.write(content),
         **{name: store.write([text.encode()]) for name, text in design.files().items()},
     }

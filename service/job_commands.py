@@ -147,6 +147,9 @@ def clone_job(
         job = jobs.get(session, caller.project, job_id)
         if job.kind == jobs.INGEST:
             raise IllegalTransition(f"Job {job_id} reads an upload.", hint="Upload the file again.")
+        if job.kind == jobs.IMPORT:
+            hint = "Send the model again with POST /api/v1/models."
+            raise IllegalTransition(f"Job {job_id} reads a model.", hint=hint)
         if job.kind == jobs.PREDICT:
             raise IllegalTransition(f"Job {job_id} only predicts.", hint="Ask for the prediction again.")
         asked = _checked(_merged(job.spec, how.overrides))

@@ -107,6 +107,8 @@ def retry(session: Session, project: str, job_id: str, *, from_checkpoint: bool)
         )
     if job.kind == jobs.INGEST:
         raise IllegalTransition(f"Job {job_id} reads an upload.", hint="Upload the file again.")
+    if job.kind == jobs.IMPORT:
+        raise IllegalTransition(f"Job {job_id} reads a model.", hint="Send the model again with POST /api/v1/models.")
     query = select(JobDatasetRecord.role, JobDatasetRecord.dataset_id).where(JobDatasetRecord.job_id == job_id)
     datasets = {role: dataset_id for role, dataset_id in session.execute(query)}
     asked = job.spec.get("dataset") or {}

@@ -15,6 +15,7 @@ from store.records import FileRecord, JobRecord
 from store.states import TERMINAL
 
 INPUTS, OUTPUT = "inputs", "output"  # of a prediction job
+IMPORT = "import"  # of an import job: a model's archive, kept until the job has ended
 UPLOAD, PART = "upload", "part"  # what is on its way to becoming a file; a part's file name is its upload
 KEPT_S = 24 * 3600.0  # of what is on its way
 
@@ -80,6 +81,8 @@ def forget_upload(session: Session, project: str, upload_id: str) -> None:
 
 
 def forget_old(session: Session) -> None:
-    """Forget uploads that were never completed, and their parts."""
+    """Forget uploads that were never completed, and their parts; and the archives of imports that have ended."""
     old = FileRecord.created_at < database_now() - KEPT_S
     session.execute(delete(FileRecord).where(FileRecord.purpose.in_((UPLOAD, PART)), old))
+    ended = select(JobRecord.id).where(JobRecord.kind == IMPORT, JobRecord.state.in_(TERMINAL))
+    session.execute(delete(FileRecord).where(FileRecord.purpose == IMPORT, FileRecord.job_id.in_(ended)))

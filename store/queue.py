@@ -18,6 +18,8 @@ RUN_JOB = "anneal.run_job"
 # Two queues, so that an upload is read while the only training worker is busy for hours.
 TRAIN, INGEST = "train", "ingest"
 QUEUES = (TRAIN, INGEST)
+# Kinds of jobs that read what comes from elsewhere, and wait for no training.
+READING = (INGEST, "import")
 
 _REDIS_OPTIONS: dict[str, Any] = {
     "visibility_timeout": 43_200,
@@ -58,7 +60,7 @@ def create_celery(settings: StoreSettings) -> Celery:
 
 def queue_of(kind: str) -> str:
     """Return the queue on which jobs of a kind wait."""
-    return INGEST if kind == INGEST else TRAIN
+    return INGEST if kind in READING else TRAIN
 
 
 def publish(app: Celery, job_id: str, kind: str) -> None:

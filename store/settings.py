@@ -45,12 +45,15 @@ class StoreSettings(BaseSettings):
     back_off_s: float = Field(
         default=1.0, gt=0, description="Seconds before a crashed job runs again; then 5, 30 and 120 times that."
     )
+    import_dir: Path | None = Field(
+        default=None, description="Folder whose models may be imported by naming their path; empty: none may."
+    )
     max_failures: int = Field(default=3, ge=1, description="Crashes or lost leases after which a job fails for good.")
 
-    @field_validator("data_dir")
+    @field_validator("data_dir", "import_dir")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value and value.expanduser().absolute()
 
     @property
     def resolved_database_url(self) -> str:

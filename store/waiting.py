@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from store import workers
 from store.database import database_now
-from store.queue import INGEST, TRAIN, queue_of
+from store.queue import INGEST, READING, TRAIN, queue_of
 from store.records import JobDependencyRecord, JobRecord
 from store.states import State
 
@@ -39,8 +39,8 @@ class Waiting:
 
 
 def in_queues(queues: Sequence[str]) -> ColumnElement[bool]:
-    """The condition that a job waits in one of these queues: ingestions have one of their own."""
-    kinds = {INGEST: JobRecord.kind == INGEST, TRAIN: JobRecord.kind != INGEST}
+    """The condition that a job waits in one of these queues: what reads foreign files has one of its own."""
+    kinds = {INGEST: JobRecord.kind.in_(READING), TRAIN: JobRecord.kind.not_in(READING)}
     return or_(*(kinds[queue] for queue in queues))
 
 

@@ -53,6 +53,8 @@ def prepare(context: Context, token: Token, directory: Path) -> Assignment:
         job = session.get_one(JobRecord, token.job_id)
         if job.kind == jobs.INGEST:
             return _ingestion(context, session, token, job, directory)
+        if job.kind == jobs.IMPORT:
+            return _import(context, session, token, job, directory)
         if job.kind == jobs.PREDICT:
             return _prediction(context, session, token, job, directory)
         return _training(context, session, token, job, directory)
@@ -68,6 +70,27 @@ def _ingestion(context: Context, session: Session, token: Token, job: JobRecord,
         directory=str(directory),
         spec={"filename": dataset.record.filename, **dataset.record.options},
         files={"source": str(source)},
+    )
+
+
+def _import(context: Context, session: Session, token: Token, job: JobRecord, directory: Path) -> Assignment:
+    if job.spec["file_id"] is not None:
+        file = files.get(session, job.project, job.spec["file_id"])
+        given = {"source": str(context.artifacts.path(file.sha256))}
+    else:
+        root = context.settings.import_dir
+        if root is None:
+            raise NotFound(
+                "This worker has no folder of models to import.", hint="Set ANNEAL_IMPORT_DIR for the workers too."
+            )
+        given = {"source": str(root / job.spec["path"]), "root": str(root)}
+    return Assignment(
+        job_id=job.id,
+        attempt=token.attempt,
+        kind=job.kind,
+        directory=str(directory),
+        spec={"filename": job.spec["filename"]},
+        files=given,
     )
 
 

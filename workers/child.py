@@ -14,7 +14,7 @@ import traceback
 from typing import Any
 
 from learning.errors import LearningError
-from store.jobs import INGEST, PREDICT
+from store.jobs import IMPORT, INGEST, PREDICT
 from workers.protocol import EXPECTED_ERROR, NO_ROOM, STOP, STOPPED_AT_CHECKPOINT, Assignment
 
 
@@ -47,17 +47,7 @@ def main() -> int:
     """Do the assignment; returns the exit code."""
     channel = Channel()
     try:
-        if channel.assignment.kind == INGEST:
-            from workers.ingestion_run import run_ingestion
-
-            return run_ingestion(channel)
-        if channel.assignment.kind == PREDICT:
-            from workers.prediction_run import run_prediction
-
-            return 0 if run_prediction(channel) else STOPPED_AT_CHECKPOINT
-        from workers.training_run import run_training
-
-        return 0 if run_training(channel) else STOPPED_AT_CHECKPOINT
+        return _do(channel)
     except LearningError as error:
         channel.send("error", error={**error.to_dict(), "description": error.description})
     except MemoryError:
@@ -72,11 +62,30 @@ def main() -> int:
     return EXPECTED_ERROR
 
 
+def _do(channel: Channel) -> int:
+    """Do what the kind of the job asks for; each imports what it needs alone."""
+    if channel.assignment.kind == INGEST:
+        from workers.ingestion_run import run_ingestion
+
+        return run_ingestion(channel)
+    if channel.assignment.kind == IMPORT:
+        from workers.import_run import run_import
+
+        return run_import(channel)
+    if channel.assignment.kind == PREDICT:
+        from workers.prediction_run import run_prediction
+
+        return 0 if run_prediction(channel) else STOPPED_AT_CHECKPOINT
+    from workers.training_run import run_training
+
+    return 0 if run_training(channel) else STOPPED_AT_CHECKPOINT
+
+
 def _out_of_memory() -> dict[str, Any]:
     return {
         "code": "out_of_memory",
         "message": "The job needs more memory than its process may use.",
-        "hint": "Send fewer or narrower rows, or lower hyperparameters.batch_size.",
+        "hint": "Send fewer or narrower rows or a smaller model, or lower hyperparameters.batch_size.",
         "param": None,
         "retryable": False,
     }

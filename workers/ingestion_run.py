@@ -20,9 +20,9 @@ SOON_S, LITTLE = 1.0, 0.02
 
 def run_ingestion(channel: Channel) -> int:
     """Ingest the uploaded file; returns the exit code."""
-    _limit(resource.RLIMIT_AS, MEMORY_BYTES)
-    _limit(resource.RLIMIT_CPU, CPU_SECONDS)
-    _limit(resource.RLIMIT_CORE, 0)
+    limit(resource.RLIMIT_AS, MEMORY_BYTES)
+    limit(resource.RLIMIT_CPU, CPU_SECONDS)
+    limit(resource.RLIMIT_CORE, 0)
     given = channel.assignment
     filename = given.spec["filename"]
     options = IngestOptions(
@@ -65,7 +65,8 @@ class Clock:
         return {"phase": phase, "fraction": fraction, "eta_seconds": eta}
 
 
-def _limit(kind: int, value: int) -> None:
+def limit(kind: int, value: int) -> None:
+    """Bound what this process may take of something, by a constant of `resource`."""
     _, hard = resource.getrlimit(kind)
     ceiling = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(kind, (ceiling, hard))

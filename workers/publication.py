@@ -34,7 +34,11 @@ def publish(context: Context, token: Token, result: Mapping[str, Any]) -> None:
         digests = {path: artifact.sha256 for path, artifact in stored.items()}
         # First: it raises Fenced unless the job is still ours to complete, and then no version is made.
         attempts.complete(session, token, {}, result["warnings"])
-        job.result = _register(session, job, result, digests)
+        job.result = (
+            _imported(session, job, result, digests)
+            if job.kind == jobs.IMPORT
+            else _register(session, job, result, digests)
+        )
 
 
 def _keep_output(session: Session, token: Token, job: JobRecord, result: Mapping[str, Any], output: Artifact) -> None:
@@ -76,6 +80,27 @@ def _register(
         "metrics": result["metrics"],
         "comparison": result["comparison"],
     }
+
+
+def _imported(
+    session: Session, job: JobRecord, result: Mapping[str, Any], digests: Mapping[str, str]
+) -> dict[str, Any]:
+    """Register the model that was imported, as a base model or, where it was made here, as what it was."""
+    output, job.task = job.spec["output"], result["task"]
+    source = {"model_type": result["model_type"], **{name: job.spec[name] for name in ("filename", "path", "sha256")}}
+    new = models.NewVersion(
+        model=output["model"],
+        kind=result["version_kind"],
+        task=result["task"],
+        architecture=result["architecture"],
+        modality=result["modality"],
+        metrics={},
+        lineage={**lineage.of_job(session, job), "imported_from": source},
+        files=digests,
+        aliases=tuple(output["aliases"]),
+    )
+    version = models.register(session, job.project, job.id, new)
+    return {"model": version.model.name, "version": version.record.number, "ref": version.ref, **source}
 
 
 def refuse(session: Session, token: Token, error: Mapping[str, Any]) -> None:

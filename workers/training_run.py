@@ -17,6 +17,8 @@ from learning.preparation import Prepared, prepare
 from learning.training import Outcome, Plan, train
 from workers.child import Channel
 
+_FREE = {"lora_rank": None, "unfreeze_every_epochs": None, "layer_learning_rate_decay": 1.0}
+
 
 def run_training(channel: Channel) -> bool:
     """Train what is assigned; returns False when stopped at a checkpoint on request."""
@@ -29,14 +31,18 @@ def run_training(channel: Channel) -> bool:
     comparison = None
     if spec.compare:
         # The same network and preparation as the base model's, or the comparison would be of something else.
-        alike = TrainingSpec.model_validate({**given.spec, **prepared.design.recipe(), "compare": False})
+        # Nothing holds back a backbone that knows nothing yet.
+        free = {**spec.hyperparameters.model_dump(), **_FREE}
+        twin_spec = {**given.spec, **prepared.design.recipe(), "compare": False, "hyperparameters": free}
+        alike = TrainingSpec.model_validate(twin_spec)
         _, twin = _run(channel, alike, "scratch", base=None)
         if not twin.finished:
             return False
         comparison = compare(prepared.design.task, outcome.position.metrics, twin.position.metrics)
     directory = Path(given.directory) / "model"
     low = _measured_low(spec, prepared, outcome)
-    model.save(replace(prepared.design, precision=spec.serving_precision), outcome.weights, directory)
+    design, weights = model.merged(prepared.design, outcome.weights)
+    model.save(replace(design, precision=spec.serving_precision), weights, directory)
     channel.send(
         "result",
         run=name,

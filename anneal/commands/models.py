@@ -1,4 +1,4 @@
-"""`anneal models`: list, show, alias, download."""
+"""`anneal models`: list, show, import, alias, download."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,6 +54,33 @@ def show(
     print()
     rows = [(v["ref"], v.get("kind"), v.get("architecture"), v.get("metrics"), v.get("job_id")) for v in versions]
     print_table(["version", "kind", "architecture", "metrics", "job"], rows, empty="No versions.")
+    return None
+
+
+@app.command("import")
+def import_model(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A model's folder or zip archive.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Its name in the registry.")],
+    alias: Annotated[list[str] | None, typer.Option("--alias", help="Alias to point at it; may be repeated.")] = None,
+    on_server: Annotated[bool, typer.Option("--on-server", help="PATH lies in the server's folder of models.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is registered.")] = True,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Register a model from elsewhere: BERT, GPT-2 or ResNet in the layout of Transformers, or one downloaded here."""
+    with client() as service:
+        if on_server:
+            job = service.models.import_path(path, model=model, aliases=alias or ())
+        else:
+            job = service.models.import_model(path, model=model, aliases=alias or (), progress=not as_json)
+        if wait:
+            job.wait()
+        found = job.to_dict()
+    if as_json:
+        return print_json(found)
+    for warning in found.get("warnings") or []:
+        tell(f"Note: {warning}")
+    tell(f"Imported {found['result']['ref']}." if found.get("result") else f"Job {found['id']} is {found['status']}.")
     return None
 
 

@@ -28,6 +28,8 @@ _DEVIATION, _EPSILON = 0.02, 1e-5
 class Projection(nn.Linear):
     """A linear layer whose weight is laid out as GPT-2's, inputs by outputs."""
 
+    inputs_first: ClassVar[bool] = True
+
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
         self.weight = nn.Parameter(torch.empty(inputs, outputs))

@@ -20,6 +20,8 @@ from learning.modalities.text import TextState
 from learning.tasks.masking import Maskable, Masker
 from learning.tasks.pretraining import Pretraining
 
+_EPSILON = 1e-12  # BERT's, so that its own head gives the same here
+
 
 class MaskedTokensConfig(Config):
     """How much is hidden, and in what units."""
@@ -41,7 +43,7 @@ class VocabularyHead(nn.Module):
     def __init__(self, width: int, state: MaskedTokensState) -> None:
         super().__init__()
         self.dense = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, eps=_EPSILON)
         self.bias = nn.Parameter(torch.zeros(state.maskable.vocabulary))
         self.masker = Masker(state.maskable)
         nn.init.normal_(self.dense.weight, std=0.02)

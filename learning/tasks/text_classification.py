@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, cast
 import pyarrow as pa
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from learning.config import Columns
 from learning.interfaces import Batch, Network, PackedFeatures
@@ -22,6 +23,13 @@ class TextClassificationConfig(ClassificationConfig):
     pooling: Literal["mean", "first", "last"] = Field(
         "mean", description="What stands for a text: the mean of its tokens, or the first or last token."
     )
+    vector_length: float | None = Field(
+        None,
+        gt=0,
+        le=1_000,
+        description="Length that every text's vector is given before the last layer, so that its direction alone "
+        "decides; default: as it is. 10 suits models made for comparing sentences.",
+    )
     token_masking: float = Field(
         0.15, ge=0, lt=1, description="Share of tokens hidden in training, so that no single word decides."
     )
@@ -31,6 +39,7 @@ class TextClassificationState(ClassificationState):
     """The classes, and how texts are read."""
 
     pooling: Literal["mean", "first", "last"]
+    vector_length: float | None = None
     token_masking: float
     maskable: Maskable
 
@@ -44,12 +53,15 @@ class TextHead(nn.Module):
         nn.init.normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
         self.masker = Masker(state.maskable)
-        self._pooling = state.pooling
+        self._pooling, self._length = state.pooling, state.vector_length
 
     def forward(self, features: PackedFeatures) -> Tensor:
         """Return outputs, (B, outputs)."""
         pool = {"mean": features.pooled, "first": features.first, "last": features.last}[self._pooling]
-        outputs: Tensor = self.linear(pool())
+        vector_BD = pool()
+        if self._length is not None:
+            vector_BD = self._length * functional.normalize(vector_BD.float(), dim=1)
+        outputs: Tensor = self.linear(vector_BD)
         return outputs
 
 
@@ -69,6 +81,7 @@ class TextClassification(Classification):
         return TextClassificationState(
             **dict(super().fit(table, columns, config, inputs)),
             pooling=options.pooling,
+            vector_length=options.vector_length,
             token_masking=options.token_masking,
             maskable=Maskable.of(inputs),
         )

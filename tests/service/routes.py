@@ -25,6 +25,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("patch", "/api/v1/datasets/{dataset_id}"): {"json": {"tags": []}},
     ("get", "/api/v1/datasets/{dataset_id}/diff"): {"params": {"against": "ds_0"}},
     ("patch", "/api/v1/jobs/{job_id}"): {"json": {"priority": 1}},
+    ("post", "/api/v1/models"): {"json": {"model": "x", "path": "x"}},
     ("post", "/api/v1/models/{ref}/predict"): {"json": {"inputs": [{}]}},
     ("post", "/api/v1/models/{ref}/embed"): {"json": {"inputs": [{}]}},
     ("post", "/api/v1/models/{ref}/similarity"): {"json": {"inputs": [{}]}},

@@ -1,0 +1,71 @@
+"""The tokenizer of a directory that Transformers saved: tokenizer.json, or made of the older files beside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from learning.errors import InvalidModel
+from learning.modalities.tokenization import END_OF_TEXT, FIRST, LAST, SPECIAL, UNKNOWN
+from learning.model_files import MERGES_FILE, PIECES_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WORDS_FILE
+
+
+def tokenizer_of(directory: Path) -> str:
+    """Return a tokenizer.json; InvalidModel when there is nothing to make one of, or it does not read."""
+    said = _said(directory)
+    try:
+        if (directory / TOKENIZER_FILE).is_file():
+            text = (directory / TOKENIZER_FILE).read_text()
+            Tokenizer.from_str(text)
+            return text
+        if (directory / WORDS_FILE).is_file():
+            return _of_words(directory / WORDS_FILE, said)
+        if (directory / PIECES_FILE).is_file() and (directory / MERGES_FILE).is_file():
+            return _of_pieces(directory)
+    except Exception as error:  # the library raises no narrower one for what it cannot parse
+        raise InvalidModel(f"The tokenizer cannot be read: {error}", hint="Save it again.") from None
+    raise InvalidModel(
+        f"There is no tokenizer: {TOKENIZER_FILE}, or {WORDS_FILE}, or {PIECES_FILE} with {MERGES_FILE}.",
+        hint="Save it into the same directory: AutoTokenizer.from_pretrained(...).save_pretrained(directory).",
+    )
+
+
+def _said(directory: Path) -> dict[str, Any]:
+    path = directory / TOKENIZER_CONFIG_FILE
+    said = json.loads(path.read_text()) if path.is_file() else {}
+    return said if isinstance(said, dict) else {}
+
+
+def _of_words(path: Path, said: dict[str, Any]) -> str:
+    """Return BERT's tokenizer, made of its vocabulary as Transformers makes it."""
+    words = path.read_text().splitlines()
+    numbers = {word: number for number, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordPiece(numbers, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        lowercase=bool(said.get("do_lower_case", True)),
+        strip_accents=said.get("strip_accents"),
+        handle_chinese_chars=bool(said.get("tokenize_chinese_chars", True)),
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens([token for token in SPECIAL if token in numbers])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{FIRST} $A {LAST}",
+        pair=f"{FIRST} $A {LAST} $B:1 {LAST}:1",
+        special_tokens=[(token, numbers[token]) for token in (FIRST, LAST)],
+    )
+    return tokenizer.to_str()
+
+
+def _of_pieces(directory: Path) -> str:
+    """Return GPT-2's tokenizer, made of its pieces and their merges."""
+    model = models.BPE.from_file(str(directory / PIECES_FILE), str(directory / MERGES_FILE))
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    tokenizer.add_special_tokens([END_OF_TEXT])
+    return tokenizer.to_str()
