@@ -73,12 +73,13 @@ class _Pair(NamedTuple):
 
 
 class PairExamples(PackedExamples):
-    """Pairs in memory; beside what is learned from them, each source's tokens and its target's text."""
+    """Pairs in memory; beside what is learned from them, each source's tokens and its target's text and length."""
 
     def __init__(self, pairs: Sequence[_Pair], state: TranslationState, device: torch.device) -> None:
         super().__init__(_packed(pairs, state), device)
         self.sources = [pair.source for pair in pairs]
         self.texts = [pair.text for pair in pairs]
+        self.lengths = [len(pair.target) for pair in pairs]
 
 
 class Translation:
@@ -170,7 +171,10 @@ class Translation:
         found: list[str] = []
         for first in range(0, count, _AT_ONCE):
             check()
-            sources = [Source(examples.sources[row]) for row in rows[first : first + _AT_ONCE]]
+            some = rows[first : first + _AT_ONCE]
+            # A network that has learned little never ends, which no figure is worth waiting for.
+            options = BeamOptions(max_new_tokens=2 * max(examples.lengths[row] for row in some))
+            sources = [Source(examples.sources[row], options) for row in some]
             found += [one["translation"] for one in translate(network, sources, _language(inputs, state))]
         wanted = [examples.texts[row] for row in rows]
         exact = sum(one.strip() == other.strip() for one, other in zip(found, wanted, strict=True)) / count
