@@ -101,7 +101,7 @@ def test_a_stream_comes_in_pieces_and_can_be_left(client: OpenAI, api: httpx.Cli
     [
         ({"model": "nobody"}, openai.NotFoundError, "nobody"),
         ({"model": "talks-not"}, openai.BadRequestError, "does not write texts"),
-        ({"model": "talks-not", "stream": True}, openai.UnprocessableEntityError, "does not write texts"),
+        ({"model": "talks-not", "stream": True}, openai.UnprocessableEntityError, "writes neither texts nor transcripts"),
         ({"prompt": []}, openai.BadRequestError, "prompt is empty"),
         ({"prompt": [1, 2]}, openai.UnprocessableEntityError, "prompt"),
         ({"echo": True}, openai.UnprocessableEntityError, "echo"),
@@ -190,5 +190,5 @@ def test_hugging_face_errors(stack: Stack, writer: str) -> None:
     for options, said in (({"typical_p": 0.5}, "typical_p"), ({"top_p": 7.0}, "top_p")):
         with pytest.raises((HfHubHTTPError, TextGenerationError), match=said):
             hugging_face(stack, writer).text_generation("a", **options)  # type: ignore[call-overload]
-    with pytest.raises((HfHubHTTPError, TextGenerationError), match="does not write texts"):
+    with pytest.raises((HfHubHTTPError, TextGenerationError), match="writes neither texts nor transcripts"):
         list(hugging_face(stack, "talks-not").text_generation("a", stream=True))
