@@ -108,6 +108,15 @@ class Examined(Protocol):
 
 
 @runtime_checkable
+class Comparable(Protocol):
+    """What a task has beside, when its answers are embeddings by which subjects are told apart that it never saw."""
+
+    def embed(self, network: Network, batch: Batch, state: Any) -> Tensor:
+        """Return embeddings of a batch's rows, of length 1, (B, E): the nearer, the more alike."""
+        ...
+
+
+@runtime_checkable
 class Directed(Protocol):
     """Of an architecture: whether a position sees only those before it. Of a task: which of both it needs."""
 
