@@ -117,6 +117,15 @@ class Comparable(Protocol):
 
 
 @runtime_checkable
+class Filed(Protocol):
+    """What a modality has beside, when each of its inputs is a file."""
+
+    def content(self, value: Any, index: int, state: Any) -> bytes:
+        """Return the file of a prediction input; InvalidInput when there is none. Whether it reads, `parse` says."""
+        ...
+
+
+@runtime_checkable
 class Directed(Protocol):
     """Of an architecture: whether a position sees only those before it. Of a task: which of both it needs."""
 
