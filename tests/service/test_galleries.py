@@ -20,7 +20,8 @@ from store.collection import Collector
 from store.gallery_records import GalleryRecord, SampleRecord, SubjectRecord
 
 SIDE = 24
-TINY = {"name": "resnet", "depths": [1, 1], "widths": [8, 16]}
+FLAT = {"name": "flatten-mlp", "hidden_sizes": [64]}
+DEEP = {"name": "resnet", "depths": [1, 1], "widths": [8, 16]}
 PEOPLE = 40
 
 
@@ -40,7 +41,7 @@ def text(content: bytes) -> str:
 
 def learn(dataset: str, **fields: Any) -> dict[str, Any]:
     return {
-        "kind": "finetune", "task": "image-embedding", "architecture": TINY, "dataset": dataset,
+        "kind": "finetune", "task": "image-embedding", "architecture": FLAT, "dataset": dataset,
         "columns": {"target": "label"}, "hyperparameters": {"epochs": 12, "batch_size": 16, "learning_rate": 3e-3},
         "task_config": {"embedding_size": 16, "augmentation": "none"},
         "split": {"group": "label", "validation": 0.25}, **fields,
@@ -55,8 +56,10 @@ def faces(embedded: Stack, running: httpx.Client, tmp_path_factory: pytest.TempP
     dataset = upload(running, packed(path, members))
     first = submit(running, learn(dataset["id"], output={"model": "faces"}))
     job = succeeded(running, first)
-    wider = {"embedding_size": 24, "augmentation": "none"}
-    succeeded(running, submit(running, learn(dataset["id"], output={"model": "faces"}, task_config=wider, seed=1)))
+    other = {"architecture": DEEP, "task_config": {"embedding_size": 24, "augmentation": "none"}}
+    longer = {"epochs": 30, "batch_size": 16, "learning_rate": 3e-3}
+    second = learn(dataset["id"], output={"model": "faces"}, hyperparameters=longer, **other)
+    succeeded(running, submit(running, second))
     return {"dataset": dataset, "job": job}
 
 
