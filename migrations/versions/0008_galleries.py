@@ -30,7 +30,7 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["version_id"], ["versions.id"], name=op.f("fk_galleries_version_id_versions")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_galleries")),
-        sa.UniqueConstraint("project", "name", name=op.f("uq_galleries_project")),
+        sa.UniqueConstraint("project", "name", name=op.f("uq_galleries_project_name")),
     )
     op.create_index(op.f("ix_galleries_version_id"), "galleries", ["version_id"])
     op.create_index(op.f("ix_galleries_project_id"), "galleries", ["project", "id"])
@@ -43,7 +43,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["gallery_id"], ["galleries.id"], name=op.f("fk_subjects_gallery_id_galleries")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_subjects")),
-        sa.UniqueConstraint("gallery_id", "name", name=op.f("uq_subjects_gallery_id")),
+        sa.UniqueConstraint("gallery_id", "name", name=op.f("uq_subjects_gallery_id_name")),
     )
     op.create_index(op.f("ix_subjects_gallery_id_id"), "subjects", ["gallery_id", "id"])
     op.create_table(
