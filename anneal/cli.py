@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from anneal.commands import datasets, jobs, keys, models, predict, queue, up, webhooks
+from anneal.commands import datasets, galleries, jobs, keys, models, predict, queue, up, webhooks
 from anneal.errors import AnnealError, ConnectionFailed
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.add_typer(jobs.app, name="jobs")
 app.command("queue")(queue.show)
 app.add_typer(models.app, name="models")
 app.command("predict")(predict.predict)
+app.add_typer(galleries.app, name="galleries")
 app.add_typer(keys.app, name="keys")
 app.add_typer(webhooks.app, name="webhooks")
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from anneal.datasets import Datasets
+from anneal.galleries import Galleries
 from anneal.jobs import Jobs
 from anneal.keys import Keys
 from anneal.models import Input, Models
@@ -36,6 +37,7 @@ class Client:
         self.datasets = Datasets(self._transport)
         self.jobs = Jobs(self._transport)
         self.models = Models(self._transport)
+        self.galleries = Galleries(self._transport)
         self.keys = Keys(self._transport)
         self.webhooks = Webhooks(self._transport)
 

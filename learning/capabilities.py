@@ -108,6 +108,24 @@ class Examined(Protocol):
 
 
 @runtime_checkable
+class Comparable(Protocol):
+    """What a task has beside, when its answers are embeddings by which subjects are told apart that it never saw."""
+
+    def embed(self, network: Network, batch: Batch, state: Any) -> Tensor:
+        """Return embeddings of a batch's rows, of length 1, (B, E): the nearer, the more alike."""
+        ...
+
+
+@runtime_checkable
+class Filed(Protocol):
+    """What a modality has beside, when each of its inputs is a file."""
+
+    def content(self, value: Any, index: int, state: Any) -> bytes:
+        """Return the file of a prediction input; InvalidInput when there is none. Whether it reads, `parse` says."""
+        ...
+
+
+@runtime_checkable
 class Directed(Protocol):
     """Of an architecture: whether a position sees only those before it. Of a task: which of both it needs."""
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import torch
 
-from learning.capabilities import Generative, Steps, Stepwise, Writer
+from learning.capabilities import Comparable, Generative, Steps, Stepwise, Writer
 from learning.device import is_slow
 from learning.errors import InvalidInput
 from learning.interfaces import InputWarning, Network, PredictionOptions
@@ -168,13 +168,20 @@ class Predictor:
             yield
 
     def embed(self, rows: Sequence[Any]) -> list[Answer]:
-        """Return what the backbone makes of parsed rows: the mean of each row's features, D numbers."""
+        """Return what the backbone makes of parsed rows: the mean of each row's features, D numbers.
+
+        Of a task that compares rows by embeddings of its own, those.
+        """
+        task = self.design.task
         with self.computing():
             if self._direct is not None:
                 whole = {"inputs_BF": torch.from_numpy(self._direct.encoder.encode(rows))}
             else:
                 whole = self.design.modality.assemble(rows, self.design.inputs)
-            parts = [self._network.backbone(part).pooled().float() for part in pieces(whole)]
+            if isinstance(task, Comparable):
+                parts = [task.embed(self._network, part, self.design.targets) for part in pieces(whole)]
+            else:
+                parts = [self._network.backbone(part).pooled().float() for part in pieces(whole)]
             return [{"embedding": row} for row in torch.cat(parts).tolist()]
 
     def predict(self, inputs: Sequence[Any], options: PredictionOptions | None = None) -> Predictions:

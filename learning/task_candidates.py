@@ -22,6 +22,8 @@ _TOKENS = {"tokens", "words"}
 _PARTS = {"train", "validation", "test"}
 # What a column of transcripts is usually called, even if each is a single word.
 _TRANSCRIPTS = {"text", "transcript", "transcription", "sentence"}
+# What a column is usually called that says whom a file is of.
+_SUBJECTS = {"subject", "person", "identity"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,14 @@ def _media_classification(facts: Facts) -> Iterator[TaskCandidate]:
             yield TaskCandidate(task, label.name, reason, [media.name], facts.balance(label))
 
 
+def _image_embedding(facts: Facts) -> Iterator[TaskCandidate]:
+    for image in facts.media:
+        for label in facts.labels if image.type == "image" else ():
+            if label.name.lower() in _SUBJECTS:
+                reason = f'"{image.name}" is a column of images, and "{label.name}" says by its name whom they show'
+                yield TaskCandidate("image-embedding", label.name, reason, [image.name], facts.balance(label))
+
+
 def _transcripts(facts: Facts) -> Iterator[TaskCandidate]:
     for media in facts.media:
         for column in facts.columns if media.type == "audio" else ():
@@ -232,6 +242,7 @@ _SUGGESTIONS: tuple[Callable[[Facts], Iterator[TaskCandidate]], ...] = (
     _translation,
     _object_detection,
     _transcripts,
+    _image_embedding,
     _media_classification,
     _spoken_words,
     _image_regression,

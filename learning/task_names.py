@@ -20,6 +20,7 @@ TASK_NAMES: tuple[str, ...] = (
     "contrastive-images",
     "image-classification",
     "image-regression",
+    "image-embedding",
     "object-detection",
     "contrastive-audio",
     "audio-classification",

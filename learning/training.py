@@ -219,7 +219,10 @@ class _Run:
 
     def _keep_if_best(self, values: dict[str, Any]) -> None:
         stopping = self.plan.early_stopping
-        value = float(values[self.prepared.design.task.monitor])
+        measured = values[self.prepared.design.task.monitor]
+        if measured is None:  # there is nothing to choose by, so the last weights stay
+            return
+        value = float(measured)
         self.position.score = -value if self.prepared.design.task.monitor == "loss" else value
         if is_better(
             self.prepared.design.task.monitor,

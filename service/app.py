@@ -19,6 +19,10 @@ from service import (
     datasets,
     embeddings,
     errors,
+    galleries,
+    gallery_content,
+    gallery_questions,
+    gallery_subjects,
     health,
     huggingface,
     input_bodies,
@@ -66,9 +70,13 @@ PARTS = (
     *(jobs, input_bodies, predictions, embeddings, prediction_jobs, uploads, datasets, dataset_content),
     *(quarantine, job_commands, checkpoints, loaded_models, model_import, models, catalogue, keys),
     *(queue_view, webhooks),
+    *(gallery_content, gallery_subjects, gallery_questions, galleries),
 )
 # What a process of the role predict has of it, and one of the role api has not.
-PREDICTING = (input_bodies, predictions, embeddings, loaded_models)
+PREDICTING = (
+    *(input_bodies, predictions, embeddings, loaded_models),
+    *(gallery_content, gallery_subjects, gallery_questions, galleries),
+)
 # A multipart body is the file and some lines around it.
 MULTIPART_OVERHEAD_BYTES = 1 << 20
 

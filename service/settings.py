@@ -38,6 +38,10 @@ class ServiceSettings(StoreSettings):
         default=20_000, ge=1, description="Most inputs that wait for one model; further requests get 429."
     )
     predictor_memory_bytes: int = Field(default=2 << 30, ge=1, description="Memory for loaded models, in bytes.")
+    max_galleries: int = Field(default=100, ge=1, description="Galleries that a project may have.")
+    max_gallery_samples: int = Field(
+        default=10_000, ge=1, description="Files that the subjects of one gallery may be enrolled by, together."
+    )
     webhook_private_addresses: bool = Field(
         default=False, description="Let webhooks be sent to private and local addresses."
     )

@@ -10,6 +10,7 @@ from ulid import ULID
 DATASET, JOB, CHECKPOINT, MODEL, VERSION, EVENT, KEY, PREDICTION, WEBHOOK, DELIVERY, UPLOAD, FILE = (
     "ds", "job", "ck", "mdl", "ver", "evt", "key", "pred", "whk", "msg", "up", "file",
 )  # fmt: skip
+GALLERY, SUBJECT, SAMPLE = "gal", "sub", "smp"
 
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from store import ids, webhooks
 from store.database import database_now
 from store.errors import Conflict, NotFound
+from store.gallery_records import GalleryRecord
 from store.records import AliasRecord, ArtifactRecord, ModelRecord, VersionFileRecord, VersionRecord
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -212,13 +213,14 @@ def files(session: Session, version_id: str) -> dict[str, ArtifactRecord]:
 
 
 def remove_version(session: Session, version: Version) -> None:
-    """Delete a version no alias and no job's base points at; Conflict otherwise."""
+    """Delete a version that no alias, no gallery and no job's base points at; Conflict otherwise."""
     pointing = [name for name, number in aliases(session, version.model.id).items() if number == version.record.number]
     if pointing:
         raise Conflict(
             f'Version {version.ref} is what the alias "{pointing[0]}" points at.',
             hint="Move or delete the alias first.",
         )
+    _require_no_gallery(session, version)
     try:
         with session.begin_nested():
             session.execute(delete(VersionFileRecord).where(VersionFileRecord.version_id == version.record.id))
@@ -226,3 +228,13 @@ def remove_version(session: Session, version: Version) -> None:
             session.flush()
     except IntegrityError:
         raise Conflict(f"Version {version.ref} is the base model of a job and stays for its lineage.") from None
+
+
+def _require_no_gallery(session: Session, version: Version) -> None:
+    query = select(GalleryRecord.name).where(GalleryRecord.version_id == version.record.id).order_by(GalleryRecord.id)
+    name = session.scalar(query.limit(1))
+    if name is not None:
+        raise Conflict(
+            f'Version {version.ref} is what the gallery "{name}" knows its subjects by.',
+            hint="Move the gallery to another version, or delete it, first.",
+        )

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from store.database import database_now
 from store.file_records import FileRecord as FileRecord  # noqa: PLC0414 - a table is known once imported
+from store.gallery_records import GalleryRecord as GalleryRecord  # noqa: PLC0414 - a table is known once imported
 from store.record import Record as Record  # noqa: PLC0414 - for whoever needs all tables
 from store.record import Serial, created
 from store.upload_records import UploadRecord as UploadRecord  # noqa: PLC0414 - a table is known once imported

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from media_files import encoded, picture
+from media_files import encoded, picture, png
 from servers import Stack
 from support import stack_database
 
 from learning import images
 from learning.architectures.bert import Bert, BertConfig
+from learning.architectures.flatten_mlp import FlattenMlp, FlattenMlpConfig
 from learning.architectures.gpt import Gpt
 from learning.architectures.mlp import Mlp, MlpConfig
 from learning.architectures.resnet import ResNet, ResNetConfig
@@ -27,6 +28,7 @@ from learning.modalities.text import Text, TextConfig
 from learning.model import Design, save
 from learning.tasks.classification import ClassificationConfig
 from learning.tasks.image_classification import ImageClassification, ImageClassificationConfig
+from learning.tasks.image_embedding import ImageEmbedding, ImageEmbeddingConfig
 from learning.tasks.masked_tokens import MaskedTokens, MaskedTokensConfig
 from learning.tasks.next_token_prediction import NextTokenConfig, NextTokenPrediction
 from learning.tasks.tabular_classification import TabularClassification
@@ -95,6 +97,17 @@ def register_image(stack: Stack, name: str, side: int = 224, precision: Literal[
     config = ResNetConfig(size="18", stem="7x7/4")
     design = Design(task, ResNet(), modality, preprocessing, config, inputs, targets, precision=precision)
     return _store(stack, design, name)
+
+
+def register_faces(stack: Stack, name: str, size: int = 16) -> int:
+    """Register a version that embeds pictures, by random weights, and return its bytes."""
+    cells = [{"bytes": content, **images.inspect(content)._asdict()} for content in (png(1), png(2))]
+    rows = pa.table({"image": pa.array(cells, MEDIA_TYPES["image"]), "label": ["a", "b"]})
+    modality, task, columns = Image(), ImageEmbedding(), Columns(target="label")
+    inputs = modality.fit(rows, columns, ImageConfig(size=16))
+    targets = task.fit(rows, columns, ImageEmbeddingConfig(embedding_size=size), inputs)
+    network = FlattenMlpConfig(hidden_sizes=(8,))
+    return _store(stack, Design(task, FlattenMlp(), modality, ImageConfig(size=16), network, inputs, targets), name)
 
 
 def _store(stack: Stack, design: Design, name: str, aliases: tuple[str, ...] = ()) -> int:

@@ -151,6 +151,10 @@ class Audio:
         """Return the column of recordings."""
         return (state.column,)
 
+    def content(self, value: Any, index: int, state: AudioState) -> bytes:
+        """Return the file of an input, read or not: its bytes, their base64, a data URL, or an object with one."""
+        return RECORDINGS.given(value, index, state.column)
+
     def parse(self, value: Any, index: int, state: AudioState) -> tuple[AudioRow, list[InputWarning]]:
         """Return frame_TF of an audio file: its bytes, their base64, a data URL, or an object with one of these."""
         recording, warnings = _parsed(RECORDINGS.given(value, index, state.column), index, state, state.max_seconds)

@@ -151,6 +151,10 @@ class Image:
         """Return the column of images."""
         return (state.column,)
 
+    def content(self, value: Any, index: int, state: ImageState) -> bytes:
+        """Return the file of an input, read or not: its bytes, their base64, a data URL, or an object with one."""
+        return IMAGES.given(value, index, state.column)
+
     def parse(self, value: Any, index: int, state: ImageState) -> tuple[ImageRow, list[InputWarning]]:
         """Return an image file's pixels: of its bytes, their base64, a data URL, or an object with one of these."""
         content = IMAGES.given(value, index, state.column)

@@ -13,6 +13,7 @@ from learning.tasks.contrastive_features import ContrastiveFeatures
 from learning.tasks.contrastive_images import ContrastiveImages
 from learning.tasks.denoising import Denoising
 from learning.tasks.image_classification import ImageClassification
+from learning.tasks.image_embedding import ImageEmbedding
 from learning.tasks.image_regression import ImageRegression
 from learning.tasks.masked_features import MaskedFeatures
 from learning.tasks.masked_tokens import MaskedTokens
@@ -43,6 +44,7 @@ TASKS: dict[str, Task] = {
         ContrastiveImages(),
         ImageClassification(),
         ImageRegression(),
+        ImageEmbedding(),
         ObjectDetection(),
         ContrastiveAudio(),
         AudioClassification(),

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from media_files import png
+from registered import register_faces
 from servers import REPOSITORY, Stack
 
 from anneal import Client
@@ -113,6 +115,32 @@ def test_webhooks(anneal: Run) -> None:
     assert created.returncode in (0, 1)  # a machine without a network may take that for private
     for command in ("deliveries", "test", "rotate", "delete"):
         assert "whk_none" in anneal("webhooks", command, "whk_none").stderr
+
+
+def test_galleries(anneal: Run, embedded: Stack, tmp_path: Path) -> None:
+    register_faces(embedded, "visitors")
+    for number in (1, 2):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    one, two = str(tmp_path / "1.png"), str(tmp_path / "2.png")
+    made = anneal("galleries", "create", "door", "visitors", "--threshold", "0.9")
+    assert "Threshold 0.9, given" in made.stderr + made.stdout, made
+    first = anneal("galleries", "enrol", "door", "Ada", one, "--json")
+    subject = json.loads(first.stdout)
+    assert "by 2 files" in (again := anneal("galleries", "enrol", "door", "Ada", one)).stderr + again.stdout
+    assert "Ada" in anneal("galleries", "subjects", "door").stdout
+    assert "door" in anneal("galleries", "list").stdout
+    (answer,) = json.loads(anneal("galleries", "identify", "door", one, "--json").stdout)["outputs"]
+    assert answer["subject"]["id"] == subject["id"]
+    assert "Ada" in anneal("galleries", "identify", "door", one, two).stdout
+    verified = anneal("galleries", "verify", "door", one, "--subject", "Ada")
+    assert (verified.returncode, "the same" in verified.stderr + verified.stdout) == (0, True)
+    assert anneal("galleries", "verify", "door", one, two, "--threshold", "1").returncode == 1
+    assert anneal("galleries", "verify", "door", one).returncode == 2
+    assert json.loads(anneal("galleries", "move", "door", "visitors:1", "--json").stdout)["samples"] == 2
+    assert anneal("galleries", "forget", "door", subject["id"]).returncode == 0
+    assert json.loads(anneal("galleries", "show", "door", "--json").stdout)["samples"] == 0
+    assert anneal("galleries", "delete", "door").returncode == 0
+    assert "No gallery" in anneal("galleries", "show", "door").stderr
 
 
 def test_a_job_that_fails_fails_the_command(anneal: Run, rows: str, tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ SOUNDS = "audio-classification"
 SPEECH = "speech-recognition"
 WRITING = "text-generation"
 TRANSLATING = "translation"
-TARGETS = {name: {"target": "label"} for name in (CLASSES, TEXTS, IMAGES, SOUNDS)}
+FACES = "image-embedding"
+TARGETS = {name: {"target": "label"} for name in (CLASSES, TEXTS, IMAGES, SOUNDS, FACES)}
 TARGETS |= {name: {"target": "amount"} for name in (NUMBERS, SHADES)}
 TARGETS |= {TAGS: {"target": "tags"}, THINGS: {"target": "objects"}, SPEECH: {"target": "text"}}
 TARGETS |= {TRANSLATING: {"text": "text", "target": "label"}}
@@ -68,6 +69,7 @@ EXACT = {
     SOUNDS: {"label_smoothing": 0.0, "augmentation": "none"},
     SPEECH: {"augmentation": "none"},
     TRANSLATING: {"label_smoothing": 0.0},
+    FACES: {"augmentation": "none", "embedding_size": 16, "margin": 0.0},
 }
 # What a task's score is at best, where that is not 1.
 BEST_SCORES = {TRANSLATING: 100}

@@ -122,6 +122,16 @@ def test_a_column_of_parts_is_no_target(tmp_path):
     assert targets == ["y", "x", None]
 
 
+def test_who_is_shown_is_a_subject_to_embed(tmp_path):
+    lines = ["file,person"] + [f"{n}.png,{'ab'[n % 2]}" for n in range(12)]
+    members = {"manifest.csv": "\n".join(lines)} | {f"{n}.png": png(n) for n in range(12)}
+    assert [one[:2] for one in suggested(archive(tmp_path, members))] == [
+        ("image-embedding", "person"),
+        ("image-classification", "person"),
+        ("contrastive-images", None),
+    ]
+
+
 def test_the_balance_of_labels(tmp_path):
     labels = ["yes"] * 60 + ["no"] * 38 + ["maybe", "never"]
     rows = [{"x": n * 7 % 11 / 2, "label": label} for n, label in enumerate(labels)]

@@ -47,8 +47,15 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/api/v1/keys"): {"json": {"name": "x"}},
     ("post", "/api/v1/webhooks"): {"json": HOOK},
     ("patch", "/api/v1/webhooks/{webhook_id}"): {"json": {"enabled": True}},
+    ("post", "/api/v1/galleries"): {"json": {"name": "known", "model": "shared"}},
+    ("patch", "/api/v1/galleries/{gallery}"): {"json": {"threshold": 0.5}},
+    ("post", "/api/v1/galleries/{gallery}/subjects"): {"json": {"name": "x", "inputs": ["eA=="]}},
+    ("post", "/api/v1/galleries/{gallery}/subjects/{subject_id}/samples"): {"json": {"inputs": ["eA=="]}},
+    ("post", "/api/v1/galleries/{gallery}/identify"): {"json": {"inputs": ["eA=="]}},
+    ("post", "/api/v1/galleries/{gallery}/verify"): {"json": {"inputs": ["eA==", "eA=="]}},
 }
 TEXT: dict[str, Any] = {"content": b"x", "headers": {"Content-Type": "text/plain"}}
+FACE: dict[str, Any] = {"content": b"x", "headers": {"Content-Type": "image/png"}, "params": {"name": "x"}}
 # Routes that stand beside those of the document, for requests whose headers ask for them.
 BESIDE: dict[tuple[str, str, str], dict[str, Any]] = {
     ("post", "/api/v1/models/{ref}/predict", "later"): {
@@ -58,6 +65,10 @@ BESIDE: dict[tuple[str, str, str], dict[str, Any]] = {
     ("post", "/api/v1/models/{ref}/predict", "of a text"): TEXT,
     ("post", "/api/v1/models/{ref}/embed", "of a text"): TEXT,
     ("post", "/hf/models/{ref}", "of a text"): TEXT,
+    ("post", "/api/v1/galleries/{gallery}/subjects", "of a file"): FACE,
+    ("post", "/api/v1/galleries/{gallery}/subjects/{subject_id}/samples", "of a file"): {**FACE, "params": {}},
+    ("post", "/api/v1/galleries/{gallery}/identify", "of a file"): {**FACE, "params": {}},
+    ("post", "/api/v1/galleries/{gallery}/verify", "of a file"): {**FACE, "params": {"subject": "x"}},
 }
 
 
@@ -92,6 +103,8 @@ class Route:
             return "jobs"
         if "/predictions/" in self.path:
             return "predict"
+        if "/galleries" in self.path:
+            return "predict" if self.path.endswith(("/identify", "/verify")) else "models"
         if self.path.endswith(("/predict", "/embed", "/similarity", "/schema")) and "/models/" in self.path:
             return "predict"
         return "models" if "/models" in self.path else "jobs"

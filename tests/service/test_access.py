@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+from media_files import png
+from registered import register_faces
 from routes import BODIES, CLOSED, FOREIGN, HOOK, OPEN, ROUTES, WITH_ID, Route, name, nameless, refused, without
 from servers import Stack
 from support import classify, new_key, problem, stack_database, submit, succeeded, upload, wait_for_state
@@ -64,8 +67,24 @@ def webhook(embedded: Stack) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
+def gallery(running: httpx.Client, embedded: Stack) -> dict[str, str]:
+    """A gallery that knows somebody."""
+    register_faces(embedded, "strangers")
+    made = running.post("/galleries", json={"name": "doormen", "model": "strangers", "threshold": 0.5})
+    assert made.status_code == 201, made.text
+    somebody = {"name": "somebody", "inputs": [base64.b64encode(png()).decode()]}
+    enrolled = running.post("/galleries/doormen/subjects", json=somebody)
+    return {"gallery": "doormen", "subject_id": enrolled.json()["id"]}
+
+
+@pytest.fixture(scope="module")
 def ids(
-    running: httpx.Client, embedded: Stack, rows: str, trained: dict[str, Any], webhook: dict[str, str]
+    running: httpx.Client,
+    embedded: Stack,
+    rows: str,
+    trained: dict[str, Any],
+    webhook: dict[str, str],
+    gallery: dict[str, str],
 ) -> dict[str, str]:
     """What there is in the first project."""
     first = running.get("/keys").json()["data"][0]["id"]
@@ -100,6 +119,7 @@ def ids(
         "alias": "production",
         "path": "config.json",
         "key_id": first,
+        **gallery,
     }
 
 
@@ -209,7 +229,7 @@ def test_a_batch_asks_only_ones_own_models(running: httpx.Client, foreigner: htt
 
 def test_lists_show_nothing_of_another_project(bare: httpx.Client, embedded: Stack, ids: dict[str, str]) -> None:
     key = {"Authorization": f"Bearer {new_key(embedded, project='empty')}"}
-    for path in ("datasets", "jobs", "models", "uploads", "webhooks"):
+    for path in ("datasets", "jobs", "models", "uploads", "webhooks", "galleries"):
         answer = bare.get(f"/api/v1/{path}", headers=key).json()
         assert answer == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
     for path in ("files", "fine_tuning/jobs", "batches", "models"):

@@ -101,7 +101,11 @@ def test_a_stream_comes_in_pieces_and_can_be_left(client: OpenAI, api: httpx.Cli
     [
         ({"model": "nobody"}, openai.NotFoundError, "nobody"),
         ({"model": "talks-not"}, openai.BadRequestError, "does not write texts"),
-        ({"model": "talks-not", "stream": True}, openai.UnprocessableEntityError, "writes neither texts nor transcripts"),
+        (
+            {"model": "talks-not", "stream": True},
+            openai.UnprocessableEntityError,
+            "writes neither texts nor transcripts",
+        ),
         ({"prompt": []}, openai.BadRequestError, "prompt is empty"),
         ({"prompt": [1, 2]}, openai.UnprocessableEntityError, "prompt"),
         ({"echo": True}, openai.UnprocessableEntityError, "echo"),

@@ -1,0 +1,117 @@
+"""Files for a gallery as they are instead of JSON: one as the body, or several in a form.
+
+What else a request says are fields of the form, or of the address.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+
+from service.chosen_route import media_type
+from service.computing import RequestTimeout, deadline
+from service.dependencies import ModelsKey, PredictKey
+from service.errors import ApiError
+from service.gallery_embedding import Read
+from service.gallery_questions import (
+    IdentifyFields,
+    IdentifyResponse,
+    VerifyFields,
+    VerifyResponse,
+    identified,
+    verified,
+)
+from service.gallery_subjects import SubjectFields, SubjectView, acquaintance, enrolled, newcomer
+from service.input_bodies import FORM, MOST_FILES, Content, ContentRoute
+from service.job_requests import Request
+from service.predictors import Loaded
+from service.state import Opened
+
+router = APIRouter(prefix="/galleries/{gallery}", route_class=ContentRoute, include_in_schema=False)
+
+T = TypeVar("T", bound=BaseModel)
+_MOST_FIELDS = 8
+
+
+class NoFields(Request):
+    """Nothing but files."""
+
+
+async def _given(request: HttpRequest, schema: type[T]) -> tuple[T, Read]:
+    """Read a body to its end; return its fields, checked, and what gives its files once a model is there for them."""
+    fields: dict[str, Any] = dict(request.query_params)
+    files: list[Content] = []
+    if media_type(request.headers) == FORM:
+        async with request.form(max_files=MOST_FILES, max_fields=_MOST_FIELDS) as form:
+            for name, value in form.multi_items():
+                if isinstance(value, UploadFile):
+                    files.append(Content.of(await value.read(), value.content_type or "", value.filename or name))
+                else:
+                    fields[name] = value
+    else:
+        files.append(Content.of(await request.body(), request.headers.get("content-type", "")))
+    if not files:
+        raise ApiError(422, "invalid_request", "The form has no file.", hint="With curl: -F file=@path/to/file.")
+    return _checked(fields, schema), lambda loaded: _inputs(files, loaded)
+
+
+def _checked(fields: dict[str, Any], schema: type[T]) -> T:
+    try:
+        if "metadata" in fields:
+            fields["metadata"] = json.loads(fields["metadata"])
+        return schema.model_validate(fields)
+    except json.JSONDecodeError as error:
+        raise ApiError(
+            422, "invalid_request", f"metadata is no JSON: {error}.", hint="Send a JSON object.", param="metadata"
+        ) from None
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
+
+
+def _inputs(files: Sequence[Content], loaded: Loaded) -> list[Any]:
+    design = loaded.predictor.design
+    schema = design.modality.schema(design.inputs)
+    return [value for file in files for value in file.inputs(schema)]
+
+
+@router.post("/subjects", status_code=201)
+async def enrol_content(gallery: str, request: HttpRequest, state: Opened, caller: ModelsKey) -> SubjectView:
+    """Enrol a subject by what is in a body that is no JSON."""
+    fields, read = await _given(request, SubjectFields)
+    return await enrolled(state, caller.project, gallery, read, newcomer(fields), request.receive)
+
+
+@router.post("/subjects/{subject_id}/samples", status_code=201)
+async def add_content(
+    gallery: str, subject_id: str, request: HttpRequest, state: Opened, caller: ModelsKey
+) -> SubjectView:
+    """Enrol a subject by further files that are in a body that is no JSON."""
+    _, read = await _given(request, NoFields)
+    return await enrolled(state, caller.project, gallery, read, acquaintance(subject_id), request.receive)
+
+
+@router.post("/identify")
+async def identify_content(
+    gallery: str, request: HttpRequest, state: Opened, caller: PredictKey, timeout_s: RequestTimeout = None
+) -> IdentifyResponse:
+    """Answer whom the files of a body that is no JSON show."""
+    fields, read = await _given(request, IdentifyFields)
+    async with deadline(timeout_s):
+        return await identified(state, caller.project, gallery, read, fields, request.receive)
+
+
+@router.post("/verify")
+async def verify_content(
+    gallery: str, request: HttpRequest, state: Opened, caller: PredictKey, timeout_s: RequestTimeout = None
+) -> VerifyResponse:
+    """Answer whether the files of a body that is no JSON are the same, or one is the subject that is named."""
+    fields, read = await _given(request, VerifyFields)
+    async with deadline(timeout_s):
+        return await verified(state, caller.project, gallery, read, fields, request.receive)

@@ -1,0 +1,103 @@
+"""What a gallery's version makes of files: of those to enrol, to identify, to verify, and of those enrolled before."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from anyio import to_thread
+from numpy.typing import NDArray
+from sqlalchemy.orm import Session
+from starlette.types import Receive
+
+from service.computing import all_computed
+from service.errors import ApiError
+from service.library import importing, read_design
+from service.predictors import Files, Loaded
+from service.state import State
+from store import galleries, models
+from store.galleries import Known
+from store.models import Version
+from store.records import GalleryRecord
+
+T = TypeVar("T")
+Vectors = NDArray[np.float32]  # (N files, E width), each of length 1
+Read = Callable[[Loaded], Sequence[Any]]
+"""What gives a request's inputs, once it is known what the version takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A gallery as it was when it was looked at."""
+
+    gallery: GalleryRecord
+    version: Version
+    files: Files
+    known: Sequence[Known]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The version as an answer names it."""
+        return {"name": self.version.model.name, "version": self.version.record.number, "alias": None}
+
+
+def look(state: State, project: str, name: str, *, everybody: bool = False) -> Looked:
+    """Return a gallery, its version, and on request whom it knows, of one moment."""
+    with state.database.read() as session:
+        gallery = galleries.get(session, project, name)
+        while True:
+            version = galleries.version_of(session, gallery)
+            known = galleries.everybody(session, gallery.id) if everybody else []
+            session.refresh(gallery)
+            # A transaction may see what others commit meanwhile: embeddings are compared only with those of the same
+            # version.
+            if gallery.version_id == version.record.id:
+                return Looked(gallery, version, models.files(session, version.record.id), known)
+
+
+@asynccontextmanager
+async def loaded_for(state: State, project: str, looked: Looked) -> AsyncIterator[Loaded]:
+    """Keep a gallery's version in memory until the block ends."""
+    loaded, _ = await state.predictors.use(looked.version, project, looked.files)
+    try:
+        yield loaded
+    finally:
+        state.predictors.give_back(loaded)
+
+
+async def embedded(loaded: Loaded, inputs: Sequence[Any], receive: Receive) -> Vectors:
+    """Return the inputs' embeddings; the first input that does not fit fails the request (400)."""
+    answers = await all_computed(loaded, loaded.embedder, inputs, receive)
+    return np.array([one["embedding"] for one in answers], dtype="<f4")
+
+
+def contents(loaded: Loaded, inputs: Sequence[Any]) -> list[bytes]:
+    """Return the files of inputs."""
+    design = loaded.predictor.design
+    modality: Any = design.modality  # which are files, or no gallery would be there
+    return [modality.content(value, index, design.inputs) for index, value in enumerate(inputs)]
+
+
+def require_comparable(state: State, session: Session, version: Version) -> None:
+    """Raise 422 unless a version's answers are embeddings of files by which subjects are told apart."""
+    with importing:
+        from learning.capabilities import Comparable, Filed
+
+    design = read_design(state.artifacts, models.files(session, version.record.id))
+    if not (isinstance(design.task, Comparable) and isinstance(design.modality, Filed)):
+        raise ApiError(
+            422,
+            "no_embedder",
+            f'{version.ref} is a model of the task "{version.record.task}", whose answers are no embeddings of files '
+            "by which subjects are told apart.",
+            hint='Train one with the task "image-embedding".',
+            param="model",
+        )
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Return what some work on the database gives, done beside the loop."""
+    return await to_thread.run_sync(work)

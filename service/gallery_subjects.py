@@ -1,0 +1,212 @@
+"""Whom a gallery knows: enrol subjects by files, list them, forget them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from fastapi import Request as HttpRequest
+from pydantic import BaseModel, Field, StringConstraints
+from sqlalchemy.orm import Session
+from starlette.types import Receive
+
+from service.dependencies import Listing, ModelsKey, Paged
+from service.errors import ApiError
+from service.galleries import TRIES, Metadata, quota_of, refresh_threshold
+from service.gallery_embedding import Looked, Read, Vectors, contents, embedded, in_thread, loaded_for, look
+from service.job_requests import StoredRequest
+from service.predictions import CONTENTS
+from service.predictors import Loaded
+from service.state import Opened, State
+from service.times import rfc3339
+from store import galleries
+from store.galleries import Moved, New
+from store.gallery_records import GalleryRecord, SampleRecord, SubjectRecord
+
+router = APIRouter(prefix="/galleries/{gallery}/subjects", tags=["galleries"])
+
+MOST_AT_ONCE = 100
+
+SubjectName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Inputs = Annotated[
+    list[Any],
+    Field(
+        min_length=1, max_length=MOST_AT_ONCE, description="Files of the subject, as the model's predict takes them."
+    ),
+]
+_FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+def bodies(*fields: str) -> dict[str, Any]:
+    """Return what is said of a request's bodies that are no JSON: a file, or a form with files and some fields."""
+    form = {"type": "object", "properties": {"file": _FILES, **{name: {"type": "string"} for name in fields}}}
+    media = {kind: _BINARY for kind in CONTENTS if kind.endswith("/*")}
+    return {"requestBody": {"content": {**media, "multipart/form-data": {"schema": form}}}}
+
+
+class SubjectFields(StoredRequest):
+    """Who is enrolled."""
+
+    name: SubjectName
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class SubjectCreate(SubjectFields):
+    """Who is enrolled, and by which files."""
+
+    inputs: Inputs
+
+
+class SamplesCreate(StoredRequest):
+    """Further files of a subject."""
+
+    inputs: Inputs
+
+
+class SampleView(BaseModel):
+    """A file that a subject was enrolled by."""
+
+    id: str
+    sha256: str
+    created_at: str | None
+
+    @classmethod
+    def of(cls, record: SampleRecord) -> SampleView:
+        """Return the view of a sample."""
+        return cls(id=record.id, sha256=record.sha256, created_at=rfc3339(record.created_at))
+
+
+class SubjectView(BaseModel):
+    """A subject as callers see it."""
+
+    id: str
+    object: Literal["subject"] = "subject"
+    gallery: str
+    name: str
+    samples: list[SampleView]
+    metadata: dict[str, Any]
+    created_at: str | None
+
+    @classmethod
+    def of(cls, session: Session, gallery: str, record: SubjectRecord) -> SubjectView:
+        """Return the view of a subject."""
+        return cls(
+            id=record.id,
+            gallery=gallery,
+            name=record.name,
+            samples=[SampleView.of(sample) for sample in galleries.samples_of(session, record.id)],
+            metadata=record.user_metadata,
+            created_at=rfc3339(record.created_at),
+        )
+
+
+Whose = Callable[[Session, GalleryRecord], SubjectRecord]
+
+
+async def enrolled(state: State, project: str, name: str, read: Read, whose: Whose, receive: Receive) -> SubjectView:
+    """Add files to a subject of a gallery, embedded by the version that it has when they are written."""
+    for left in reversed(range(TRIES)):
+        looked = await in_thread(partial(look, state, project, name))
+        async with loaded_for(state, project, looked) as loaded:
+            files = await in_thread(partial(_files, loaded, read))
+            vectors_NE = await embedded(loaded, files, receive)
+        try:
+            write = _writer(state, project, looked, list(zip(files, vectors_NE, strict=True)), whose)
+            return await in_thread(write)
+        except Moved:
+            if not left:
+                raise
+    raise AssertionError
+
+
+def _files(loaded: Loaded, read: Read) -> list[bytes]:
+    inputs = read(loaded)
+    if len(inputs) > MOST_AT_ONCE:
+        raise ApiError(
+            413,
+            "too_many_inputs",
+            f"{len(inputs)} files in one request; at most {MOST_AT_ONCE} are taken.",
+            hint="Send them in several requests.",
+            param="inputs",
+        )
+    return contents(loaded, inputs)
+
+
+def _writer(
+    state: State, project: str, looked: Looked, made: Sequence[tuple[bytes, Vectors]], whose: Whose
+) -> Callable[[], SubjectView]:
+    def write() -> SubjectView:
+        new = [New(state.artifacts.write([content]), vector_E.tobytes()) for content, vector_E in made]
+        with state.database.write() as session:
+            gallery = galleries.get(session, project, looked.gallery.name)
+            galleries.held(session, gallery, version_id=looked.version.record.id)
+            subject = whose(session, gallery)
+            galleries.require_room(session, gallery, len(new), quota_of(state))
+            galleries.add_samples(session, state.artifacts, subject, new)
+            refresh_threshold(session, gallery, looked.version, None)
+            return SubjectView.of(session, gallery.name, subject)
+
+    return write
+
+
+def newcomer(fields: SubjectFields) -> Whose:
+    """Return what writes a new subject; Conflict when one of that name is known."""
+    return lambda session, gallery: galleries.enrol(session, gallery, fields.name, fields.metadata)
+
+
+def acquaintance(subject_id: str) -> Whose:
+    """Return what finds a subject; NotFound when there is none."""
+    return lambda session, gallery: galleries.subject(session, gallery, subject_id)
+
+
+@router.post("", status_code=201, openapi_extra=bodies("name", "metadata"))
+async def enrol_subject(
+    gallery: str, asked: SubjectCreate, request: HttpRequest, state: Opened, caller: ModelsKey
+) -> SubjectView:
+    """Enrol a subject by one file or several; in a form, its name is the field `name`, else of the address."""
+    return await enrolled(state, caller.project, gallery, lambda _: asked.inputs, newcomer(asked), request.receive)
+
+
+@router.get("")
+def list_subjects(
+    gallery: str,
+    state: Opened,
+    caller: ModelsKey,
+    page: Paged,
+    name: Annotated[str | None, Query(max_length=200, description="Only the subject of this name.")] = None,
+) -> Listing[SubjectView]:
+    """Return whom a gallery knows, newest first."""
+    with state.database.read() as session:
+        record = galleries.get(session, caller.project, gallery)
+        found = session.scalars(page.apply(galleries.subjects(record.id, name), SubjectRecord.id)).all()
+        return Listing[SubjectView].of([SubjectView.of(session, gallery, one) for one in found], page)
+
+
+@router.get("/{subject_id}")
+def get_subject(gallery: str, subject_id: str, state: Opened, caller: ModelsKey) -> SubjectView:
+    """Return a subject."""
+    with state.database.read() as session:
+        record = galleries.get(session, caller.project, gallery)
+        return SubjectView.of(session, gallery, galleries.subject(session, record, subject_id))
+
+
+@router.post("/{subject_id}/samples", status_code=201, openapi_extra=bodies())
+async def add_samples(
+    gallery: str, subject_id: str, asked: SamplesCreate, request: HttpRequest, state: Opened, caller: ModelsKey
+) -> SubjectView:
+    """Enrol a subject by further files."""
+    whose = acquaintance(subject_id)
+    return await enrolled(state, caller.project, gallery, lambda _: asked.inputs, whose, request.receive)
+
+
+@router.delete("/{subject_id}", status_code=204)
+def delete_subject(gallery: str, subject_id: str, state: Opened, caller: ModelsKey) -> None:
+    """Forget a subject: its name, its embeddings and its files."""
+    with state.database.write() as session:
+        record = galleries.get(session, caller.project, gallery)
+        galleries.held(session, record)
+        galleries.remove_subject(session, galleries.subject(session, record, subject_id))
+        refresh_threshold(session, record, galleries.version_of(session, record), None)
