@@ -24,6 +24,7 @@ _PARTS = {"train", "validation", "test"}
 _TRANSCRIPTS = {"text", "transcript", "transcription", "sentence"}
 # What a column is usually called that says whom a file is of.
 _SUBJECTS = {"subject", "person", "identity"}
+_SPEAKERS = {"speaker", *_SUBJECTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +173,25 @@ def _media_classification(facts: Facts) -> Iterator[TaskCandidate]:
 
 
 def _image_embedding(facts: Facts) -> Iterator[TaskCandidate]:
-    for image in facts.media:
-        for label in facts.labels if image.type == "image" else ():
-            if label.name.lower() in _SUBJECTS:
-                reason = f'"{image.name}" is a column of images, and "{label.name}" says by its name whom they show'
-                yield TaskCandidate("image-embedding", label.name, reason, [image.name], facts.balance(label))
+    yield from _subject_embedding(
+        facts, "image", "image-embedding", _SUBJECTS, "images, {} says by its name whom they show"
+    )
+
+
+def _speaker_embedding(facts: Facts) -> Iterator[TaskCandidate]:
+    yield from _subject_embedding(
+        facts, "audio", "speaker-embedding", _SPEAKERS, "recordings, {} says by its name who speaks"
+    )
+
+
+def _subject_embedding(
+    facts: Facts, kind: str, task: str, names: Collection[str], what: str
+) -> Iterator[TaskCandidate]:
+    for media in facts.media:
+        for label in facts.labels if media.type == kind else ():
+            if label.name.lower() in names:
+                reason = f'"{media.name}" is a column of ' + what.format(f'and "{label.name}"')
+                yield TaskCandidate(task, label.name, reason, [media.name], facts.balance(label))
 
 
 def _transcripts(facts: Facts) -> Iterator[TaskCandidate]:
@@ -244,6 +259,7 @@ _SUGGESTIONS: tuple[Callable[[Facts], Iterator[TaskCandidate]], ...] = (
     _transcripts,
     _image_embedding,
     _media_classification,
+    _speaker_embedding,
     _spoken_words,
     _image_regression,
     _text_classification,

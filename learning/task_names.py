@@ -24,5 +24,6 @@ TASK_NAMES: tuple[str, ...] = (
     "object-detection",
     "contrastive-audio",
     "audio-classification",
+    "speaker-embedding",
     "speech-recognition",
 )

@@ -93,7 +93,7 @@ def require_comparable(state: State, session: Session, version: Version) -> None
             "no_embedder",
             f'{version.ref} is a model of the task "{version.record.task}", whose answers are no embeddings of files '
             "by which subjects are told apart.",
-            hint='Train one with the task "image-embedding".',
+            hint='Train one with the task "image-embedding" or "speaker-embedding".',
             param="model",
         )
 

@@ -114,7 +114,7 @@ class ShortWay(HttpToolsProtocol):
             elif name == b"authorization":
                 authorization = value
             elif name == b"content-type":
-                is_json = value.startswith(b"application/json")
+                is_json = value.partition(b";")[0].strip() == b"application/json"  # not jsonl
             elif name == b"x-request-id":
                 given = given or value
             elif name in _OTHERS:

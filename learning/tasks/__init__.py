@@ -19,6 +19,7 @@ from learning.tasks.masked_features import MaskedFeatures
 from learning.tasks.masked_tokens import MaskedTokens
 from learning.tasks.next_token_prediction import NextTokenPrediction
 from learning.tasks.object_detection import ObjectDetection
+from learning.tasks.speaker_embedding import SpeakerEmbedding
 from learning.tasks.speech_recognition import SpeechRecognition
 from learning.tasks.tabular_classification import TabularClassification
 from learning.tasks.tabular_regression import TabularRegression
@@ -48,6 +49,7 @@ TASKS: dict[str, Task] = {
         ObjectDetection(),
         ContrastiveAudio(),
         AudioClassification(),
+        SpeakerEmbedding(),
         SpeechRecognition(),
     )
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, cast
 
 import pyarrow as pa
 from pydantic import Field
@@ -11,20 +11,16 @@ from torch import Tensor, nn
 from learning.config import Columns
 from learning.interfaces import Batch, Network
 from learning.modalities.audio import AudioState
-from learning.spectrogram_augmentation import MASKS, SPEECH, SoundView, augment
+from learning.spectrogram_augmentation import SoundView
 from learning.tasks.classification import Classification, ClassificationConfig, ClassificationState
 from learning.tasks.heads import StatisticsLinear
+from learning.tasks.heard import HeardConfig, heard
 
 
-class AudioClassificationConfig(ClassificationConfig):
+class AudioClassificationConfig(ClassificationConfig, HeardConfig):
     """What is asked of the classes, and how recordings are changed while they are learned from."""
 
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="Share of the target spread over all classes.")
-    augmentation: Literal["none", "masks", "speech"] = Field(
-        "speech",
-        description="How recordings are changed in training: partly hidden and a little noisy, or also faster and "
-        "slower, higher and lower.",
-    )
 
 
 class AudioClassificationState(ClassificationState):
@@ -45,8 +41,7 @@ class AudioClassification(Classification):
         self, table: pa.Table, columns: Columns, config: ClassificationConfig, inputs: AudioState
     ) -> AudioClassificationState:
         """Collect the classes; InvalidData for fewer than two, or for a column that is no label."""
-        chosen = cast("AudioClassificationConfig", config).augmentation
-        view = {"none": None, "masks": MASKS, "speech": SPEECH}[chosen]
+        view = cast("AudioClassificationConfig", config).view
         return AudioClassificationState(**dict(super().fit(table, columns, config, inputs)), view=view)
 
     def head(self, width: int, state: ClassificationState) -> nn.Module:
@@ -55,6 +50,4 @@ class AudioClassification(Classification):
 
     def loss(self, network: Network, batch: Batch, state: ClassificationState) -> Tensor:
         """Return binary or categorical cross-entropy; in training of a view of each recording."""
-        view = cast("AudioClassificationState", state).view
-        seen = augment(batch, view) if view is not None and network.training else batch
-        return super().loss(network, seen, state)
+        return super().loss(network, heard(batch, network, cast("AudioClassificationState", state).view), state)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,9 +36,10 @@ from learning.interfaces import (
 )
 from learning.modalities.audio import RECORDINGS, Audio, AudioRow, AudioState
 from learning.modalities.media_columns import field_of
-from learning.spectrogram_augmentation import MASKS, SPEECH, SoundView, audible, augment
+from learning.spectrogram_augmentation import SoundView, audible
 from learning.splits import require_column, require_values
 from learning.tasks.classification import only_target
+from learning.tasks.heard import HeardConfig, heard
 from learning.tasks.listening import Transcriptions, Windows, transcribe
 from learning.tasks.transcription import Heard, Transcript, TranscriptOptions, likeliest_tokens
 from learning.transcripts import ErrorTally, normalized
@@ -51,15 +52,10 @@ _UNKNOWN, _NOTHING = 0, -1
 _REPLACEMENT = "\ufffd"
 
 
-class SpeechRecognitionConfig(Config):
+class SpeechRecognitionConfig(HeardConfig):
     """How transcripts are read, and how recordings are changed while they are learned from."""
 
     lower_case: bool = Field(True, description="Learn and write small letters only.")
-    augmentation: Literal["none", "masks", "speech"] = Field(
-        "speech",
-        description="How recordings are changed in training: partly hidden and a little noisy, or also faster and "
-        "slower, higher and lower.",
-    )
     language_order: int = Field(
         5,
         ge=0,
@@ -140,13 +136,12 @@ class SpeechRecognition:
             )
         sentences = (normalized(text, config.lower_case) for text in config.sentences)
         order = config.language_order
-        view = {"none": None, "masks": MASKS, "speech": SPEECH}[config.augmentation]
         return SpeechRecognitionState(
             target=target,
             characters=tuple(characters),
             lower_case=config.lower_case,
             frame_seconds=inputs.frame_seconds,
-            view=view and audible(view, inputs.frame_seconds),
+            view=config.view and audible(config.view, inputs.frame_seconds),
             counts=CharacterCounts.of(chain(sentences, texts), order) if order else None,
             window_seconds=_window_seconds(table, inputs),
         )
@@ -181,8 +176,7 @@ class SpeechRecognition:
 
     def loss(self, network: Network, batch: Batch, state: SpeechRecognitionState) -> Tensor:
         """Return the mean over rows of the nats that a character costs; in training of a view of each recording."""
-        is_changed = state.view is not None and network.training
-        seen = augment(batch, state.view) if is_changed and state.view is not None else batch
+        seen = heard(batch, network, state.view)
         log_SV, length_B = cast("PackedFeatures", network(seen))
         # On the CPU, whatever the device: on others the loss has no gradient that is the same every time.
         log_TBV = pad_sequence(log_SV.cpu().split(length_B.tolist()))

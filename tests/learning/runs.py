@@ -31,7 +31,8 @@ SPEECH = "speech-recognition"
 WRITING = "text-generation"
 TRANSLATING = "translation"
 FACES = "image-embedding"
-TARGETS = {name: {"target": "label"} for name in (CLASSES, TEXTS, IMAGES, SOUNDS, FACES)}
+VOICES = "speaker-embedding"
+TARGETS = {name: {"target": "label"} for name in (CLASSES, TEXTS, IMAGES, SOUNDS, FACES, VOICES)}
 TARGETS |= {name: {"target": "amount"} for name in (NUMBERS, SHADES)}
 TARGETS |= {TAGS: {"target": "tags"}, THINGS: {"target": "objects"}, SPEECH: {"target": "text"}}
 TARGETS |= {TRANSLATING: {"text": "text", "target": "label"}}
@@ -69,7 +70,7 @@ EXACT = {
     SOUNDS: {"label_smoothing": 0.0, "augmentation": "none"},
     SPEECH: {"augmentation": "none"},
     TRANSLATING: {"label_smoothing": 0.0},
-    FACES: {"augmentation": "none", "embedding_size": 16, "margin": 0.0},
+    **{name: {"augmentation": "none", "embedding_size": 16, "margin": 0.0} for name in (FACES, VOICES)},
 }
 # What a task's score is at best, where that is not 1.
 BEST_SCORES = {TRANSLATING: 100}

@@ -132,6 +132,17 @@ def test_who_is_shown_is_a_subject_to_embed(tmp_path):
     ]
 
 
+def test_who_speaks_is_a_subject_to_embed(tmp_path):
+    lines = ["file,word,speaker"] + [f"{n}.wav,{'xyz'[n % 3]},{'ab'[n % 2]}" for n in range(12)]
+    members = {"manifest.csv": "\n".join(lines)} | {f"{n}.wav": tone(pitch=200 + 40 * n) for n in range(12)}
+    assert [one[:2] for one in suggested(archive(tmp_path, members))] == [
+        ("audio-classification", "speaker"),
+        ("audio-classification", "word"),
+        ("speaker-embedding", "speaker"),
+        ("contrastive-audio", None),
+    ]
+
+
 def test_the_balance_of_labels(tmp_path):
     labels = ["yes"] * 60 + ["no"] * 38 + ["maybe", "never"]
     rows = [{"x": n * 7 % 11 / 2, "label": label} for n, label in enumerate(labels)]

@@ -221,6 +221,7 @@ def test_what_is_no_plain_request_is_the_applications(served: Served, line: Line
         (served.request(b'{"inputs": []}'), 422),
         (served.request().replace(served.key.encode(), served.key.encode()[::-1]), 401),
         (served.request().replace(b"Host: localhost", b"Host: elsewhere"), 400),
+        (served.request().replace(b"application/json", b"application/jsonl"), 200),
         (served.request(b"", line=f"GET {PATH} HTTP/1.1"), 405),
     ):
         line.socket.sendall(request)
