@@ -20,10 +20,11 @@ import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from time import process_time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,7 @@ from learning import audio
 from learning.config import Columns, Hyperparameters, Split, TrainingSpec
 from learning.data import epoch_order
 from learning.media_types import MEDIA_TYPES
+from learning.modalities.audio import AudioState
 from learning.model import save
 from learning.optimization import learning_rate, make_stepper
 from learning.prediction import Predictor
@@ -94,7 +96,8 @@ def features() -> float:
     modality, state = ready.design.modality, ready.design.inputs
     begin = process_time()
     encoded = modality.encode(rows, state)
-    return float(encoded["length_B"].sum()) * state.frame_seconds / (process_time() - begin)
+    seconds: float = float(encoded["length_B"].sum()) * cast("AudioState", state).frame_seconds
+    return seconds / (process_time() - begin)
 
 
 def training(architecture: str, steps: int) -> dict[str, float]:
@@ -158,8 +161,8 @@ def measure(rounds: int, steps: int) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = defaultdict(list)
     contests: dict[str, Callable[[], Any]] = {"features": features}
     for one in ARCHITECTURES:
-        contests[f"training, {one}"] = lambda one=one: training(one, steps)
-        contests[f"transcribing, {one}"] = lambda one=one: transcribing(one)
+        contests[f"training, {one}"] = partial(training, one, steps)
+        contests[f"transcribing, {one}"] = partial(transcribing, one)
     for number in range(rounds):
         for name, contest in contests.items():
             found[name].append(contest())
