@@ -10,6 +10,7 @@ has failed would be computed again.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol, cast
@@ -26,6 +27,7 @@ from service.predictions import answer
 from service.state import State
 
 _BEFORE, _AFTER = b"/api/v1/models/", b"/predict"
+_PLAIN_REF = re.compile(rb"[A-Za-z0-9._@:~-]+")  # spelled as it is meant: nothing to unquote or to cut off
 # Headers that want the endpoint itself, or the server.
 _OTHERS = frozenset({b"x-request-timeout", b"prefer", b"upgrade", b"expect"})
 _FIELDS = frozenset({"inputs", "parameters"})
@@ -102,52 +104,65 @@ class ShortWay(HttpToolsProtocol):
     def _plain(self) -> _Held | None:
         """Return a request that asks for nothing special, of a host that is ours, with nobody before it."""
         url, parser = self.url, self.parser
-        if b"%" in url or b"?" in url or not url.isascii() or (self.cycle and not self.cycle.response_complete):
+        ref = url[len(_BEFORE) : -len(_AFTER)]
+        if not _PLAIN_REF.fullmatch(ref) or (self.cycle and not self.cycle.response_complete):
             return None
         if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
             return None
-        host = given = authorization = b""
-        is_json = False
-        for name, value in self.headers:
-            if name == b"host":
-                host = host or value
-            elif name == b"authorization":
-                authorization = value
-            elif name == b"content-type":
-                is_json = value.partition(b";")[0].strip() == b"application/json"  # not jsonl
-            elif name == b"x-request-id":
-                given = given or value
-            elif name in _OTHERS:
-                return None
-        if not (is_json and authorization and self._guard.is_ours(host)):
+        headers = dict(self.headers)
+        # Of a header that is there twice it is the application's to choose one.
+        if len(headers) != len(self.headers) or not _OTHERS.isdisjoint(headers):
             return None
-        ref = url[len(_BEFORE) : -len(_AFTER)].decode("ascii")
-        return _Held(cast("Scope", self.scope), ref, authorization, self._guard.request_id(given))
+        kind = headers.get(b"content-type", b"").partition(b";")[0]
+        authorization = headers.get(b"authorization")
+        if kind != b"application/json" or not authorization or not self._guard.is_ours(headers.get(b"host", b"")):
+            return None
+        request_id = self._guard.request_id(headers.get(b"x-request-id", b""))
+        return _Held(cast("Scope", self.scope), ref.decode("ascii"), authorization, request_id)
 
     async def _answer(self, held: _Held) -> None:
-        state = self._opened()
-        meant = await state.known.recall(held.authorization, held.ref) if state is not None else None
-        asked = _asked(held.body, state.settings.max_predict_inputs) if state is not None and meant else None
-        loaded = state.predictors.take(meant.version_id) if state is not None and meant and asked is not None else None
-        if state is None or meant is None or asked is None or loaded is None:
-            await self._cycle(held, more_body=False).run_asgi(cast("Any", self.app))
-            return
         try:
-            content = await answer(meant, loaded, 0.0, *asked, held.receive)
+            content = await self._computed(held)
         except ClientGone:
             return
         except Exception as error:
-            await self._cycle(held, more_body=False).run_asgi(cast("Any", _failing(error, held.request_id)))
+            await self._cycle(held, more_body=False).run_asgi(cast("Any", self._failing(error, held.request_id)))
             return
+        if content is None:
+            await self._cycle(held, more_body=False).run_asgi(cast("Any", self.app))
+        else:
+            await self._write(held, content)
+
+    async def _computed(self, held: _Held) -> bytes | None:
+        """Return the body of the answer, or None for what is the application's to answer."""
+        state = self._opened()
+        if state is None or (meant := await state.known.recall(held.authorization, held.ref)) is None:
+            return None
+        asked = _asked(held.body, state.settings.max_predict_inputs)
+        if asked is None or (loaded := state.predictors.take(meant.version_id)) is None:
+            return None
+        try:
+            return await answer(meant, loaded, 0.0, *asked, held.receive)
         finally:
             state.predictors.give_back(loaded)
-        await self._write(held, content)
+
+    def _failing(self, error: Exception, request_id: str) -> ASGIApp:
+        """Return an application that answers what an error says."""
+
+        async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["request_id"] = request_id
+            response = await response_to(Request(scope), error)
+            if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
+                self.logger.error("A prediction failed.", exc_info=error)
+            await response(scope, receive, named(send, request_id))
+
+        return fail
 
     async def _write(self, held: _Held, content: bytes) -> None:
         """Send the answer, and see to whoever waits behind it on this connection."""
         if self.flow.write_paused and not held.disconnected:
             await self.flow.drain()
-        if held.disconnected:
+        if held.disconnected or self.transport.is_closing():
             return
         head = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
         self.transport.write(
@@ -188,19 +203,6 @@ class ShortWay(HttpToolsProtocol):
         if cast("Any", self.cycle) is held:  # else the next request has come already, and waits
             self.cycle = cycle
         return cycle
-
-
-def _failing(error: Exception, request_id: str) -> ASGIApp:
-    """Return an application that answers what an error says."""
-
-    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["request_id"] = request_id
-        response = await response_to(Request(scope), error)
-        await response(scope, receive, named(send, request_id))
-        if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise error  # answered already; the server logs the traceback
-
-    return fail
 
 
 def _asked(body: bytearray, most: int) -> tuple[list[Any], dict[str, Any]] | None:

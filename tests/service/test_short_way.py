@@ -19,6 +19,7 @@ from support import problem
 
 from service.app import Application, create_app
 from service.errors import ApiError
+from service.guard import Guard
 from service.settings import ServiceSettings
 from service.short_way import ShortWay
 
@@ -50,6 +51,20 @@ class Slow:
         return answers
 
 
+class Counting:
+    """The application's guard, and how many requests came to it: those that do not go the short way."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard, self.requests = guard, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._guard, name)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.requests += scope["type"] == "http"
+        await self._guard(scope, receive, send)
+
+
 class Served:
     """The service in a thread of this process, where a batch can be made to fail."""
 
@@ -58,6 +73,12 @@ class Served:
         self.client = httpx.Client(
             base_url=f"http://localhost:{port}/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=30
         )
+
+    @property
+    def handed_on(self) -> int:
+        """How many requests the application has had."""
+        counting: Any = self.app.guard
+        return int(counting.requests)
 
     @property
     def loaded(self) -> Any:
@@ -119,6 +140,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         assert done.returncode == 0, done.stderr
     register(stack, "small")
     app, port = create_app(ServiceSettings(data_dir=Path(stack.data_dir))), free_port()
+    app.guard = Counting(app.guard)  # type: ignore[assignment]
     config = uvicorn.Config(app, host="127.0.0.1", port=port, http=ShortWay, log_level="critical", access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -149,12 +171,14 @@ def line(served: Served) -> Iterator[Line]:
 def test_a_batch_that_fails_is_computed_once(served: Served, error: Exception, status: int, code: str) -> None:
     batcher = served.loaded.batcher
     working, batcher._answer = batcher._answer, (failing := Failing(error))
+    before = served.handed_on
     try:
         answer = served.client.post("/models/small/predict", json={"inputs": [INPUT]}, headers={"X-Request-Id": "mine"})
     finally:
         batcher._answer = working
     body = problem(answer, status, code)
     assert failing.batches == 1
+    assert served.handed_on == before
     assert body["request_id"] == answer.headers["x-request-id"] == "mine"
     assert "unforeseen" not in body["detail"]
     assert served.client.post("/models/small/predict", json={"inputs": [INPUT]}).status_code == 200
@@ -168,8 +192,13 @@ def test_wrong_parameters_are_explained_there(served: Served) -> None:
 
 
 def test_both_ways_give_the_same(served: Served, line: Line) -> None:
-    line.socket.sendall(served.request(headers="X-Request-Id: one\r\n") + served.request(headers="Prefer: wait\r\n"))
-    (status, short, answered), (_, long, expected) = line.answer(), line.answer()
+    before = served.handed_on
+    line.socket.sendall(served.request(headers="X-Request-Id: one\r\n"))
+    status, short, answered = line.answer()
+    assert served.handed_on == before
+    line.socket.sendall(served.request(headers="Prefer: wait\r\n"))
+    _, long, expected = line.answer()
+    assert served.handed_on == before + 1
     assert status == 200
     assert short["x-request-id"] == "one"
     assert long["x-request-id"].startswith("req_")
@@ -191,9 +220,11 @@ def test_requests_in_a_row_are_answered_in_their_order(served: Served, line: Lin
 
 
 def test_a_request_that_comes_byte_by_byte(served: Served, line: Line) -> None:
+    before = served.handed_on
     for byte in served.request():
         line.socket.sendall(bytes([byte]))
     assert line.answer()[0] == 200
+    assert served.handed_on == before
 
 
 def test_a_body_in_chunks(served: Served, line: Line) -> None:
@@ -222,11 +253,19 @@ def test_what_is_no_plain_request_is_the_applications(served: Served, line: Line
         (served.request().replace(served.key.encode(), served.key.encode()[::-1]), 401),
         (served.request().replace(b"Host: localhost", b"Host: elsewhere"), 400),
         (served.request().replace(b"application/json", b"application/jsonl"), 200),
+        (served.request(headers="Content-Type: application/json\r\n"), 200),
+        (served.request(headers="Authorization: Bearer nobody\r\n"), 200),
+        (served.request().replace(b"Authorization", b"Authorization: Bearer nobody\r\nAuthorization"), 401),
+        (served.request(line="POST /api/v1/models/predict HTTP/1.1"), 405),
         (served.request(b"", line=f"GET {PATH} HTTP/1.1"), 405),
     ):
+        before = served.handed_on
         line.socket.sendall(request)
         answered, _, body = line.answer()
         assert answered == status, (request, body)
+        assert served.handed_on == before + 1, request
+        if status == 200:
+            assert bool(body["errors"]) is (b"jsonl" in request), body  # a line is an input
 
 
 def test_expect_is_answered_first(served: Served, line: Line) -> None:
