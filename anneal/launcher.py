@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -107,7 +108,8 @@ class Launcher:
         migrate(environment)
         self._watchdog = Watchdog(self._lock.fd)
         for name, arguments in _programs(settings.workers).items():
-            command = [*([] if name == "api" else BACKGROUND), sys.executable, "-m", *arguments]
+            nice = BACKGROUND if name != "api" and shutil.which(BACKGROUND[0]) else ()
+            command = [*nice, sys.executable, "-m", *arguments]
             self._children.append(Child(name, command, environment, logs / f"{name}.log", self._watchdog))
         if settings.echo_logs:
             self._tail = LogTail([child.log for child in self._children])

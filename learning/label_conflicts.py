@@ -26,7 +26,7 @@ class LabelConflicts:
 
 
 def label_conflicts(path: Path, inputs: Sequence[str], target: str) -> LabelConflicts:
-    """Compare the labels of those rows of an Arrow file whose columns `inputs` are alike; no label is none of them."""
+    """Compare the labels of rows of an Arrow file whose columns `inputs` are alike; a missing value is like none."""
     with pa.OSFile(str(path), "rb") as source:
         schema = pa.ipc.open_file(source).schema
     groups = [[schema.get_field_index(name) for name in inputs], [schema.get_field_index(target)]]
@@ -34,7 +34,8 @@ def label_conflicts(path: Path, inputs: Sequence[str], target: str) -> LabelConf
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in read_batches(path):
-            labelled.append(batch.column(target).is_valid().to_numpy(zero_copy_only=False))
+            whole = [batch.column(name).is_valid().to_numpy(zero_copy_only=False) for name in (*inputs, target)]
+            labelled.append(np.logical_and.reduce(whole))
             yield batch
 
     contents, labels = [], []

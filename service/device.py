@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 # As much as the embedded workers, so that neither predictions nor trainings starve.
 NICENESS = 5
@@ -44,4 +45,5 @@ class Device:
 def _yield_to_loop() -> None:
     """Let the event loop have the core first: it needs it for a moment, a batch for as long as there is work."""
     if sys.platform == "linux":  # where a thread has a niceness of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+        with suppress(OSError):  # where that is forbidden, batches are only as nice as the loop
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)

@@ -96,6 +96,7 @@ def hostile_archives() -> dict[str, tuple[str, bytes]]:
         "a bomb": ("archive_bomb", _zipped([*good, *((f"a/{n}.bmp", bytes(8 << 20)) for n in range(8))])),
         "overlapping members": ("overlapping_members", _overlapping(_zipped(good, zipfile.ZIP_STORED))),
         "a cut": ("damaged_archive", _zipped(good)[:-30]),
+        "no beginning": ("damaged_archive", b"PK\x03\x04" + _zipped(good)[40:]),
         "no end": ("damaged_archive", b"PK\x03\x04" + bytes(100)),
         "a lying count": ("too_many_members", _counted(_zipped(good), 60_000, 1 << 30)),
         "no image": ("no_media", _zipped([("a/x.exe", b"MZ"), ("b/y.pkl", b"\x80\x04")])),

@@ -169,11 +169,16 @@ def _problems(infos: list[ZipInfo]) -> Iterator[tuple[ZipInfo, Refusal]]:
     """Yield the members that make an archive unreadable, each with rule, half a sentence and remedy."""
     seen: set[str] = set()
     for info in infos:
-        # As it is written: the library's own ends at a NUL.
-        if reason := _name_problem(info.orig_filename, seen) or _kind_problem(info):
+        # As it is written, which the library's own ends at a NUL, and as the library takes it: a field beside the name
+        # may have another one.
+        names = {info.orig_filename, info.filename}
+        if reason := next(filter(None, (_name_problem(name, seen) for name in names)), None) or _kind_problem(info):
             yield info, reason
-        seen.add(info.orig_filename)
+        seen |= names
     places = sorted(infos, key=lambda info: info.header_offset)
+    for info in places:
+        if info.header_offset < 0:
+            yield info, Refusal("damaged_archive", "lies before the beginning of the file", _ZIP_AGAIN)
     for info, following in pairwise(places):
         # One block of bytes that several members share unpacks to as many times its size.
         if info.header_offset + _LOCAL_HEADER_BYTES + info.compress_size > following.header_offset:

@@ -293,6 +293,8 @@ def test_the_same_picture_under_another_name_repeats(tmp_path):
 def test_a_text_with_two_labels_is_warned_of(tmp_path):
     rows = [{"text": f"a sentence of some length, number {n}", "label": "ab"[n % 2]} for n in range(40)]
     assert "conflicting_labels" not in dict(codes(described(tmp_path, [*rows, rows[3], {**rows[4], "label": None}])))
+    silent = [{"text": None, "label": label} for label in "ab"]
+    assert "conflicting_labels" not in dict(codes(described(tmp_path, [*rows, *silent])))
     again = [{**rows[7], "label": "a"}, {**rows[20], "label": "b"}, rows[5]]
     (found,) = [one for one in described(tmp_path, [*rows, *again]).warnings if one.code == "conflicting_labels"]
     assert found.column == "label"
