@@ -112,8 +112,9 @@ def _from_folder(source: Path, target: Path, root: Path) -> list[str]:
 
 def _check_content(path: Path) -> None:
     with path.open("rb") as file:
-        first = file.read(4).decode("latin-1")
-    if first.startswith(_ANY_NAME):
+        first = file.read(9).decode("latin-1")
+    # A safetensors file begins with its header's length in eight bytes, and those of 640 are a pickle's first ones.
+    if first.startswith(_ANY_NAME) and not (is_shard(path.name) and first[8:] == "{"):
         raise InvalidModel(
             f'"{path.name}" is a pickle by its first bytes, whatever its name says.',
             hint=_SAVE_AGAIN,

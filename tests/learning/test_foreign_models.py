@@ -85,6 +85,18 @@ def test_hidden_tokens_are_found_as_transformers_finds_them(small: dict[str, byt
     torch.testing.assert_close(ours_SV, theirs_SV, atol=1e-5, rtol=0)
 
 
+def test_a_header_as_long_as_a_pickle_begins_is_read(small: dict[str, bytes], tmp_path: Path) -> None:
+    content = small["model.safetensors"]
+    length = int.from_bytes(content[:8], "little")
+    for first in (b"\x80\x02", b"\x80\x05"):
+        longer = int.from_bytes(first, "little") + (length // 65536 + 1) * 65536  # spaces fill a header
+        weights = longer.to_bytes(8, "little") + content[8 : 8 + length].ljust(longer) + content[8 + length :]
+        assert weights.startswith(first)
+        directory = tmp_path / first.hex()
+        directory.mkdir()
+        assert imported(zipped({**small, "model.safetensors": weights}), directory).model_type == "bert"
+
+
 def test_weights_in_several_files(small: dict[str, bytes], tmp_path: Path) -> None:
     whole = imported(zipped(small), tmp_path)
     names = sorted(name for name in whole.weights if name.startswith("bert."))
