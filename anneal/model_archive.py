@@ -22,7 +22,8 @@ def archive_of(path: Path) -> Iterator[Path]:
         return
     if not path.is_dir():
         raise AnnealError(f"There is no file or folder {path} (looked in {Path.cwd()}).")
-    sent = [file for file in sorted(path.iterdir()) if file.name in _SENT or file.suffix == ".safetensors"]
+    files = (file for file in sorted(path.iterdir()) if file.is_file())
+    sent = [file for file in files if file.name in _SENT or file.suffix == ".safetensors"]
     if not any(file.suffix == ".safetensors" for file in sent):
         raise AnnealError(
             f"{path} has no weights in safetensors files. Save the model again with "
@@ -30,7 +31,7 @@ def archive_of(path: Path) -> Iterator[Path]:
         )
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / f"{path.resolve().name}.zip"
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:  # weights do not shrink
-            for file in sent:
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
+            for file in sent:  # as they are: weights do not shrink
                 archive.write(file, file.name)
         yield target

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Auto = Literal["auto"]
 
@@ -18,6 +18,13 @@ class Config(BaseModel):
     """Immutable once made; unknown fields, NaN and infinity are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def described(error: ValidationError) -> str:
+    """Return the first thing that is wrong as a sentence: where, which value, and what it has to be."""
+    first = error.errors()[0]
+    where, said = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
+    return f"{where} is {first['input']!r:.80}: {said}." if where else f"{said}."
 
 
 class Hyperparameters(Config):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from learning.architectures.gpt import Gpt
 from learning.architectures.resnet import ResNet, ResNetConfig
 from learning.architectures.seq2seq import Seq2Seq, Seq2SeqConfig
 from learning.architectures.transformer import TransformerConfig
-from learning.config import Columns
+from learning.config import Columns, described
 from learning.errors import IncompatibleModel
 from learning.foreign_tokenizers import tokenizer_of
 from learning.foreign_weights import check, stored
@@ -28,7 +29,7 @@ from learning.modalities.image import IMAGENET, Image, ImageConfig, ImageState
 from learning.modalities.text import Text, TextConfig, TextState
 from learning.modalities.tokenization import PADDING
 from learning.model import CONFIG_FILE, WEIGHTS_FILE, Design, load
-from learning.model_files import PREPROCESSOR_FILE, TOKENIZER_FILE
+from learning.model_files import PREPROCESSOR_FILE, TOKENIZER_FILE, read_object
 from learning.tasks.contrastive_images import ContrastiveImages
 from learning.tasks.denoising import Denoising
 from learning.tasks.masked_tokens import MaskedTokens
@@ -211,6 +212,9 @@ def _text_inputs(directory: Path, longest: int, vocabulary: int) -> TextState:
 
 def _resnet(config: dict[str, Any], directory: Path) -> Design:
     widths, is_basic = tuple(config["hidden_sizes"]), config.get("layer_type") == "basic"
+    architecture_config = ResNetConfig(
+        size="18" if is_basic else "50", stem="7x7/4", depths=tuple(config["depths"]), widths=widths
+    )
     _check_fixed(
         config,
         {
@@ -220,15 +224,19 @@ def _resnet(config: dict[str, Any], directory: Path) -> Design:
             "embedding_size": widths[0] if is_basic else 64,
         },
     )
-    architecture_config = ResNetConfig(
-        size="18" if is_basic else "50", stem="7x7/4", depths=tuple(config["depths"]), widths=widths
-    )
     mean, deviation, side = _preprocessing(directory)
-    preprocessing = ImageConfig(size=side, fit="crop", normalization="imagenet")
-    inputs = ImageState(
-        column="image", size=side, fit="crop", background=255, channels=config["num_channels"],
-        mean=mean, deviation=deviation,
-    )  # fmt: skip
+    try:
+        preprocessing = ImageConfig(size=side, fit="crop", normalization="imagenet")
+        inputs = ImageState(
+            column="image", size=side, fit="crop", background=255, channels=config["num_channels"],
+            mean=mean, deviation=deviation,
+        )  # fmt: skip
+    except ValidationError as error:
+        raise IncompatibleModel(
+            f"{PREPROCESSOR_FILE}, or what is usual where it says nothing, and num_channels of {CONFIG_FILE} do not "
+            f"fit: {described(error)}",
+            param="base_model",
+        ) from None
     task = ContrastiveImages()
     targets = task.fit(pa.table({}), Columns(), task.Config(), inputs)
     return Design(task, ResNet(), Image(), preprocessing, architecture_config, inputs, targets)
@@ -237,11 +245,16 @@ def _resnet(config: dict[str, Any], directory: Path) -> Design:
 def _preprocessing(directory: Path) -> tuple[tuple[float, ...], tuple[float, ...], int]:
     """Return mean, deviation and side of the images that a model learned from; what is not said is as in ImageNet."""
     path = directory / PREPROCESSOR_FILE
-    said = json.loads(path.read_text()) if path.exists() else {}
-    size = said.get("crop_size") or said.get("size") or {}
-    side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge") or 224
-    mean, deviation = (said.get(name, usual) for name, usual in zip(("image_mean", "image_std"), IMAGENET, strict=True))
-    return tuple(mean), tuple(deviation), int(side)
+    said = read_object(path) if path.exists() else {}
+    try:
+        size = said.get("crop_size") or said.get("size") or {}
+        side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge") or 224
+        mean, deviation = (
+            tuple(said.get(name, usual)) for name, usual in zip(("image_mean", "image_std"), IMAGENET, strict=True)
+        )
+        return mean, deviation, int(side)
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise IncompatibleModel(f"{PREPROCESSOR_FILE} is not understood: {error}.", param="base_model") from None
 
 
 _DESIGNS: dict[str, Callable[[dict[str, Any], Path], Design]] = {

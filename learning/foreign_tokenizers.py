@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +9,29 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from learning.errors import InvalidModel
 from learning.modalities.tokenization import END_OF_TEXT, FIRST, LAST, SPECIAL, UNKNOWN
-from learning.model_files import MERGES_FILE, PIECES_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WORDS_FILE
+from learning.model_files import (
+    MERGES_FILE,
+    PIECES_FILE,
+    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_FILE,
+    WORDS_FILE,
+    read_object,
+)
 
 
 def tokenizer_of(directory: Path) -> str:
     """Return a tokenizer.json; InvalidModel when there is nothing to make one of, or it does not read."""
-    said = _said(directory)
     try:
         if (directory / TOKENIZER_FILE).is_file():
             text = (directory / TOKENIZER_FILE).read_text()
             Tokenizer.from_str(text)
             return text
         if (directory / WORDS_FILE).is_file():
-            return _of_words(directory / WORDS_FILE, said)
+            return _of_words(directory / WORDS_FILE, _said(directory))
         if (directory / PIECES_FILE).is_file() and (directory / MERGES_FILE).is_file():
-            return _of_pieces(directory)
+            return _of_pieces(directory, _said(directory))
+    except InvalidModel:
+        raise
     except Exception as error:  # the library raises no narrower one for what it cannot parse
         raise InvalidModel(f"The tokenizer cannot be read: {error}", hint="Save it again.") from None
     raise InvalidModel(
@@ -35,14 +42,14 @@ def tokenizer_of(directory: Path) -> str:
 
 def _said(directory: Path) -> dict[str, Any]:
     path = directory / TOKENIZER_CONFIG_FILE
-    said = json.loads(path.read_text()) if path.is_file() else {}
-    return said if isinstance(said, dict) else {}
+    return read_object(path) if path.is_file() else {}
 
 
 def _of_words(path: Path, said: dict[str, Any]) -> str:
     """Return BERT's tokenizer, made of its vocabulary as Transformers makes it."""
-    words = path.read_text().splitlines()
-    numbers = {word: number for number, word in enumerate(words)}
+    # Only line feeds part words: others, such as U+2028, are words themselves in some vocabularies.
+    lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+    numbers = {line.removesuffix("\r"): number for number, line in enumerate(lines)}
     tokenizer = Tokenizer(models.WordPiece(numbers, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer(
         lowercase=bool(said.get("do_lower_case", True)),
@@ -60,11 +67,11 @@ def _of_words(path: Path, said: dict[str, Any]) -> str:
     return tokenizer.to_str()
 
 
-def _of_pieces(directory: Path) -> str:
+def _of_pieces(directory: Path, said: dict[str, Any]) -> str:
     """Return GPT-2's tokenizer, made of its pieces and their merges."""
     model = models.BPE.from_file(str(directory / PIECES_FILE), str(directory / MERGES_FILE))
     tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(said.get("add_prefix_space", False)))
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.add_special_tokens([END_OF_TEXT])

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from learning import low_rank
 from learning.architectures import architecture_named
 from learning.capabilities import Pyramidal, Renamed, Spatial, Writer
+from learning.config import described
 from learning.errors import IncompatibleModel, InvalidConfig
 from learning.interfaces import Architecture, Backbone, Batch, InputWarning, Modality, Task
 from learning.low_rank import LowRank
@@ -130,7 +131,10 @@ class Design:
                 precision=config.get("precision", "fp32"),
                 low_rank=LowRank.model_validate(config["low_rank"]) if "low_rank" in config else None,
             )
-        except (KeyError, ValidationError) as error:
+        except ValidationError as error:
+            said = f"{error.title}: {described(error)}"
+            raise IncompatibleModel(f"The model's {CONFIG_FILE} does not fit this release: {said}") from None
+        except KeyError as error:
             raise IncompatibleModel(f"The model's {CONFIG_FILE} does not fit this release: {error}") from None
 
 

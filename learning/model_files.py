@@ -5,9 +5,11 @@ Nothing else of an archive is unpacked and nothing else of a folder is looked at
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from learning.errors import InvalidDataset, InvalidModel
 from learning.formats.archive import Archive
@@ -35,6 +37,17 @@ def is_shard(name: str) -> bool:
     return _SHARD.fullmatch(name) is not None
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; InvalidModel names the file when there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidModel(f"{path.name} is no JSON: {error}", hint=_SAVE_AGAIN) from None
+    if not isinstance(found, dict):
+        raise InvalidModel(f"{path.name} is no JSON object.", hint=_SAVE_AGAIN)
+    return found
+
+
 def gather(source: Path, filename: str, target: Path, root: Path | None = None) -> list[str]:
     """Lay the files of a model out in `target`, and return what to warn about; InvalidModel says what is wrong.
 
@@ -57,12 +70,17 @@ def _unpack(source: Path, filename: str, target: Path) -> list[str]:
             if total > _MOST_BYTES:
                 raise InvalidModel(f"The archive would unpack to {total} bytes; at most {_MOST_BYTES} are read.")
             for name in _of_model(archive.names):
-                archive.extract(name, target / PurePosixPath(name).name)
+                _extract(archive, name, target / PurePosixPath(name).name)
     except InvalidDataset as error:
         raise InvalidModel(error.message, hint=error.hint) from None
-    except UnreadableMedia as error:
-        raise InvalidModel(f"A file of the archive {error.what}.", hint=error.remedy) from None
     return []
+
+
+def _extract(archive: Archive, name: str, target: Path) -> None:
+    try:
+        archive.extract(name, target)
+    except UnreadableMedia as error:
+        raise InvalidModel(f'"{name[:80]}" of the archive {error.what}.', hint=error.remedy) from None
 
 
 def _of_model(names: list[str]) -> Iterator[str]:
@@ -112,8 +130,9 @@ def _from_folder(source: Path, target: Path, root: Path) -> list[str]:
 
 def _check_content(path: Path) -> None:
     with path.open("rb") as file:
-        first = file.read(4).decode("latin-1")
-    if first.startswith(_ANY_NAME):
+        first = file.read(9).decode("latin-1")
+    # A safetensors file begins with its header's length in eight bytes, and those of 640 are a pickle's first ones.
+    if first.startswith(_ANY_NAME) and not (is_shard(path.name) and first[8:] == "{"):
         raise InvalidModel(
             f'"{path.name}" is a pickle by its first bytes, whatever its name says.',
             hint=_SAVE_AGAIN,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +12,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from learning import foreign
+from learning.config import described
 from learning.errors import IncompatibleModel, InvalidModel
 from learning.foreign_weights import check, read, stored
 from learning.formats.format import ignore_progress
 from learning.model import CONFIG_FILE, Design, names_here
-from learning.model_files import gather
+from learning.model_files import gather, read_object
 from learning.undrawn import undrawn
 
 _SEED = 0  # of a head that begins afresh: the same files give the same model
@@ -59,26 +59,19 @@ def import_model(
     except IncompatibleModel as error:
         raise InvalidModel(error.message, hint=error.hint) from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidModel(f"{CONFIG_FILE}: {where} is {first['input']!r:.80}: {first['msg']}.") from None
+        raise InvalidModel(f"{CONFIG_FILE}: {described(error)}") from None
     except KeyError as error:
         raise InvalidModel(
             f"{CONFIG_FILE} has no {error}.", hint="Send the one that was saved with the weights."
         ) from None
-    except (TypeError, ValueError, OverflowError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError, AssertionError) as error:
         raise InvalidModel(f"{CONFIG_FILE} does not describe a model: {error}") from None
     model_type = OURS if ours else str(config["model_type"])
     return Imported(found.design, found.weights, model_type, [*warnings, *found.remarks])
 
 
 def _config(directory: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((directory / CONFIG_FILE).read_text())
-    except (ValueError, RecursionError) as error:
-        raise InvalidModel(f"{CONFIG_FILE} is no JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise InvalidModel(f"{CONFIG_FILE} is no JSON object.")
+    config = read_object(directory / CONFIG_FILE)
     if "format_version" not in config and not isinstance(config.get("model_type"), str):
         raise InvalidModel(f"{CONFIG_FILE} names no model_type.", hint=_SAME)
     return config

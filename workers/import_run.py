@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from learning import model
-from learning.errors import InvalidModel
+from learning.capabilities import Writer
+from learning.errors import InvalidModel, LearningError
 from learning.model_import import import_model
 from learning.prediction import Predictor
 from workers.child import Channel
@@ -39,7 +40,7 @@ def run_import(channel: Channel) -> int:
     report("writing", 0.7)
     model.save(found.design, found.weights, directory)
     report("trying", 0.9)
-    Predictor(directory).example()  # what cannot be loaded is no model
+    _try_out(directory)
     task = found.design.task
     channel.send(
         "result",
@@ -52,3 +53,18 @@ def run_import(channel: Channel) -> int:
         warnings=found.warnings,
     )
     return 0
+
+
+def _try_out(directory: Path) -> None:
+    """Compute one example, for what cannot do that is no model; InvalidModel says why."""
+    try:
+        predictor = Predictor(directory)
+        if (row := predictor.example()) is not None:
+            # One pass suffices: what writes would write as much as it may.
+            (predictor.embed if isinstance(predictor.design.task, Writer) else predictor.answer)([row])
+    except (LearningError, MemoryError, OSError):
+        raise
+    except Exception as error:  # whatever a network of such sizes raises, it would again
+        raise InvalidModel(
+            f"The model does not compute: {error}", hint="config.json and the weights must be of the same model."
+        ) from None

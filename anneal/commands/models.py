@@ -67,7 +67,9 @@ def import_model(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a model from elsewhere: BERT, GPT-2 or ResNet in the layout of Transformers, or one downloaded here."""
+    """Register a model from elsewhere: one that Transformers saved (BERT, Megatron-BERT, GPT-2, Marian, ResNet), or one
+    downloaded here.
+    """
     with client() as service:
         if on_server:
             job = service.models.import_path(path, model=model, aliases=alias or ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from learning.architectures.packed_attention import Groups
@@ -35,11 +35,23 @@ class TransformerConfig(Config):
         description="Compute each layer twice in training instead of remembering it: less memory, a third slower.",
     )
 
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> TransformerConfig:
+        _, width, heads = self.shape()
+        if width % heads:
+            raise ValueError(f"{heads} heads do not divide the width, {width}; set heads to one of its divisors")
+        return self
+
     def shape(self) -> tuple[int, int, int]:
         """Return layers, width and heads."""
         layers, width = _SIZES[self.size]
         width = self.width or width
-        return self.layers or layers, width, self.heads or max(1, width // _HEAD_WIDTH)
+        return self.layers or layers, width, self.heads or _usual_heads(width)
+
+
+def _usual_heads(width: int) -> int:
+    """Return how many heads have 64 features each, or the next fewer that divide the width."""
+    return next(heads for heads in range(max(1, width // _HEAD_WIDTH), 0, -1) if width % heads == 0)
 
 
 def read_by_length(batch: Batch, read: Callable[[Tensor, Tensor, Groups], Tensor]) -> PackedFeatures:

@@ -50,7 +50,8 @@ class VggBackbone(ConvolutionalBackbone):
     def __init__(self, config: VggConfig, state: ImageState) -> None:
         super().__init__(state)
         layers: list[nn.Module] = []
-        width, before = state.channels, 1
+        width: int = state.channels
+        before = 1
         self.ends: list[int] = []  # where in the layers a grid is done
         for stage, level in zip(_SIZES[config.size], _levels(config, state), strict=True):
             for channels in stage:

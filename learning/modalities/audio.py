@@ -31,30 +31,35 @@ from learning.modalities.media_columns import MediaKind, field_of
 from learning.spectrograms import LogMel, Normalization
 
 RECORDINGS = MediaKind("audio", "recording", "a", "recordings", "WAV, FLAC, Ogg or MP3", audio.MAX_BYTES)
-_LEAST_RATE, _LARGEST_AUTO_RATE = 2_000, 16_000
+_LEAST_RATE, _LARGEST_AUTO_RATE, _LARGEST_RATE = 2_000, 16_000, 96_000
 # A recording that never gets louder than this, where 1 is the loudest there is, holds nothing to learn from.
 _SILENCE = 1e-4
 _SHOWN_ROWS = 3
 
 
+_Rate = Annotated[int, Field(ge=_LEAST_RATE, le=_LARGEST_RATE)]
+_Mels = Annotated[int, Field(ge=8, le=256)]
+_Seconds = Annotated[float, Field(ge=0.1, le=3_600)]
+
+
 class AudioConfig(Config):
     """How recordings become spectrograms."""
 
-    rate: Annotated[int, Field(ge=_LEAST_RATE, le=96_000)] | Auto = Field(
+    rate: _Rate | Auto = Field(
         "auto",
         description='Samples a second that all recordings are brought to; "auto": the usual rate of the training rows, '
         "at most 16,000.",
     )
     window_ms: float = Field(25.0, ge=5, le=200, description="Length of the stretch of which a frame is the spectrum.")
     hop_ms: float = Field(10.0, ge=2, le=100, description="Time from one frame to the next.")
-    mels: int = Field(40, ge=8, le=256, description="Mel bands that a frame tells apart.")
+    mels: _Mels = Field(40, description="Mel bands that a frame tells apart.")
     normalization: Normalization = Field(
         "recording",
         description="Subtract a recording's mean and divide by its deviation, over all bands or in each band by "
         "itself, which hides microphones and voices; or do neither.",
     )
-    max_seconds: float = Field(
-        30.0, ge=0.1, le=3_600, description="What of a recording is read; what is longer is cut, with a warning."
+    max_seconds: _Seconds = Field(
+        30.0, description="What of a recording is read; what is longer is cut, with a warning."
     )
 
 
@@ -62,12 +67,12 @@ class AudioState(Config):
     """What was fitted: the column and the rate, in samples a second; window and hop are in samples."""
 
     column: str
-    rate: int
-    window: int
-    hop: int
-    mels: int
+    rate: _Rate
+    window: int = Field(ge=_LEAST_RATE * 5 // 1000, le=_LARGEST_RATE * 200 // 1000)
+    hop: int = Field(ge=1, le=_LARGEST_RATE * 100 // 1000)
+    mels: _Mels
     normalization: Normalization
-    max_seconds: float
+    max_seconds: _Seconds
 
     @cached_property
     def log_mel(self) -> LogMel:

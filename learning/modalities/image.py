@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from learning import images
 from learning.config import Auto, Columns, Config
@@ -30,17 +30,20 @@ _LARGEST_AUTO = 64
 _FITTED_ROWS = 2_000
 # Means and deviations of red, green and blue in ImageNet, by which public checkpoints were trained.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_LEAST_DEVIATION = 1 / 255
+_LEAST_DEVIATION, _LEAST_READ_DEVIATION = 1 / 255, 1e-6  # of what is fitted, and of what is read
 # Decoding smaller files than this is mostly work that one thread does at a time.
 _WORTH_A_THREAD_BYTES = 4 << 10
 _PIXELS_A_POSITION = 64
 IMAGES = MediaKind("image", "image", "a", "images", "PNG, JPEG or WebP", images.MAX_BYTES)
 
 
+_Side = Annotated[int, Field(ge=8, le=1024)]
+
+
 class ImageConfig(Config):
     """How images become squares of pixels, and pixels numbers."""
 
-    size: Annotated[int, Field(ge=8, le=1024)] | Auto = Field(
+    size: _Side | Auto = Field(
         "auto",
         description='Side in pixels of the square that every image becomes; "auto": the usual longer side, at most 64.',
     )
@@ -64,12 +67,20 @@ class ImageState(Config):
     """What was fitted: the column, the shape of the pixels, and each channel's mean and deviation (of 0 to 1)."""
 
     column: str
-    size: int
+    size: _Side
     fit: Fit
-    background: int
-    channels: int
+    background: int = Field(ge=0, le=255)
+    channels: Literal[1, 3]
     mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    deviation: tuple[Annotated[float, Field(ge=_LEAST_READ_DEVIATION)], ...]
+
+    @model_validator(mode="after")
+    def _one_for_each_channel(self) -> ImageState:
+        if not len(self.mean) == len(self.deviation) == self.channels:
+            raise ValueError(
+                f"{len(self.mean)} means and {len(self.deviation)} deviations do not fit {self.channels} channels"
+            )
+        return self
 
     @property
     def target(self) -> Target:
@@ -97,7 +108,8 @@ class Image:
         """Choose size and channels, and measure mean and deviation; InvalidData when there is no column of images."""
         column = IMAGES.column(table, columns)
         cells = IMAGES.cells(table, column)
-        channels = {"grey": 1, "colour": 3}.get(config.channels) or (1 if _all_grey(cells) else 3)
+        grey = config.channels == "grey" or (config.channels == "auto" and _all_grey(cells))
+        channels: Literal[1, 3] = 1 if grey else 3
         state = ImageState(
             column=column,
             size=_usual_side(cells) if config.size == "auto" else config.size,

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,8 @@ from servers import Stack
 
 import anneal
 from anneal.client import Client
+from anneal.errors import AnnealError
+from anneal.model_archive import archive_of
 
 PART = 8 << 20
 
@@ -150,3 +153,18 @@ def test_what_has_arrived_is_told_when_the_service_is_gone(
     cut.close()
     assert "1 of 3 parts" in str(caught.value)
     assert "the same call again goes on" in str(caught.value)
+
+
+def test_a_model_of_old_files_is_sent_without_folders_that_are_called_like_files(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, (0, 0))  # before zip archives knew a date
+    (tmp_path / "cache.safetensors").mkdir()
+    with archive_of(tmp_path) as path, zipfile.ZipFile(path) as archive:
+        assert {name: archive.read(name).decode() for name in archive.namelist()} == {
+            "config.json": "config.json",
+            "model.safetensors": "model.safetensors",
+        }
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(AnnealError, match="no weights in safetensors files"), archive_of(tmp_path):
+        pass

