@@ -87,6 +87,19 @@ def test_the_nearest_other_decides():
     assert verification.operating_points(lonely) == []
 
 
+@pytest.mark.parametrize(("subjects", "each", "least"), [(2_000, 5, 4_000), (10_000, 2, 900), (2, 6_000, 990_000)])
+def test_of_many_embeddings_pairs_of_both_kinds_are_compared(subjects, each, least):
+    generator = torch.Generator().manual_seed(2)
+    subject = torch.arange(subjects).repeat_interleave(each)  # sorted, as a folder for each subject is read
+    embedding = torch.randn(len(subject), 2, generator=generator)
+    found = verification.pairs(embedding, subject)
+    assert len(found.genuine_G) >= least
+    assert len(found.impostor_I) >= 990_000
+    assert len(found.genuine_G) + len(found.impostor_I) == 2_000 * 1_999 // 2
+    assert all(torch.equal(*one) for one in zip(found, verification.pairs(embedding, subject), strict=True))
+    assert verification.rank_1(embedding, subject) is not None
+
+
 def people(rows=96, seed=0):
     """Images of six subjects: where the light part is."""
     table = small_images(rows, seed)
