@@ -99,12 +99,15 @@ def get(session: Session, project: str, name: str) -> GalleryRecord:
 
 
 def held(session: Session, gallery: GalleryRecord, *, version_id: str | None = None) -> None:
-    """Keep other writers of the gallery waiting until this transaction ends; Moved unless it has this version."""
-    query = select(GalleryRecord.version_id).where(GalleryRecord.id == gallery.id).with_for_update()
-    found = session.scalar(query)
+    """Keep other writers of the gallery waiting until this transaction ends, and read it as they left it.
+
+    Moved unless it has this version.
+    """
+    query = select(GalleryRecord).where(GalleryRecord.id == gallery.id).with_for_update()
+    found = session.scalar(query, execution_options={"populate_existing": True})
     if found is None:
         raise NotFound(f'No gallery "{gallery.name}" any more.', hint="List them with GET /api/v1/galleries.")
-    if version_id is not None and found != version_id:
+    if version_id is not None and found.version_id != version_id:
         raise Moved(f'Gallery "{gallery.name}" has just moved to another version.', hint="Try again.")
 
 

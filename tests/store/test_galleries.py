@@ -104,6 +104,16 @@ def test_moving_starts_again_when_somebody_was_enrolled(database: Database, arti
         models.remove_version(session, first)
 
 
+def test_whoever_waited_reads_what_was_changed_meanwhile(migrated_postgres: Database) -> None:
+    make(migrated_postgres, "staff", version(migrated_postgres))
+    with migrated_postgres.write() as session:
+        gallery = galleries.get(session, PROJECT, "staff")
+        with migrated_postgres.write() as other:
+            galleries.get(other, PROJECT, "staff").threshold_from = {"source": "given", "value": 0.5}
+        galleries.held(session, gallery)
+        assert gallery.threshold_from == {"source": "given", "value": 0.5}
+
+
 def test_files_go_with_the_last_row_that_points_at_them(database: Database, artifacts: ArtifactStore) -> None:
     made = version(database)
     make(database, "staff", made)
