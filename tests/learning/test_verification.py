@@ -13,8 +13,9 @@ from runs import run, small_images, spec_of, write
 from sklearn import metrics as reference
 
 from learning import verification
-from learning.errors import InvalidData
+from learning.errors import InvalidConfig, InvalidData
 from learning.margin_softmax import margin_softmax
+from learning.preparation import check
 from learning.verification import Pairs
 
 SETTINGS = settings(max_examples=60, deadline=None)
@@ -123,6 +124,14 @@ def test_whole_subjects_are_held_out(tmp_path):
     rates = [point["false_accept_rate"] for point in held["thresholds"]]
     assert rates == sorted(rates, reverse=True)
     assert rates
+
+
+def test_one_row_at_once_is_refused():
+    spec = spec_of("image-embedding", columns={"target": "person"}, hyperparameters={"batch_size": 1})
+    with pytest.raises(InvalidConfig, match="batch_size is 1") as refused:
+        check(spec)
+    assert refused.value.param == "hyperparameters.batch_size"
+    assert "2 or more" in refused.value.hint
 
 
 def test_without_pairs_the_last_weights_stay(tmp_path):
