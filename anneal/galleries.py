@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from anneal.page import Page, fetch_page
+from anneal.retry import RetryPolicy
 from anneal.transport import Transport
 from anneal.view import View
 
@@ -47,8 +48,14 @@ class Galleries:
         return fetch_page(self._transport, "/galleries", Gallery, limit=limit, **params)
 
     def change(self, name: str, **changes: Any) -> Gallery:
-        """Change threshold, false_accept_rate or metadata, or move to another model, which embeds all files anew."""
-        return Gallery(self._transport.json("PATCH", _path(name), json=changes))
+        """Change threshold, false_accept_rate or metadata, or move to another model, which embeds all files anew.
+
+        A move is waited for as long as it takes, and sent once: the service gives it up when nobody listens.
+        """
+        options: dict[str, Any] = {}
+        if changes.get("model") is not None:
+            options = {"timeout": self._transport.timeout_unread, "policy": RetryPolicy(retries=0)}
+        return Gallery(self._transport.json("PATCH", _path(name), json=changes, **options))
 
     def delete(self, name: str) -> None:
         """Delete a gallery with its subjects, their files and embeddings."""

@@ -117,6 +117,13 @@ class Comparable(Protocol):
 
 
 @runtime_checkable
+class Batched(Protocol):
+    """What a task has beside, when it learns only from several rows at once, say because it normalises over them."""
+
+    least_batch_size: ClassVar[int]  # rows per optimizer step
+
+
+@runtime_checkable
 class Filed(Protocol):
     """What a modality has beside, when each of its inputs is a file."""
 

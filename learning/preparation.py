@@ -12,7 +12,7 @@ import torch
 
 from learning import checkpoint, low_rank
 from learning.architectures import architecture_named, names_for
-from learning.capabilities import Aligned, Generative, Preprocessing, Spatial, Timed, obstacle
+from learning.capabilities import Aligned, Batched, Generative, Preprocessing, Spatial, Timed, obstacle
 from learning.config import Columns, Resolved, Situation, TrainingSpec, resolve
 from learning.data import TableExamples, TensorExamples, open_table
 from learning.device import is_slow
@@ -85,11 +85,23 @@ def check(spec: TrainingSpec, collect: Callable[[str], AbstractContextManager[ob
             configure(architecture.Config, spec.architecture_config, "architecture")
     with collect("preprocessing"):
         configure(MODALITIES[task.modality].Config, spec.preprocessing, "preprocessing")
+    with collect("hyperparameters"):
+        _check_batch_size(task, spec.hyperparameters.batch_size)
     with collect("compare"):
         if spec.compare and spec.kind == "pretrain":
             raise InvalidConfig(
                 "compare is for finetune jobs: it trains the same network from scratch.", param="compare"
             )
+
+
+def _check_batch_size(task: Task, size: int | str) -> None:
+    if isinstance(task, Batched) and isinstance(size, int) and size < task.least_batch_size:
+        raise InvalidConfig(
+            f'hyperparameters.batch_size is {size}: the task "{task.name}" learns from at least '
+            f"{task.least_batch_size} rows at once, over which its embeddings are normalised.",
+            hint=f'Set it to {task.least_batch_size} or more, 32 say, or to "auto".',
+            param="hyperparameters.batch_size",
+        )
 
 
 def _tasks_of(kind: str) -> str:

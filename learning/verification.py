@@ -15,8 +15,10 @@ from torch.nn import functional
 
 from learning.metrics import roc_auc
 
-# Of more embeddings than this, so many are compared, evenly spaced: pairs grow with the square.
+# Of more embeddings than this, so many are compared: pairs grow with the square.
 MOST_COMPARED = 2_000
+# So many of a subject are taken together, before the next subject's: a few of everybody would be hardly a genuine pair.
+TOGETHER = 10
 RATES = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 
 
@@ -53,8 +55,25 @@ def rank_1(embedding_NE: Tensor, subject_N: Tensor) -> float | None:
 
 
 def _compared(embedding_NE: Tensor, subject_N: Tensor) -> tuple[Tensor, Tensor]:
-    step = -(-len(subject_N) // MOST_COMPARED) or 1
-    return functional.normalize(embedding_NE[::step].double(), dim=1), subject_N[::step]
+    if len(subject_N) > MOST_COMPARED:
+        kept_K = _drawn(subject_N)
+        embedding_NE, subject_N = embedding_NE[kept_K], subject_N[kept_K]
+    return functional.normalize(embedding_NE.double(), dim=1), subject_N
+
+
+def _drawn(subject_N: Tensor) -> Tensor:
+    """Return which embeddings are compared, in order: the same for the same subjects, by chance and not by place.
+
+    The first ten of each subject, one subject after another, then the next ten.
+    """
+    order_N = torch.randperm(len(subject_N), generator=torch.Generator().manual_seed(0))
+    _, number_N, size_S = subject_N[order_N].unique(return_inverse=True, return_counts=True)
+    chance_S = torch.randperm(len(size_S), generator=torch.Generator().manual_seed(1))
+    by_subject_N = number_N.argsort(stable=True)
+    rank_N = torch.empty_like(number_N)
+    rank_N[by_subject_N] = torch.arange(len(number_N)) - (size_S.cumsum(0) - size_S)[number_N[by_subject_N]]
+    turn_N = rank_N // TOGETHER * len(size_S) + chance_S[number_N]
+    return order_N[turn_N.argsort(stable=True)[:MOST_COMPARED]].sort().values
 
 
 def auc(found: Pairs) -> float | None:

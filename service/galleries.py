@@ -14,7 +14,8 @@ from starlette.types import Receive
 
 from service import gallery_thresholds as thresholds
 from service.dependencies import Listing, ModelsKey, Paged
-from service.gallery_embedding import Looked, embedded, in_thread, loaded_for, look, require_comparable
+from service.errors import ApiError
+from service.gallery_embedding import Looked, embedded_anew, in_thread, loaded_for, look, require_comparable
 from service.gallery_thresholds import AskedThreshold, FalseAcceptRate, ThresholdView
 from service.job_requests import ModelName, StoredRequest
 from service.state import Opened, State
@@ -29,6 +30,9 @@ router = APIRouter(prefix="/galleries", tags=["galleries"])
 
 TRIES = 5
 CHUNK = 64
+
+Made = dict[tuple[str, str], bytes]
+"""Embeddings by version and sample, kept from one try to move to the next."""
 
 Metadata = Annotated[dict[str, Any], Field(max_length=64)]
 
@@ -161,22 +165,25 @@ async def change_gallery(
 
     Until all of them are, the gallery answers by the version before.
     """
-    project = caller.project
-    for _ in range(TRIES - 1):
+    made: Made = {}
+    for left in reversed(range(TRIES)):
         try:
-            return await _changed(state, project, gallery, patch, request.receive)
+            return await _changed(state, caller.project, gallery, patch, made, request.receive)
         except Moved:
-            continue
-    return await _changed(state, project, gallery, patch, request.receive)
+            if not left:
+                raise
+    raise AssertionError
 
 
-async def _changed(state: State, project: str, name: str, patch: GalleryPatch, receive: Receive) -> GalleryView:
+async def _changed(
+    state: State, project: str, name: str, patch: GalleryPatch, made: Made, receive: Receive
+) -> GalleryView:
     embeddings: dict[str, bytes] = {}
     target: Version | None = None
     if patch.model is not None:
         looked = await in_thread(lambda: _towards(state, project, name, str(patch.model)))
         target = looked.version
-        embeddings = await _again(state, project, looked, receive)
+        embeddings = await _again(state, project, looked, made, receive)
     return await in_thread(lambda: _write_changes(state, project, name, patch, target, embeddings))
 
 
@@ -186,25 +193,45 @@ def _towards(state: State, project: str, name: str, ref: str) -> Looked:
     with state.database.read() as session:
         version = models.resolve(session, project, ref)
         require_comparable(state, session, version)
+        _require_same_modality(found, version)
         return Looked(found.gallery, version, models.files(session, version.record.id), found.known)
 
 
-async def _again(state: State, project: str, looked: Looked, receive: Receive) -> dict[str, bytes]:
-    """Return embeddings of all enrolled files by a version, by sample; some files at a time are in memory."""
-    if looked.version.record.id == looked.gallery.version_id:
+def _require_same_modality(found: Looked, version: Version) -> None:
+    old, new = found.version.record.modality, version.record.modality
+    if old != new:
+        raise ApiError(
+            422,
+            "invalid_request",
+            f'Gallery "{found.gallery.name}" has its subjects\' files as {found.version.ref} reads them, which are of '
+            f"the modality {old}; {version.ref} reads {new}.",
+            hint=f"Choose a version that reads {old}, or make another gallery.",
+            param="model",
+        )
+
+
+async def _again(state: State, project: str, looked: Looked, made: Made, receive: Receive) -> dict[str, bytes]:
+    """Return embeddings of all enrolled files by a version, by sample; some files at a time are in memory.
+
+    What is in `made` is not made again, and what is made is added to it.
+    """
+    version_id = looked.version.record.id
+    if version_id == looked.gallery.version_id:
         return {one.sample_id: one.embedding for one in looked.known}
-    made: dict[str, bytes] = {}
-    async with loaded_for(state, project, looked) as loaded:
-        for start in range(0, len(looked.known), CHUNK):
-            some = looked.known[start : start + CHUNK]
-            files = await in_thread(partial(_read, state, some))
-            vectors_NE = await embedded(loaded, files, receive)
-            made |= {one.sample_id: vector.tobytes() for one, vector in zip(some, vectors_NE, strict=True)}
-    return made
+    missing = [one for one in looked.known if (version_id, one.sample_id) not in made]
+    if missing:
+        async with loaded_for(state, project, looked) as loaded:
+            for start in range(0, len(missing), CHUNK):
+                some = await in_thread(partial(_read, state, missing[start : start + CHUNK]))
+                vectors_NE = await embedded_anew(loaded, some, looked.version.ref, receive)
+                for (one, _), vector_E in zip(some, vectors_NE, strict=True):
+                    made[version_id, one.sample_id] = vector_E.tobytes()
+    return {sample_id: vector for (made_by, sample_id), vector in made.items() if made_by == version_id}
 
 
-def _read(state: State, some: Sequence[Known]) -> list[bytes]:
-    return [state.artifacts.path(one.sha256).read_bytes() for one in some]
+def _read(state: State, some: Sequence[Known]) -> list[tuple[Known, bytes]]:
+    with state.database.read() as session:
+        return galleries.contents(session, state.artifacts, some)
 
 
 def _write_changes(

@@ -65,20 +65,28 @@ async def _given(request: HttpRequest, schema: type[T]) -> tuple[T, Read]:
 def _checked(fields: dict[str, Any], schema: type[T]) -> T:
     try:
         if "metadata" in fields:
-            fields["metadata"] = json.loads(fields["metadata"])
+            fields["metadata"] = _value(fields["metadata"])
         return schema.model_validate(fields)
-    except json.JSONDecodeError as error:
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": ("fields", *one["loc"])} for one in error.errors()]) from None
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # also of a number with too many digits
         raise ApiError(
             422, "invalid_request", f"metadata is no JSON: {error}.", hint="Send a JSON object.", param="metadata"
         ) from None
-    except ValidationError as error:
-        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
 
 
 def _inputs(files: Sequence[Content], loaded: Loaded) -> list[Any]:
     design = loaded.predictor.design
     schema = design.modality.schema(design.inputs)
-    return [value for file in files for value in file.inputs(schema)]
+    inputs = [value for file in files for value in file.inputs(schema)]
+    if not inputs:
+        raise ApiError(422, "invalid_request", "The body has no input.", hint="Send at least one.", param="inputs")
+    return inputs
 
 
 @router.post("/subjects", status_code=201)

@@ -199,7 +199,7 @@ async def verified(
 def _only(looked: Looked, subject: str) -> Looked:
     """Return the gallery as if it knew one subject alone, given by its id or its name; 404 for nobody."""
     known = [one for one in looked.known if one.subject_id == subject]
-    known = known or [one for one in looked.known if one.name == subject]
+    known = known or [one for one in looked.known if one.name == subject.strip()]  # as it was enrolled
     if not known:
         raise NotFound(
             f'Gallery "{looked.gallery.name}" has no subject "{subject}".',

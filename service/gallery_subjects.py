@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from hashlib import sha256
+from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Query
 from fastapi import Request as HttpRequest
@@ -103,15 +104,23 @@ class SubjectView(BaseModel):
         )
 
 
-Whose = Callable[[Session, GalleryRecord], SubjectRecord]
+class Whose(NamedTuple):
+    """Whose the files are: whether there may be such a subject (None: not yet there), and what gives or writes it."""
+
+    look: Callable[[Session, GalleryRecord], SubjectRecord | None]
+    write: Callable[[Session, GalleryRecord], SubjectRecord]
 
 
 async def enrolled(state: State, project: str, name: str, read: Read, whose: Whose, receive: Receive) -> SubjectView:
-    """Add files to a subject of a gallery, embedded by the version that it has when they are written."""
+    """Add files to a subject of a gallery, embedded by the version that it has when they are written.
+
+    Those that it has already are left out, so that a request may be repeated.
+    """
     for left in reversed(range(TRIES)):
         looked = await in_thread(partial(look, state, project, name))
         async with loaded_for(state, project, looked) as loaded:
             files = await in_thread(partial(_files, loaded, read))
+            await in_thread(partial(_require_welcome, state, project, name, files, whose))
             vectors_NE = await embedded(loaded, files, receive)
         try:
             write = _writer(state, project, looked, list(zip(files, vectors_NE, strict=True)), whose)
@@ -135,15 +144,27 @@ def _files(loaded: Loaded, read: Read) -> list[bytes]:
     return contents(loaded, inputs)
 
 
+def _require_welcome(state: State, project: str, name: str, files: Sequence[bytes], whose: Whose) -> None:
+    """Refuse what would be refused at the end before anything is computed and stored for it."""
+    digests = [sha256(content).hexdigest() for content in files]
+    with state.database.read() as session:
+        gallery = galleries.get(session, project, name)
+        subject = whose.look(session, gallery)
+        new = galleries.lacking(session, subject.id, digests) if subject else set(digests)
+        galleries.require_room(session, gallery, len(new), quota_of(state))
+
+
 def _writer(
     state: State, project: str, looked: Looked, made: Sequence[tuple[bytes, Vectors]], whose: Whose
 ) -> Callable[[], SubjectView]:
     def write() -> SubjectView:
-        new = [New(state.artifacts.write([content]), vector_E.tobytes()) for content, vector_E in made]
+        stored = [New(state.artifacts.write([content]), vector_E.tobytes()) for content, vector_E in made]
+        by_digest = {one.artifact.sha256: one for one in stored}
         with state.database.write() as session:
             gallery = galleries.get(session, project, looked.gallery.name)
             galleries.held(session, gallery, version_id=looked.version.record.id)
-            subject = whose(session, gallery)
+            subject = whose.write(session, gallery)
+            new = [by_digest[digest] for digest in galleries.lacking(session, subject.id, by_digest)]
             galleries.require_room(session, gallery, len(new), quota_of(state))
             galleries.add_samples(session, state.artifacts, subject, new)
             refresh_threshold(session, gallery, looked.version, None)
@@ -154,12 +175,19 @@ def _writer(
 
 def newcomer(fields: SubjectFields) -> Whose:
     """Return what writes a new subject; Conflict when one of that name is known."""
-    return lambda session, gallery: galleries.enrol(session, gallery, fields.name, fields.metadata)
+    return Whose(
+        lambda session, gallery: galleries.require_new(session, gallery, fields.name),
+        lambda session, gallery: galleries.enrol(session, gallery, fields.name, fields.metadata),
+    )
 
 
 def acquaintance(subject_id: str) -> Whose:
     """Return what finds a subject; NotFound when there is none."""
-    return lambda session, gallery: galleries.subject(session, gallery, subject_id)
+
+    def found(session: Session, gallery: GalleryRecord) -> SubjectRecord:
+        return galleries.subject(session, gallery, subject_id)
+
+    return Whose(found, found)
 
 
 @router.post("", status_code=201, openapi_extra=bodies("name", "metadata"))
@@ -181,7 +209,8 @@ def list_subjects(
     """Return whom a gallery knows, newest first."""
     with state.database.read() as session:
         record = galleries.get(session, caller.project, gallery)
-        found = session.scalars(page.apply(galleries.subjects(record.id, name), SubjectRecord.id)).all()
+        called = None if name is None else name.strip()  # as it was enrolled
+        found = session.scalars(page.apply(galleries.subjects(record.id, called), SubjectRecord.id)).all()
         return Listing[SubjectView].of([SubjectView.of(session, gallery, one) for one in found], page)
 
 
@@ -197,7 +226,7 @@ def get_subject(gallery: str, subject_id: str, state: Opened, caller: ModelsKey)
 async def add_samples(
     gallery: str, subject_id: str, asked: SamplesCreate, request: HttpRequest, state: Opened, caller: ModelsKey
 ) -> SubjectView:
-    """Enrol a subject by further files."""
+    """Enrol a subject by further files; those that it has already are left out."""
     whose = acquaintance(subject_id)
     return await enrolled(state, caller.project, gallery, lambda _: asked.inputs, whose, request.receive)
 

@@ -5,7 +5,7 @@ The rows are the truth. A file is stored before the rows that point at it, and g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,21 +90,24 @@ def create(
 
 
 def get(session: Session, project: str, name: str) -> GalleryRecord:
-    """Return the project's gallery by name; NotFound otherwise."""
+    """Return the project's gallery by name, as the database has it now; NotFound otherwise."""
     query = select(GalleryRecord).where(GalleryRecord.project == project, GalleryRecord.name == name)
-    record = session.scalar(query)
+    record = session.scalar(query, execution_options={"populate_existing": True})
     if record is None:
         raise NotFound(f'No gallery "{name}".', hint="List them with GET /api/v1/galleries.")
     return record
 
 
 def held(session: Session, gallery: GalleryRecord, *, version_id: str | None = None) -> None:
-    """Keep other writers of the gallery waiting until this transaction ends; Moved unless it has this version."""
-    query = select(GalleryRecord.version_id).where(GalleryRecord.id == gallery.id).with_for_update()
-    found = session.scalar(query)
+    """Keep other writers of the gallery waiting until this transaction ends, and read it as they left it.
+
+    Moved unless it has this version.
+    """
+    query = select(GalleryRecord).where(GalleryRecord.id == gallery.id).with_for_update()
+    found = session.scalar(query, execution_options={"populate_existing": True})
     if found is None:
         raise NotFound(f'No gallery "{gallery.name}" any more.', hint="List them with GET /api/v1/galleries.")
-    if version_id is not None and found != version_id:
+    if version_id is not None and found.version_id != version_id:
         raise Moved(f'Gallery "{gallery.name}" has just moved to another version.', hint="Try again.")
 
 
@@ -136,6 +139,18 @@ def remove(session: Session, gallery: GalleryRecord) -> None:
 
 def enrol(session: Session, gallery: GalleryRecord, name: str, user_metadata: Mapping[str, Any]) -> SubjectRecord:
     """Write a subject, to be given samples; Conflict when the gallery knows one of that name."""
+    require_new(session, gallery, name)
+    subject = SubjectRecord(
+        id=ids.new_id(ids.SUBJECT), gallery_id=gallery.id, name=name, user_metadata=dict(user_metadata)
+    )
+    session.add(subject)
+    session.flush()
+    session.refresh(subject)
+    return subject
+
+
+def require_new(session: Session, gallery: GalleryRecord, name: str) -> None:
+    """Raise Conflict when the gallery knows a subject of that name."""
     same = select(SubjectRecord).where(SubjectRecord.gallery_id == gallery.id, SubjectRecord.name == name)
     known = session.scalar(same)
     if known is not None:
@@ -145,13 +160,6 @@ def enrol(session: Session, gallery: GalleryRecord, name: str, user_metadata: Ma
             "name.",
             param="name",
         )
-    subject = SubjectRecord(
-        id=ids.new_id(ids.SUBJECT), gallery_id=gallery.id, name=name, user_metadata=dict(user_metadata)
-    )
-    session.add(subject)
-    session.flush()
-    session.refresh(subject)
-    return subject
 
 
 def require_room(session: Session, gallery: GalleryRecord, samples: int, quota: Quota) -> None:
@@ -203,6 +211,12 @@ def samples_of(session: Session, subject_id: str) -> list[SampleRecord]:
     )
 
 
+def lacking(session: Session, subject_id: str, digests: Iterable[str]) -> list[str]:
+    """Return which of these files, each once, a subject has no sample of."""
+    known = {sample.sha256 for sample in samples_of(session, subject_id)}
+    return [digest for digest in dict.fromkeys(digests) if digest not in known]
+
+
 def remove_subject(session: Session, record: SubjectRecord) -> None:
     """Delete a subject with its samples."""
     session.execute(delete(SampleRecord).where(SampleRecord.subject_id == record.id))
@@ -218,6 +232,18 @@ def everybody(session: Session, gallery_id: str) -> list[Known]:
         .order_by(SampleRecord.id)
     )
     return [Known(*row) for row in session.execute(query)]
+
+
+def contents(session: Session, artifacts: ArtifactStore, some: Sequence[Known]) -> list[tuple[Known, bytes]]:
+    """Return samples with what is in their files; those deleted meanwhile, whose files may be gone, are left out."""
+    found = []
+    for one in some:
+        try:
+            found.append((one, artifacts.path(one.sha256).read_bytes()))
+        except (NotFound, FileNotFoundError):
+            if session.scalar(select(SampleRecord.id).where(SampleRecord.id == one.sample_id)) is not None:
+                raise
+    return found
 
 
 def move(session: Session, gallery: GalleryRecord, version: Version, embeddings: Mapping[str, bytes]) -> list[Known]:

@@ -74,6 +74,7 @@ class SubjectEmbedding:
     kind: ClassVar[Kind] = "finetune"
     target: ClassVar[Target] = "label"
     stratified: ClassVar[bool] = True
+    least_batch_size: ClassVar[int] = 2
     score: ClassVar[str] = "rank_1"
     monitor: ClassVar[str] = "auc"
     Config: ClassVar[type[SubjectEmbeddingConfig]] = SubjectEmbeddingConfig

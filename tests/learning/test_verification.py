@@ -13,8 +13,9 @@ from runs import run, small_images, spec_of, write
 from sklearn import metrics as reference
 
 from learning import verification
-from learning.errors import InvalidData
+from learning.errors import InvalidConfig, InvalidData
 from learning.margin_softmax import margin_softmax
+from learning.preparation import check
 from learning.verification import Pairs
 
 SETTINGS = settings(max_examples=60, deadline=None)
@@ -87,6 +88,19 @@ def test_the_nearest_other_decides():
     assert verification.operating_points(lonely) == []
 
 
+@pytest.mark.parametrize(("subjects", "each", "least"), [(2_000, 5, 4_000), (10_000, 2, 900), (2, 6_000, 990_000)])
+def test_of_many_embeddings_pairs_of_both_kinds_are_compared(subjects, each, least):
+    generator = torch.Generator().manual_seed(2)
+    subject = torch.arange(subjects).repeat_interleave(each)  # sorted, as a folder for each subject is read
+    embedding = torch.randn(len(subject), 2, generator=generator)
+    found = verification.pairs(embedding, subject)
+    assert len(found.genuine_G) >= least
+    assert len(found.impostor_I) >= 990_000
+    assert len(found.genuine_G) + len(found.impostor_I) == 2_000 * 1_999 // 2
+    assert all(torch.equal(*one) for one in zip(found, verification.pairs(embedding, subject), strict=True))
+    assert verification.rank_1(embedding, subject) is not None
+
+
 def people(rows=96, seed=0):
     """Images of six subjects: where the light part is."""
     table = small_images(rows, seed)
@@ -110,6 +124,14 @@ def test_whole_subjects_are_held_out(tmp_path):
     rates = [point["false_accept_rate"] for point in held["thresholds"]]
     assert rates == sorted(rates, reverse=True)
     assert rates
+
+
+def test_one_row_at_once_is_refused():
+    spec = spec_of("image-embedding", columns={"target": "person"}, hyperparameters={"batch_size": 1})
+    with pytest.raises(InvalidConfig, match="batch_size is 1") as refused:
+        check(spec)
+    assert refused.value.param == "hyperparameters.batch_size"
+    assert "2 or more" in refused.value.hint
 
 
 def test_without_pairs_the_last_weights_stay(tmp_path):

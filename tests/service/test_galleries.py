@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from media_files import encoded, packed, png
+from media_files import encoded, packed, png, wav
 from PIL import Image
 from servers import Stack
 from sqlalchemy import func, select
@@ -133,13 +134,16 @@ def test_files_come_as_they_are(running: httpx.Client, make: Make) -> None:
     files = [("file", (f"{number}.png", face(101, number))) for number in range(3)]
     formed = running.post(f"{path}/subjects", data={"name": "李雷", "metadata": '{"team": 3}'}, files=files).json()
     assert (formed["name"], len(formed["samples"]), formed["metadata"]) == ("李雷", 3, {"team": 3})
-    more = running.post(f"{path}/subjects/{made.json()['id']}/samples", **raw)
-    assert len(more.json()["samples"]) == 2
+    samples = f"{path}/subjects/{made.json()['id']}/samples"
+    assert running.post(samples, **raw).json() == made.json()  # a file counts once, so that a request can be repeated
+    more = {"inputs": [text(face(100, number)) for number in (0, 1, 1)]}
+    digests = [one["sha256"] for one in running.post(samples, json=more).json()["samples"]]
+    assert len(digests) == len(set(digests)) == 2
     found = running.post(f"{path}/identify", params={"top_k": 1}, **raw).json()["outputs"][0]
     assert found["candidates"] == [{"id": made.json()["id"], "name": "Zoë", "score": pytest.approx(1, abs=1e-5)}]
-    verified = running.post(f"{path}/verify", data={"subject": "李雷"}, files=files[:1]).json()
+    verified = running.post(f"{path}/verify", data={"subject": " 李雷 "}, files=files[:1]).json()
     assert verified["score"] == pytest.approx(1, abs=1e-5)
-    listed = running.get(f"{path}/subjects", params={"name": "李雷"}).json()["data"]
+    listed = running.get(f"{path}/subjects", params={"name": " 李雷 "}).json()["data"]
     assert [one["id"] for one in listed] == [formed["id"]]
     assert running.get(f"{path}/subjects/{formed['id']}").json() == listed[0]
 
@@ -215,6 +219,36 @@ def test_moving_embeds_everybody_anew(running: httpx.Client, make: Make) -> None
     assert running.patch(path, json={"model": "faces:1"}).json()["threshold"] == gallery["threshold"]
 
 
+def test_moving_says_whose_file_cannot_be_read(embedded: Stack, running: httpx.Client, make: Make) -> None:
+    gallery = make(2, each=1, first=700)
+    path = f"/galleries/{gallery['name']}"
+    subject = running.get(f"{path}/subjects", params={"name": "person 701"}).json()["data"][0]
+    sha256 = subject["samples"][0]["sha256"]
+    file = embedded.data_dir / "artifacts" / sha256[:2] / sha256
+    content = file.read_bytes()
+    file.chmod(0o600)
+    file.write_bytes(content[:40])
+    try:
+        refused = problem(running.patch(path, json={"model": "faces:2"}), 422, "invalid_input")
+    finally:
+        file.write_bytes(content)
+    for named in ("faces:2", subject["samples"][0]["id"], '"person 701"', subject["id"]):
+        assert named in refused["detail"]
+    assert "Input" not in refused["detail"]
+    assert running.get(path).json()["model"] == "faces:1"
+
+
+def test_moving_keeps_to_the_modality(running: httpx.Client, make: Make, tmp_path: Path) -> None:
+    tone = 5_000 * np.sin(np.arange(800) / np.arange(1, 9)[:, None])
+    members = {f"{number % 2}/{number}.wav": wav(tone[number][:, None]) for number in range(8)}
+    voices = {"architecture": {"name": "speaker-net", "size": "tiny"}, "task": "speaker-embedding", "split": {}}
+    few = {"hyperparameters": {"max_steps": 1, "batch_size": 4}, "task_config": {}, "output": {"model": "two-voices"}}
+    dataset = upload(running, packed(tmp_path / "voices.zip", members))
+    succeeded(running, submit(running, {**learn(dataset["id"]), **voices, **few}))
+    refused = running.patch(f"/galleries/{make(1, each=1)['name']}", json={"model": "two-voices"})
+    assert "reads audio" in problem(refused, 422, "invalid_request")["detail"]
+
+
 def test_a_threshold_says_where_it_comes_from(running: httpx.Client, make: Make) -> None:
     gallery = make(6, threshold="enrolled", false_accept_rate=0.05)
     path = f"/galleries/{gallery['name']}"
@@ -273,7 +307,16 @@ def test_what_a_gallery_refuses(running: httpx.Client, rows: str, make: Make) ->
     assert running.get(path).json()["samples"] == 1  # nothing of all that was kept
     problem(running.post(f"{path}/subjects/sub_none/samples", json={"inputs": [text(face(1, 1))]}), 404, "not_found")
     empty = running.post(f"{path}/subjects", params={"name": "x"}, content=b"", headers={"Content-Type": "image/png"})
-    assert empty.status_code in (400, 422)
+    problem(empty, 400, "invalid_input")
+    for content in (b"", b" \n\n"):
+        lines: dict[str, Any] = {"content": content, "headers": {"Content-Type": "application/jsonl"}}
+        nothing = problem(running.post(f"{path}/subjects", params={"name": "x"}, **lines), 422, "invalid_request")
+        assert nothing["param"] == "inputs"
+        problem(running.post(f"{path}/identify", **lines), 422, "invalid_request")
+    for metadata in ("{", "[" * 100_000, "9" * 5_000, '{"a": NaN}', "[]"):
+        fields = {"name": "x", "metadata": metadata}
+        formed = running.post(f"{path}/subjects", data=fields, files={"file": ("1.png", face(1, 1))})
+        problem(formed, 422, "invalid_request")
     form = running.post(f"{path}/identify", files={"top_k": (None, "3")})
     assert "no file" in problem(form, 422, "invalid_request")["detail"]
     odd = running.post(f"{path}/verify", json={"inputs": [text(face(1, 1))]})
