@@ -45,7 +45,8 @@ class GalleryCreate(StoredRequest):
     threshold: AskedThreshold = Field(
         "auto",
         description="The score from which on two files count as of one subject: a number, or chosen from the pairs of "
-        "the model's evaluation or of the gallery's own files; \"auto\": the former if there are any.",
+        "the model's evaluation or of the gallery's own files; \"auto\": the former if there are any, of subjects that "
+        "training did not know.",
     )
     false_accept_rate: FalseAcceptRate = Field(
         0.01, description="Share of pairs of two subjects that the threshold may accept, where it is chosen."
@@ -239,16 +240,18 @@ def _write_changes(
 ) -> GalleryView:
     with state.database.write() as session:
         record = galleries.get(session, project, name)
-        known = None
+        galleries.held(session, record)
+        before, known = record.version_id, None
         if target is not None:
             known = galleries.move(session, record, target, embeddings)
-        else:
-            galleries.held(session, record)
         session.refresh(record)
+        if record.version_id != before and record.threshold_from["source"] == thresholds.GIVEN:
+            # A number was chosen for the scores of the version before.
+            record.threshold_from = thresholds.asked_from(thresholds.AUTO, record.threshold_from["false_accept_rate"])
         if patch.threshold is not None or patch.false_accept_rate is not None:
-            before = record.threshold_from
-            source = before.get("value", before["source"]) if patch.threshold is None else patch.threshold
-            rate = patch.false_accept_rate or before["false_accept_rate"]
+            asked = record.threshold_from
+            source = asked.get("value", asked["source"]) if patch.threshold is None else patch.threshold
+            rate = patch.false_accept_rate or asked["false_accept_rate"]
             record.threshold_from = thresholds.asked_from(source, rate)
         if patch.metadata is not None:
             record.user_metadata = patch.metadata

@@ -29,6 +29,9 @@ class ThresholdView(BaseModel):
     true_accept_rate: float | None
     split: str | None
     pairs: dict[str, int] | None
+    new_subjects: int | None = Field(
+        None, description="Of an evaluation: subjects that training did not know. With none, strangers exceed the rate."
+    )
 
 
 def asked_from(threshold: float | str, false_accept_rate: float) -> dict[str, Any]:
@@ -42,12 +45,13 @@ def chosen(asked: Mapping[str, Any], metrics: Mapping[str, Any], known: Sequence
     """Return the threshold that was asked for; None while there are too few pairs to choose it by.
 
     `metrics` are those of the gallery's version, by part; `known` what is enrolled. Of the false accept rates that an
-    evaluation has thresholds for, the highest counts that is not above the one asked for.
+    evaluation has thresholds for, the highest counts that is not above the one asked for. An evaluation of subjects
+    that training knew counts only when asked for by name: pairs of strangers are accepted more often.
     """
     source, rate = asked["source"], asked["false_accept_rate"]
     if source == GIVEN:
         return _threshold(asked["value"], GIVEN)
-    found = _by_evaluation(metrics, rate) if source in (AUTO, EVALUATION) else None
+    found = _by_evaluation(metrics, rate, source) if source in (AUTO, EVALUATION) else None
     if found is None and source == EVALUATION:
         raise ApiError(
             422,
@@ -61,9 +65,11 @@ def chosen(asked: Mapping[str, Any], metrics: Mapping[str, Any], known: Sequence
     return found or _by_enrolled(known, rate) if source != EVALUATION else found
 
 
-def _by_evaluation(metrics: Mapping[str, Any], rate: float) -> dict[str, Any] | None:
+def _by_evaluation(metrics: Mapping[str, Any], rate: float, source: str) -> dict[str, Any] | None:
     for split in _SPLITS:
         measured = metrics.get(split) or {}
+        if source == AUTO and not measured.get("new_subjects"):
+            continue
         fitting = [point for point in measured.get("thresholds") or () if point["false_accept_rate"] <= rate + 1e-9]
         if fitting:
             best = max(fitting, key=lambda point: float(point["false_accept_rate"]))
@@ -73,6 +79,7 @@ def _by_evaluation(metrics: Mapping[str, Any], rate: float) -> dict[str, Any] | 
                 "true_accept_rate": best["true_accept_rate"],
                 "split": split,
                 "pairs": measured["pairs"],
+                "new_subjects": measured.get("new_subjects"),
             }
     return None
 
@@ -108,4 +115,5 @@ def _threshold(value: float, source: str) -> dict[str, Any]:
         "true_accept_rate": None,
         "split": None,
         "pairs": None,
+        "new_subjects": None,
     }

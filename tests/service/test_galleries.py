@@ -16,8 +16,10 @@ from servers import Stack
 from sqlalchemy import func, select
 from support import classify, problem, stack_database, submit, succeeded, upload
 
+from service import gallery_thresholds as thresholds
 from store.artifacts import ArtifactStore
 from store.collection import Collector
+from store.galleries import Known
 from store.gallery_records import GalleryRecord, SampleRecord, SubjectRecord
 
 SIDE = 24
@@ -100,7 +102,7 @@ def test_upload_train_enrol_identify_verify(running: httpx.Client, faces: dict[s
     assert (gallery["model"], gallery["subjects"], gallery["samples"]) == ("faces:1", 4, 12)
     threshold = gallery["threshold"]
     assert (threshold["source"], threshold["split"]) == ("evaluation", "validation")
-    assert threshold["false_accept_rate"] == 0.01
+    assert (threshold["false_accept_rate"], threshold["new_subjects"]) == (0.01, 10)
     points = {point["false_accept_rate"]: point for point in measured["thresholds"]}
     assert threshold["value"] == points[0.01]["threshold"]
 
@@ -214,6 +216,9 @@ def test_moving_embeds_everybody_anew(running: httpx.Client, make: Make) -> None
         "name": "person 103",
         "score": pytest.approx(1, abs=1e-5),
     }
+    # A number that was given is of the scores of the version before.
+    assert running.patch(path, json={"threshold": 0.5}).json()["threshold"]["source"] == "given"
+    assert running.patch(path, json={"model": "faces:2"}).json()["threshold"]["source"] == "given"  # it is there
     refused = problem(running.delete("/models/faces/versions/2"), 409, "conflict")
     assert f'the gallery "{gallery["name"]}"' in refused["detail"]
     assert running.patch(path, json={"model": "faces:1"}).json()["threshold"] == gallery["threshold"]
@@ -263,6 +268,21 @@ def test_a_threshold_says_where_it_comes_from(running: httpx.Client, make: Make)
     assert running.get(path).json()["threshold"]["pairs"] == {"same": 15, "different": 90}
     refused = running.patch(path, json={"threshold": "evaluation", "false_accept_rate": 1e-6})
     assert "Set threshold to" in problem(refused, 422, "no_validation_pairs")["hint"]
+
+
+def test_an_evaluation_counts_by_itself_only_when_its_subjects_were_new() -> None:
+    point = {"false_accept_rate": 0.01, "threshold": 0.4, "true_accept_rate": 0.9}
+    held = {"thresholds": [point], "pairs": {"same": 200, "different": 300}, "new_subjects": 0}
+    known = [Known(str(n), f"sub_{n}", str(n), "", np.eye(4, dtype="<f4")[n].tobytes()) for n in range(4)]
+    by_itself = thresholds.chosen(thresholds.asked_from("auto", 0.2), {"validation": held}, known)
+    assert by_itself is not None
+    assert (by_itself["source"], by_itself["new_subjects"]) == ("enrolled", None)
+    asked = thresholds.chosen(thresholds.asked_from("evaluation", 0.2), {"validation": held}, known)
+    assert asked is not None
+    assert (asked["source"], asked["value"], asked["new_subjects"]) == ("evaluation", 0.4, 0)
+    mixed = thresholds.chosen(thresholds.asked_from("auto", 0.2), {"validation": held | {"new_subjects": 3}}, known)
+    assert mixed is not None
+    assert (mixed["source"], mixed["new_subjects"]) == ("evaluation", 3)
 
 
 def test_an_empty_gallery_knows_nobody(running: httpx.Client, make: Make) -> None:
