@@ -94,7 +94,8 @@ class Search:
             return list(next(iter(self._beams)))  # the likeliest come first
         said, language = self._said, self._language
         worth = {prefix: _added(*logs) + said[prefix] + language(prefix, None) for prefix, logs in self._beams.items()}
-        return list(max(worth, key=worth.__getitem__))
+        best = max(worth, key=worth.__getitem__)
+        return list(best)
 
 
 def _grown(beams: _Beams, heard: list[tuple[int, float]]) -> _Beams:
