@@ -17,6 +17,8 @@ EDGE = "\n"
 # What is counted of sentences, and how many counts are kept: they are part of the model.
 _MOST_READ = 1_000_000
 _MOST_COUNTS = 50_000
+# Of logarithms that were looked for, which are forgotten when there are more: a beam asks the same again and again.
+_MOST_FOUND = 50_000
 
 
 class CharacterCounts(Config):
@@ -52,7 +54,7 @@ class CharacterModel:
     """Probabilities by counts."""
 
     def __init__(self, counts: CharacterCounts) -> None:
-        self._known = counts.order - 1
+        self.known = counts.order - 1  # characters before one that say anything of it
         self._characters = counts.characters
         self._counts = {key: (sum(seen.values()), seen) for key, seen in counts.counts.items()}
         self._found: dict[tuple[str, str], float] = {}
@@ -60,10 +62,13 @@ class CharacterModel:
     def log(self, before: str, character: str) -> float:
         """Return the logarithm of the probability of a character, or the `EDGE`, behind what came before."""
         whole = EDGE + before
-        context = whole[max(0, len(whole) - self._known) :] if self._known else ""
-        if (context, character) not in self._found:
-            self._found[context, character] = math.log(self._share(context, character))
-        return self._found[context, character]
+        context = whole[max(0, len(whole) - self.known) :]
+        found = self._found.get((context, character))
+        if found is None:
+            if len(self._found) >= _MOST_FOUND:
+                self._found.clear()
+            found = self._found[context, character] = math.log(self._share(context, character))
+        return found
 
     def _share(self, context: str, character: str) -> float:
         # One more than there are: something may come that never came.

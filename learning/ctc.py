@@ -55,26 +55,47 @@ def best_path(token_T: Integers) -> list[int]:
 
 
 def likeliest(token_TK: Integers, log_TK: Floats, width: int, language: Language | None = None) -> list[int]:
-    """Return the likeliest tokens over all of their paths, by prefix beam search (Hannun et al. 2014, arXiv 1408.2873).
+    """Return the likeliest tokens over all of their paths, as a `Search` finds them."""
+    search = Search(width, language)
+    search.hear(token_TK, log_TK)
+    return search.best()
+
+
+class Search:
+    """Prefix beam search (Hannun et al. 2014, arXiv 1408.2873), some positions at a time.
 
     After each position the `width` likeliest beginnings are kept. What a language says of tokens is added to the
     logarithms of their paths: of each token behind those before it, and of None, the end.
     """
-    beams: _Beams = {(): (0.0, -math.inf)}
-    said: dict[_Prefix, float] = {(): 0.0}  # of beginnings, by the language
-    for tokens, logs in zip(token_TK.tolist(), log_TK.tolist(), strict=True):
-        heard = [(token, log) for token, log in zip(tokens, logs, strict=True) if log > _LEAST]
-        beams = _grown(beams, heard)
-        if language is not None:
+
+    def __init__(self, width: int, language: Language | None = None) -> None:
+        self._width, self._language = width, language
+        self._beams: _Beams = {(): (0.0, -math.inf)}
+        self._said: dict[_Prefix, float] = {(): 0.0}  # of the beginnings that are kept, by the language
+
+    def hear(self, token_TK: Integers, log_TK: Floats) -> None:
+        """Go on by some positions."""
+        for tokens, logs in zip(token_TK.tolist(), log_TK.tolist(), strict=True):
+            self._step([(token, log) for token, log in zip(tokens, logs, strict=True) if log > _LEAST])
+
+    def _step(self, heard: list[tuple[int, float]]) -> None:
+        beams, said = _grown(self._beams, heard), self._said
+        if self._language is not None:
             for prefix in beams.keys() - said.keys():
-                said[prefix] = said[prefix[:-1]] + language(prefix[:-1], prefix[-1])
+                said[prefix] = said[prefix[:-1]] + self._language(prefix[:-1], prefix[-1])
         ranked = sorted(beams.items(), key=lambda item: -_added(*item[1]) - said.get(item[0], 0.0))
-        beams = dict(ranked[:width])
-    if language is None:
-        return list(next(iter(beams)))  # the likeliest come first
-    worth = {prefix: _added(*beams[prefix]) + said[prefix] + language(prefix, None) for prefix in beams}
-    best = max(worth, key=worth.__getitem__)
-    return list(best)
+        self._beams = dict(ranked[: self._width])
+        if self._language is not None:
+            self._said = {prefix: said[prefix] for prefix in self._beams}
+
+    def best(self) -> list[int]:
+        """Return the likeliest tokens, now that everything is heard."""
+        if self._language is None:
+            return list(next(iter(self._beams)))  # the likeliest come first
+        said, language = self._said, self._language
+        worth = {prefix: _added(*logs) + said[prefix] + language(prefix, None) for prefix, logs in self._beams.items()}
+        best = max(worth, key=worth.__getitem__)
+        return list(best)
 
 
 def _grown(beams: _Beams, heard: list[tuple[int, float]]) -> _Beams:

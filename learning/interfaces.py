@@ -193,6 +193,9 @@ class InputWarning:
 class PredictionOptions(Config):
     """What a caller may ask of the answers: nothing, unless a task says more in a class of its own."""
 
+    def check(self, network: Network, inputs: Any, state: Any) -> None:
+        """Raise InvalidConfig for what this model, with what was learned of its inputs and targets, cannot do."""
+
     def asked(self, row: Any) -> Any:
         """Return a parsed row with what its answer has to be computed by."""
         return row

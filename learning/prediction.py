@@ -84,8 +84,12 @@ class Predictor:
         return is_slow(self._precision, torch.device("cpu"))
 
     def options(self, values: dict[str, Any]) -> PredictionOptions:
-        """Return checked options of an answer; InvalidConfig names the one that the task does not know or take."""
-        return cast("PredictionOptions", configure(self.design.task.Options, values, "parameters"))
+        """Return checked options of an answer; InvalidConfig names the one that the task does not know, or that it or
+        this model does not take.
+        """
+        found = cast("PredictionOptions", configure(self.design.task.Options, values, "parameters"))
+        found.check(self._network, self.design.inputs, self.design.targets)
+        return found
 
     def parse(self, inputs: Sequence[Any], first: int = 0, options: PredictionOptions | None = None) -> Parsed:
         """Return the inputs as rows, with what is asked of their answers; one that does not fit gets an error and

@@ -55,6 +55,7 @@ class _Turn:
     joined: list[_Row] = field(default_factory=list)
     failed: list[tuple[Writing, Exception]] = field(default_factory=list)
     broken: Exception | None = None  # of all rows
+    answers: dict[Continuing, dict[str, Any]] = field(default_factory=dict)  # of those that ended by a step
     steps: int = 0
 
 
@@ -154,7 +155,9 @@ class ContinuousBatcher:
             try:
                 while going + len(turn.joined) and (not turn.steps or perf_counter() < until):
                     turn.steps += 1
-                    if self._steps.step():
+                    if ended := self._steps.step():
+                        # Here and not on the event loop: the answer to an hour of speech takes a while.
+                        turn.answers = {one: one.answer() for one in ended}
                         break
             except Exception as error:
                 turn.broken = error
@@ -187,12 +190,12 @@ class ContinuousBatcher:
         size = len(self._going)
         for row in self._going:
             row.of.batch_size = max(row.of.batch_size, size)
-            self._tell(row)
+            self._tell(row, turn.answers.get(row.answer))
         self._going = [row for row in self._going if not row.answer.is_done]
         self._is_running = False
         self._start()
 
-    def _tell(self, row: _Row) -> None:
+    def _tell(self, row: _Row, answer: dict[str, Any] | None) -> None:
         """Give out what is new of a row, and its answer if it has ended."""
         waiting = row.of
         if waiting.answered.done():
@@ -200,7 +203,7 @@ class ContinuousBatcher:
         if waiting.listener is not None and (text := row.answer.fresh()):
             waiting.listener(row.index, text)
         if row.answer.is_done:
-            waiting.answers[row.index] = row.answer.answer()
+            waiting.answers[row.index] = row.answer.answer() if answer is None else answer
             waiting.missing -= 1
             self.counts.rows += 1
         if not waiting.missing:

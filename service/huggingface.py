@@ -122,6 +122,14 @@ async def _streamed(asked: InferenceRequest, state: State, meant: Meaning, timeo
     parameters = GenerationParameters.read(asked.parameters)
 
     async def read(loaded: Loaded) -> Parsed:
+        if not loaded.predictor.goes_on or _translates(loaded):
+            raise ApiError(
+                422,
+                "invalid_request",
+                f"Only texts that go on are streamed here; this model's task is {loaded.predictor.design.task.name}.",
+                hint='Leave stream out, or send {"inputs": [...], "stream": true} to /models/{name}/predict.',
+                param="stream",
+            )
         parsed = await parse(loaded, [prompt], loaded.predictor.options(parameters.native()))
         check_all_fit(parsed)
         return parsed

@@ -49,8 +49,15 @@ class TranslationParameters(Request):
     def native(self) -> dict[str, Any]:
         """Return what predict calls these parameters."""
         asked = {
-            "beam_width": self.generate_parameters.num_beams or self.beam_width,
-            "length_penalty": self.generate_parameters.length_penalty or self.length_penalty,
-            "max_new_tokens": self.generate_parameters.max_new_tokens or self.max_new_tokens,
+            "beam_width": self.beam_width,
+            "length_penalty": self.length_penalty,
+            "max_new_tokens": self.max_new_tokens,
         }
+        theirs = {
+            "beam_width": self.generate_parameters.num_beams,
+            "length_penalty": self.generate_parameters.length_penalty,
+            "max_new_tokens": self.generate_parameters.max_new_tokens,
+        }
+        # One that is 0 was asked for, too.
+        asked |= {name: value for name, value in theirs.items() if value is not None}
         return {name: value for name, value in asked.items() if value is not None}

@@ -14,10 +14,14 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from pydantic import Field
 
+from learning.errors import InvalidConfig
 from learning.interfaces import EncoderDecoder, Network, PredictionOptions
+from learning.modalities.text import TextState
 from learning.tasks.generation import MOST_BYTES, MOST_TEXTS, Language, Pieces
 
 Reason = Literal["length", "stop"]
+# Of what is kept of one text and all of its beginnings. Growing takes up to four times that for a while.
+_MOST_BYTES_ALONE = 4 * MOST_BYTES
 
 
 class BeamOptions(PredictionOptions):
@@ -41,6 +45,24 @@ class BeamOptions(PredictionOptions):
         None, ge=1, le=100_000, description="Most tokens to write; default, and at most: as many as the model can."
     )
 
+    def check(self, network: Network, inputs: TextState, state: Any) -> None:
+        """Refuse a beam whose beginnings would take too much memory if a text were as long as it may be."""
+        backbone = cast("EncoderDecoder", network.backbone)
+        positions = inputs.max_length + self.limit(inputs.max_length)
+        room = max(1, _MOST_BYTES_ALONE // (positions * backbone.position_bytes))
+        if self.beam_width > room:
+            raise InvalidConfig(
+                f"parameters.beam_width: {self.beam_width} beginnings of up to {positions} tokens, read and written, "
+                f"take {self.beam_width * positions * backbone.position_bytes >> 20} MiB in this model; at most "
+                f"{_MOST_BYTES_ALONE >> 20} are given to one text.",
+                hint=f"Ask for a beam_width of at most {room}, or for fewer max_new_tokens.",
+                param="parameters.beam_width",
+            )
+
+    def limit(self, positions: int) -> int:
+        """Return how many tokens can be written: as many as are asked for, or as have a position."""
+        return min(self.max_new_tokens or positions, positions - 1)
+
     def asked(self, row: Any) -> Any:
         """Return a source with these options."""
         return replace(row, options=self)
@@ -54,8 +76,8 @@ class Source:
     options: BeamOptions = field(default_factory=BeamOptions)
 
     def limit(self, positions: int) -> int:
-        """Return how many tokens can be written: as many as are asked for, or as have a position."""
-        return min(self.options.max_new_tokens or positions, positions - 1)
+        """Return how many tokens can be written of its text."""
+        return self.options.limit(positions)
 
 
 class Beginning(NamedTuple):

@@ -6,7 +6,7 @@ second from there on, so that what is written down can go on where it was. T pos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,13 @@ class Listening:
         self._position_frames = 0.0
         self._shown = ""
         self._is_last = False
+        self._writing: Iterator[None] | None = None
         self.is_done = False
+
+    @property
+    def is_writing(self) -> bool:
+        """Return whether what was heard is not yet written down."""
+        return self._writing is not None
 
     def next(self) -> Tensor:
         """Return the frames of the next window."""
@@ -78,20 +84,28 @@ class Listening:
 
     def hear(self, frames: int, heard: Heard) -> None:
         """Take what was heard in that window."""
+        self._writing = self._heard(frames, heard)
+
+    def write(self) -> None:
+        """Write down what was heard, or as much of it as a few milliseconds are enough for."""
+        if self._writing is not None and next(self._writing, self) is self:
+            self._writing = None
+
+    def _heard(self, frames: int, heard: Heard) -> Iterator[None]:
         if self._held is None:
             self._position_frames = frames / len(heard.token_TK)
         else:
-            heard = self._cut(self._held, heard)
+            heard = yield from self._cut(self._held, heard)
         self._held = heard
         if self._is_last:
-            self._transcript.add(heard, is_last=True)
+            yield from self._transcript.adding(heard, is_last=True)
             self.is_done = True
 
-    def _cut(self, before: Heard, heard: Heard) -> Heard:
+    def _cut(self, before: Heard, heard: Heard) -> Generator[None, None, Heard]:
         """Write down what was heard up to where two windows are cut, and return what is heard from there on."""
         shared = round((self._windows.frames - self._windows.step) / self._position_frames)
         place = _quietest(before.behind(-shared), heard.before(shared))
-        self._transcript.add(before.before(place - shared), is_last=False)
+        yield from self._transcript.adding(before.before(place - shared), is_last=False)
         return heard.behind(place)
 
     def fresh(self) -> str:
@@ -138,17 +152,29 @@ class Transcriptions:
         self._going = [one for one in self._going if one not in answers]
 
     def step(self) -> list[Listening]:
-        """Hear the next window of as many recordings as are computed at once; return those that have ended."""
+        """Hear the next window of as many recordings as are computed at once, or go on writing one down; return those
+        that have ended.
+        """
+        turn = [self._going[0]] if self._going[0].is_writing else self._hear()
+        for one in turn:
+            one.write()
+        others = [one for one in self._going if one not in turn]
+        self._going = [*others, *(one for one in turn if not one.is_done)]
+        return [one for one in turn if one.is_done]
+
+    def _hear(self) -> list[Listening]:
+        """Hear the next window of those that are not writing, whose turn it is."""
         turn: list[Listening] = []
         frames: list[Tensor] = []
-        while len(turn) < len(self._going) and (not frames or sum(map(len, frames)) < EVALUATION_POSITIONS):
-            turn.append(self._going[len(turn)])
-            frames.append(turn[-1].next())
-        self._going = self._going[len(turn) :] + turn
+        for one in self._going:
+            if frames and sum(map(len, frames)) >= EVALUATION_POSITIONS:
+                break
+            if not one.is_writing:
+                turn.append(one)
+                frames.append(one.next())
         for one, frame_TF, heard in zip(turn, frames, self._heard(frames), strict=True):
             one.hear(len(frame_TF), heard)
-        self._going = [one for one in self._going if not one.is_done]
-        return [one for one in turn if one.is_done]
+        return turn
 
     def _heard(self, frames: Sequence[Tensor]) -> list[Heard]:
         batch = {"frame_SF": torch.cat(list(frames)), "length_B": torch.tensor([len(one) for one in frames])}

@@ -142,7 +142,7 @@ class SpeechRecognition:
             lower_case=config.lower_case,
             frame_seconds=inputs.frame_seconds,
             view=config.view and audible(config.view, inputs.frame_seconds),
-            counts=CharacterCounts.of(chain(sentences, texts), order) if order else None,
+            counts=CharacterCounts.of(chain(texts, sentences), order) if order else None,
             window_seconds=_window_seconds(table, inputs),
         )
 

@@ -6,8 +6,8 @@ of each, L characters.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -16,12 +16,24 @@ from torch import Tensor
 
 from learning import ctc
 from learning.character_model import EDGE, CharacterModel
+from learning.errors import InvalidConfig
 from learning.interfaces import Batch, Network, PackedFeatures, PackedPredictions, PredictionOptions
 from learning.modalities.audio import AudioRow
 from learning.transcripts import words_with_places
 
 # Of each position so many tokens are kept: all of an alphabet, and of Chinese those that anybody could have meant.
 _KEPT = 40
+# Beginnings that a beam looks at before others have their turn, but at least those of a position: some milliseconds.
+_AT_ONCE = 512
+
+
+class HasModel(Protocol):
+    """What a model has learned of transcripts."""
+
+    @property
+    def model(self) -> CharacterModel | None:
+        """Return what is known of the language."""
+        ...
 
 
 class TranscriptOptions(PredictionOptions):
@@ -56,6 +68,16 @@ class TranscriptOptions(PredictionOptions):
                 "more, such as 16"
             )
         return self
+
+    def check(self, network: Network, inputs: Any, state: HasModel) -> None:
+        """Refuse to weigh a language of which nothing is kept."""
+        if self.language_weight and state.model is None:
+            raise InvalidConfig(
+                f"parameters.language_weight: {self.language_weight} was asked for, but this model knows nothing of "
+                "its texts: it was trained with a task_config.language_order of 0.",
+                hint="Leave language_weight out, or train with a language_order such as 5.",
+                param="parameters.language_weight",
+            )
 
     def asked(self, row: AudioRow) -> AudioRow:
         """Return a parsed recording with these options."""
@@ -116,7 +138,12 @@ class Transcript:
 
     def add(self, heard: Heard, *, is_last: bool) -> None:
         """Write down what is heard next."""
-        tokens = self._decoded(heard, is_last)
+        for _ in self.adding(heard, is_last=is_last):
+            pass
+
+    def adding(self, heard: Heard, *, is_last: bool) -> Iterator[None]:
+        """Write down what is heard next, and stop every few milliseconds where there is a beam."""
+        tokens = yield from self._decoded(heard, is_last)
         path = ctc.align(tokens, *heard)
         before = len(self._log_T)
         self._first += (path.first_L + before).tolist()
@@ -124,22 +151,32 @@ class Transcript:
         self._text += self._text_of(tokens)
         self._log_T = np.concatenate([self._log_T, path.log_T])
 
-    def _decoded(self, heard: Heard, is_last: bool) -> list[int]:
+    def _decoded(self, heard: Heard, is_last: bool) -> Generator[None, None, list[int]]:
         options = self._options
         if options.beam_width == 1:
             return ctc.best_path(heard.token_TK[:, 0])
-        if not (options.language_weight or options.character_bonus):
-            return ctc.likeliest(*heard, options.beam_width)
-        model, text_of, before = self._model, self._text_of, self._text
+        weighs = options.language_weight or options.character_bonus
+        search = ctc.Search(options.beam_width, self._language(is_last) if weighs else None)
+        positions = max(1, _AT_ONCE // (options.beam_width * heard.token_TK.shape[1]))
+        for first in range(0, len(heard.token_TK), positions):
+            yield
+            search.hear(*heard.behind(first).before(positions))
+        return search.best()
+
+    def _language(self, is_last: bool) -> ctc.Language:
+        options, model, text_of = self._options, self._model, self._text_of
+        known = 0 if model is None else model.known
+        before = self._text[max(0, len(self._text) - known) :]
 
         def language(prefix: tuple[int, ...], token: int | None) -> float:
             said = 0.0
             if model is not None and (token is not None or is_last):
                 character = EDGE if token is None else text_of([token])
-                said = options.language_weight * model.log(before + text_of(list(prefix)), character)
+                context = before + text_of(list(prefix[max(0, len(prefix) - known) :]))
+                said = options.language_weight * model.log(context, character)
             return said + (options.character_bonus if token is not None else 0.0)
 
-        return ctc.likeliest(*heard, options.beam_width, language)
+        return language
 
     def answer(self, seconds: float) -> dict[str, Any]:
         """Return the text, its score, and its words with their times, where a position takes so many seconds."""

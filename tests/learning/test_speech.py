@@ -10,17 +10,19 @@ import pyarrow as pa
 import pytest
 import torch
 from media_files import tone, wav
-from runs import EXACT, SPEECH, run, small_sounds, spec_of, write
+from runs import EXACT, SPEECH, run, saved, small_sounds, spec_of, write
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
-from learning import audio, ctc
+from learning import audio, character_model, ctc
 from learning.architectures.deepspeech import RecurrentLayer
 from learning.architectures.packed_recurrence import Turns
 from learning.character_model import EDGE, CharacterCounts, CharacterModel
 from learning.errors import InvalidConfig, InvalidData
 from learning.media_types import MEDIA_TYPES
 from learning.model import configure
+from learning.prediction import Predictor
+from learning.preparation import prepare
 from learning.tasks.transcription import Heard, Transcript, TranscriptOptions
 from learning.transcripts import ErrorTally, differences, normalized, words_with_places
 
@@ -111,6 +113,38 @@ def test_counts_of_many_sentences_are_kept_within_bounds():
 def test_a_language_is_weighed_by_a_beam_only():
     with pytest.raises(InvalidConfig, match="set a beam_width of 2 or more"):
         configure(TranscriptOptions, {"language_weight": 1.0}, "parameters")
+
+
+def test_a_long_text_is_decoded_some_positions_at_a_time_and_nothing_piles_up(monkeypatch):
+    _, token_TK, log_TK = drawn(np.random.default_rng(0), 150, 6)
+    monkeypatch.setattr(character_model, "_MOST_FOUND", 50)
+    model = counted("abba", "cab", "dae", order=3)
+    asked: list[str] = []
+
+    def log(before, character):
+        asked.append(before)
+        return CharacterModel.log(model, before, character)
+
+    options = TranscriptOptions(beam_width=8, language_weight=0.5, character_bonus=0.5)
+    transcript = Transcript(prefixed, options, model)
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "log", log)
+        assert sum(1 for _ in transcript.adding(Heard(token_TK, log_TK), is_last=True)) == 15  # 10 positions each
+    assert max(map(len, asked)) <= 2  # of which the model knows something
+    assert len(model._found) <= 50
+
+    search = ctc.Search(
+        8, lambda prefix, token: 0.5 * model.log(prefixed(prefix), EDGE if token is None else " abcde"[token])
+        + 0.5 * (token is not None)
+    )  # fmt: skip
+    search.hear(token_TK, log_TK)
+    assert transcript.text == prefixed(search.best())
+    assert len(transcript.text) > 20
+    assert len(search._said) <= 8
+
+
+def prefixed(tokens):
+    return "".join(" abcde"[one] for one in tokens)
 
 
 def test_a_beam_may_find_what_the_likeliest_path_is_not():
@@ -277,6 +311,25 @@ def test_columns_without_transcripts_are_refused_and_unknown_characters_count_as
     assert result.metrics["test"]["words"] == 2
     assert result.metrics["test"]["exact"] <= 0.5
     assert math.isfinite(result.metrics["test"]["loss"])
+
+
+def test_a_language_of_which_nothing_is_kept_is_not_weighed(tmp_path):
+    table = spoken(["ab", "ba", "ab", "bb"])
+    fields = {"columns": TRANSCRIPTS, "hyperparameters": {"epochs": 1}, "split": WHOLE}
+    tables = {"train": write(table, tmp_path / "t.arrow")}
+    result = run(spec_of(SPEECH, task_config={"language_order": 0}, **fields), tables, tmp_path)
+    predictor = Predictor(saved(result, tmp_path / "model"))
+    assert predictor.options({"beam_width": 4, "character_bonus": 1}) is not None
+    with pytest.raises(InvalidConfig, match=r"language_weight: 0\.5 was .* a task_config\.language_order of 0"):
+        predictor.options({"beam_width": 4, "language_weight": 0.5})
+
+
+def test_transcripts_are_counted_before_other_sentences(tmp_path, monkeypatch):
+    monkeypatch.setattr(character_model, "_MOST_READ", 100)
+    spec = spec_of(SPEECH, columns=TRANSCRIPTS, task_config={"sentences": ["cd" * 80, "e"]}, split=WHOLE)
+    tables = {"train": write(spoken(["ab", "ba"]), tmp_path / "t.arrow")}
+    counts = prepare(spec, tables, device=torch.device("cpu")).design.targets.counts
+    assert counts.counts[""].keys() == {*"abcd", EDGE}  # and no e
 
 
 def test_silence_is_written_as_nothing(tmp_path):

@@ -13,6 +13,7 @@ from learning.errors import InvalidConfig, InvalidData, UnknownName
 from learning.modalities.text import Text, TextConfig
 from learning.prediction import Predictor
 from learning.preparation import prepare
+from learning.tasks import beam_search
 from learning.tasks.denoising import Denoising, DenoisingConfig, noised
 from learning.tasks.token_costs import NO_TARGET
 from learning.translation_scores import bleu, chrf
@@ -128,6 +129,18 @@ def test_a_wrong_option_is_named(predictor, options, param):
     with pytest.raises(InvalidConfig) as caught:
         predictor.options(options)
     assert (caught.value.param or "").startswith(f"parameters.{param}")
+
+
+def test_a_beam_that_takes_too_much_memory_is_refused(predictor, monkeypatch):
+    bytes_ = predictor.network.backbone.position_bytes * (64 + 63)
+    monkeypatch.setattr(beam_search, "_MOST_BYTES_ALONE", 9 * bytes_)
+    assert ask(predictor, ENGLISH[3], beam_width=9).errors == []
+    with pytest.raises(InvalidConfig, match="10 beginnings of up to 127 tokens") as caught:
+        predictor.options({"beam_width": 10})
+    assert "at most 9, or for fewer" in (caught.value.hint or "")
+    assert predictor.options({"beam_width": 10, "max_new_tokens": 40}) is not None
+    monkeypatch.setattr(beam_search, "_MOST_BYTES_ALONE", 1)
+    assert ask(predictor, ENGLISH[3], length_penalty=1).errors == []  # without a beam always
 
 
 @pytest.mark.parametrize(

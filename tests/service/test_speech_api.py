@@ -148,6 +148,10 @@ def test_a_long_recording_is_heard_in_windows_and_can_be_followed(
     assert "".join(piece["text"] for _, piece in pieces) == answer["text"]
     assert last[0] == "answer"
     assert last[1]["outputs"] == [answer]
+    inputs = [base64.b64encode(one).decode() for one in (recording, said("c"))]
+    by_beams = running.post(address, json={"inputs": inputs, "parameters": {"beam_width": 40}}).json()["outputs"]
+    assert distance(text, by_beams[0]["text"]) < 0.05 * len(text)
+    assert by_beams[1]["text"] == "c"
 
 
 def test_a_long_recording_that_is_damaged_at_its_end_is_refused_at_once(
