@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from media_files import packed, wav
+from servers import Stack
 from support import problem, submit, succeeded, upload
 
 from learning.transcripts import distance, words_with_places
@@ -152,6 +153,16 @@ def test_a_long_recording_is_heard_in_windows_and_can_be_followed(
     by_beams = running.post(address, json={"inputs": inputs, "parameters": {"beam_width": 40}}).json()["outputs"]
     assert distance(text, by_beams[0]["text"]) < 0.05 * len(text)
     assert by_beams[1]["text"] == "c"
+
+
+def test_hugging_face_s_stream_is_for_texts_that_go_on(
+    embedded: Stack, running: httpx.Client, writes: dict[str, Any]
+) -> None:
+    body = {"inputs": base64.b64encode(said("c")).decode(), "stream": True, "parameters": {"details": True}}
+    headers = {"Authorization": f"Bearer {embedded.key}"}
+    refused = httpx.post(f"{embedded.url}/hf/models/letters", json=body, headers=headers, timeout=30)
+    assert refused.status_code == 422, refused.text
+    assert "task is speech-recognition" in refused.text
 
 
 def test_a_long_recording_that_is_damaged_at_its_end_is_refused_at_once(
