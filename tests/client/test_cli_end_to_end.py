@@ -126,7 +126,9 @@ def test_galleries(anneal: Run, embedded: Stack, tmp_path: Path) -> None:
     assert "Threshold 0.9, given" in made.stderr + made.stdout, made
     first = anneal("galleries", "enrol", "door", "Ada", one, "--json")
     subject = json.loads(first.stdout)
-    assert "by 2 files" in (again := anneal("galleries", "enrol", "door", "Ada", one)).stderr + again.stdout
+    for further in (two, one):  # the one that she has already is left out
+        again = anneal("galleries", "enrol", "door", "Ada", further)
+        assert "by 2 files" in again.stderr + again.stdout
     assert "Ada" in anneal("galleries", "subjects", "door").stdout
     assert "door" in anneal("galleries", "list").stdout
     (answer,) = json.loads(anneal("galleries", "identify", "door", one, "--json").stdout)["outputs"]

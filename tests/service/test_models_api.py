@@ -37,7 +37,7 @@ def example(running: httpx.Client, trained: dict[str, Any]) -> dict[str, Any]:
 def test_versions(running: httpx.Client, trained: dict[str, Any], second: dict[str, Any]) -> None:
     model = running.get("/models/shared").json()
     assert (model["versions"], model["latest_version"], model["aliases"]) == (2, 2, {"production": 1})
-    assert model["name"] in [entry["name"] for entry in running.get("/models").json()["data"]]
+    assert model["name"] in [entry["name"] for entry in running.get("/models", params={"limit": 100}).json()["data"]]
     listed = running.get("/models/shared/versions").json()["data"]
     assert [version["version"] for version in listed] == [2, 1]
     assert listed[1] == running.get("/models/shared/versions/1").json()

@@ -154,6 +154,7 @@ def test_every_pointer_is_known() -> None:
         "version_files.sha256",
         "uploads.source_sha256",
         "files.sha256",
+        "samples.sha256",
     }
 
 
