@@ -22,7 +22,7 @@ from typing import Any
 
 import few_labels
 import numpy as np
-from label_efficiency import spread
+from label_efficiency import grouped, spread
 from text_labels import read, run
 
 from learning.config import Columns, TrainingSpec
@@ -99,10 +99,7 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
 def summarise(results: list[dict[str, Any]]) -> str:
     """Return the table: mean and deviation over seeds."""
     lines = ["| dataset | images | model | runs | mAP@0.5 | mAP@0.75 | mAP@[.5:.95] | seconds |", "|" + "---|" * 8]
-    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
-    for result in results:
-        groups.setdefault((result["dataset"], result["rows"], result["model"]), []).append(result)
-    for (dataset, rows, model), group in groups.items():
+    for (dataset, rows, model), group in grouped(results).items():
         figures = " | ".join(spread([result[name] for result in group]) for name in FIGURES[:-1])
         seconds = np.mean([result["seconds"] for result in group])
         lines.append(f"| {dataset} | {rows} | {model} | {len(group)} | {figures} | {seconds:.0f} |")

@@ -31,7 +31,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from label_efficiency import spread, write
+from label_efficiency import grouped, spread, write
 from sklearn.svm import SVC
 from text_labels import read, run
 
@@ -190,10 +190,7 @@ def summarise(results: list[dict[str, Any]]) -> str:
     """Return the table: mean and deviation over seeds."""
     lines = ["| question | pictures | model | runs | nearest | centre | AUC | EER | TAR at FAR 1 % | seconds |"]
     lines.append("|" + "---|" * 10)
-    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
-    for result in results:
-        groups.setdefault((result["dataset"], result["rows"], result["model"]), []).append(result)
-    for (question, rows, model), group in groups.items():
+    for (question, rows, model), group in grouped(results).items():
         figures = " | ".join(spread([result[name] for result in group]) if name in group[0] else "" for name in FIGURES)
         seconds = np.mean([result["seconds"] for result in group])
         lines.append(f"| {question} | {rows} | {model} | {len(group)} | {figures} | {seconds:.0f} |")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from label_efficiency import ROOT
+from label_efficiency import ROOT, group_of
 
 from learning.device import choose_device, describe
 
@@ -60,10 +60,6 @@ class Report:
         )
 
 
-def _group(result: Result) -> tuple[str, int, str]:
-    return result["dataset"], result["rows"], result["model"]
-
-
 def options(about: str, benchmarks: Sequence[Named], choosing: str) -> ArgumentParser:
     """Return the options that each has; `choosing` says on what settings are compared."""
     parser = ArgumentParser(description=about, formatter_class=RawDescriptionHelpFormatter)
@@ -96,7 +92,7 @@ def measure_all(
                 if asked.missing and any(run.items() <= result.items() for result in earlier):
                     continue
                 if not asked.missing:
-                    earlier = [result for result in earlier if _group(result) != _group(run)]
+                    earlier = [result for result in earlier if group_of(result) != group_of(run)]
                 results.append({**run, **figures()})
                 print(*results[-1].values(), flush=True)
                 if not asked.choose:

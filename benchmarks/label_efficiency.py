@@ -199,14 +199,24 @@ def summarise(results: list[dict[str, Any]]) -> str:
         "| dataset | labelled rows | model | runs | accuracy | AUC | R2 | seconds |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
-    for result in results:
-        groups.setdefault((result["dataset"], result["rows"], result["model"]), []).append(result)
-    for (dataset, rows, model), group in groups.items():
+    for (dataset, rows, model), group in grouped(results).items():
         figures = [spread([result[name] for result in group if name in result]) for name in SHOWN]
         seconds = np.mean([result["seconds"] for result in group])
         lines.append(f"| {dataset} | {rows} | {model} | {len(group)} | {' | '.join(figures)} | {seconds:.1f} |")
     return "\n".join(lines)
+
+
+def group_of(result: dict[str, Any]) -> tuple[str, int, str]:
+    """Return which runs a result stands beside: those of its dataset, number of rows and model."""
+    return result["dataset"], result["rows"], result["model"]
+
+
+def grouped(results: list[dict[str, Any]]) -> dict[tuple[str, int, str], list[dict[str, Any]]]:
+    """Return the results by their groups, in the order in which these begin."""
+    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(group_of(result), []).append(result)
+    return groups
 
 
 def spread(values: list[float]) -> str:

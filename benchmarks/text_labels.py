@@ -24,7 +24,7 @@ from typing import Any
 import few_labels
 import numpy as np
 import pyarrow as pa
-from label_efficiency import Silent, as_tensor, spread, write
+from label_efficiency import Silent, as_tensor, grouped, spread, write
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
@@ -195,10 +195,7 @@ def kept(found: dict[str, Any]) -> dict[str, float]:
 def summarise(results: list[dict[str, Any]]) -> str:
     """Return the table: mean and deviation over seeds."""
     lines = ["| dataset | labelled rows | model | runs | accuracy | seconds |", "|---|---|---|---|---|---|"]
-    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
-    for result in results:
-        groups.setdefault((result["dataset"], result["rows"], result["model"]), []).append(result)
-    for (dataset, rows, model), group in groups.items():
+    for (dataset, rows, model), group in grouped(results).items():
         accuracy = spread([result["accuracy"] for result in group])
         seconds = np.mean([result["seconds"] for result in group])
         lines.append(f"| {dataset} | {rows} | {model} | {len(group)} | {accuracy} | {seconds:.0f} |")

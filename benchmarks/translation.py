@@ -25,7 +25,7 @@ from typing import Any
 import few_labels
 import numpy as np
 import pyarrow as pa
-from label_efficiency import spread, write
+from label_efficiency import grouped, spread, write
 from sklearn.feature_extraction.text import TfidfVectorizer
 from text_labels import read, run
 
@@ -146,10 +146,7 @@ def summarise(results: list[dict[str, Any]]) -> str:
         "| pairs | model | runs | chrF | BLEU | exact | chrF, beam | BLEU, beam | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
-    for result in results:
-        groups.setdefault((result["rows"], result["model"]), []).append(result)
-    for (rows, model), group in groups.items():
+    for (_, rows, model), group in grouped(results).items():
         names = ("chrf", "bleu", "exact", "chrf_beam", "bleu_beam")
         cells = [spread([one[name] for one in group]) if name in group[0] else "" for name in names]
         seconds = np.mean([one["seconds"] for one in group])

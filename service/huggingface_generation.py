@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import orjson
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from service.answer_stream import Streamed
 from service.errors import ApiError
-from service.job_requests import Request
+from service.huggingface_parameters import Parameters
 
 # Those that change what is drawn: with one of them, and unless `do_sample` says no, texts are drawn.
 _DRAWING = ("temperature", "top_k", "top_p")
 _OURS = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "stop")
 
 
-class GenerationParameters(Request):
+class GenerationParameters(Parameters):
     """How a text goes on. What cannot be had may be there if it asks for nothing."""
+
+    known: ClassVar[str] = f"{', '.join(_OURS)}, do_sample, return_full_text, details"
 
     max_new_tokens: int | None = None
     do_sample: bool | None = None
@@ -40,22 +42,6 @@ class GenerationParameters(Request):
     top_n_tokens: None = None
     truncate: None = None
     typical_p: None = None
-
-    @classmethod
-    def read(cls, parameters: dict[str, Any]) -> GenerationParameters:
-        """Return checked parameters; 422 names the one that is not known or cannot be had."""
-        try:
-            return cls.model_validate(parameters)
-        except ValidationError as error:
-            found = error.errors()[0]
-            where = ".".join(map(str, found["loc"]))
-            raise ApiError(
-                422,
-                "invalid_request",
-                f"parameters.{where}: {found['msg']}.",
-                hint=f"Known parameters: {', '.join(_OURS)}, do_sample, return_full_text, details.",
-                param=f"parameters.{where}",
-            ) from None
 
     def native(self) -> dict[str, Any]:
         """Return what predict calls these parameters."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from service.errors import ApiError
+from service.huggingface_parameters import Parameters
 from service.job_requests import Request
 
 
@@ -18,8 +18,10 @@ class Generating(Request):
     max_new_tokens: int | None = None
 
 
-class TranslationParameters(Request):
+class TranslationParameters(Parameters):
     """How a text is translated: by Transformers' names, or by those of predict. A model has one direction."""
+
+    known: ClassVar[str] = "generate_parameters (num_beams, length_penalty, max_new_tokens)"
 
     generate_parameters: Generating = Generating()
     beam_width: int | None = None
@@ -29,22 +31,6 @@ class TranslationParameters(Request):
     src_lang: None = Field(None, description="Only null: a model translates what it has learned from.")
     tgt_lang: None = Field(None, description="Only null.")
     truncation: None = Field(None, description="Only null: what is too long is cut.")
-
-    @classmethod
-    def read(cls, parameters: dict[str, Any]) -> TranslationParameters:
-        """Return checked parameters; 422 names the one that is not known or cannot be had."""
-        try:
-            return cls.model_validate(parameters)
-        except ValidationError as error:
-            found = error.errors()[0]
-            where = ".".join(map(str, found["loc"]))
-            raise ApiError(
-                422,
-                "invalid_request",
-                f"parameters.{where}: {found['msg']}.",
-                hint="Known parameters: generate_parameters (num_beams, length_penalty, max_new_tokens).",
-                param=f"parameters.{where}",
-            ) from None
 
     def native(self) -> dict[str, Any]:
         """Return what predict calls these parameters."""

@@ -78,7 +78,7 @@ class ShortWay(HttpToolsProtocol):
         if self._held is None:
             super().on_headers_complete()
         else:
-            self.cycle = self._held  # type: ignore[assignment]
+            self.cycle = self._held  # type: ignore[assignment] # all of a cycle that the server uses
 
     def on_body(self, body: bytes) -> None:
         """Keep what comes of a held request's body."""

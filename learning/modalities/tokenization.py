@@ -21,7 +21,7 @@ from tokenizers import (
     trainers,
 )
 
-from learning.errors import IncompatibleModel
+from learning.errors import IncompatibleModel, InvalidConfig
 
 Kind = Literal["wordpiece", "bytes", "characters"]
 PADDING, UNKNOWN, FIRST, LAST, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -158,9 +158,14 @@ def encode_plain(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[in
             yield encoding.ids
 
 
-def gives_text_back(tokenizer: Tokenizer) -> bool:
-    """Return whether tokens are written out as they were read, spaces and ends of lines included."""
-    return not isinstance(tokenizer.model, models.WordPiece)
+def require_text_back(tokenizer: Tokenizer, task: str) -> None:
+    """Raise InvalidConfig unless tokens are written out as they were read, spaces and ends of lines included."""
+    if isinstance(tokenizer.model, models.WordPiece):
+        raise InvalidConfig(
+            f"{task} writes texts, but pieces of words say nothing of the spaces between them.",
+            hint='Set preprocessing.tokenizer to "bytes" or "characters".',
+            param="preprocessing.tokenizer",
+        )
 
 
 def encode_one(tokenizer: Tokenizer, text: str, most: int) -> tuple[list[int], int]:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from learning.config import Columns, Config
-from learning.errors import InvalidConfig
 from learning.interfaces import (
     Batch,
     CausalBackbone,
@@ -81,12 +80,7 @@ class NextTokenPrediction:
 
     def fit(self, table: pa.Table, columns: Columns, config: NextTokenConfig, inputs: TextState) -> NextTokenState:
         """Find out what the rows are; InvalidConfig for a tokenizer whose tokens do not give the text back."""
-        if not tokenization.gives_text_back(inputs.opened):
-            raise InvalidConfig(
-                f"{self.name} writes texts, but pieces of words say nothing of the spaces between them.",
-                hint='Set preprocessing.tokenizer to "bytes" or "characters".',
-                param="preprocessing.tokenizer",
-            )
+        tokenization.require_text_back(inputs.opened, self.name)
         rows = text_blocks.rows_of(table, inputs.column) if config.rows == "auto" else config.rows
         return self._state(rows, inputs)
 

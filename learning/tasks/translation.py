@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from learning.config import Columns, Config
-from learning.errors import InvalidConfig, InvalidRow
+from learning.errors import InvalidRow
 from learning.interfaces import (
     Batch,
     EncoderDecoder,
@@ -101,12 +101,7 @@ class Translation:
     def fit(self, table: pa.Table, columns: Columns, config: TranslationConfig, inputs: TextState) -> TranslationState:
         """Look up what tokens are; InvalidConfig for a tokenizer whose tokens do not give the text back."""
         target = only_target(self.name, columns)
-        if not tokenization.gives_text_back(inputs.opened):
-            raise InvalidConfig(
-                f"{self.name} writes texts, but pieces of words say nothing of the spaces between them.",
-                hint='Set preprocessing.tokenizer to "bytes" or "characters".',
-                param="preprocessing.tokenizer",
-            )
+        tokenization.require_text_back(inputs.opened, self.name)
         begin, end = inputs.token(tokenization.PADDING), inputs.token(tokenization.LAST)
         banned = tuple(token for token in inputs.special_tokens() if token != end)
         return TranslationState(

@@ -140,7 +140,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         assert done.returncode == 0, done.stderr
     register(stack, "small")
     app, port = create_app(ServiceSettings(data_dir=Path(stack.data_dir))), free_port()
-    app.guard = Counting(app.guard)  # type: ignore[assignment]
+    app.guard = Counting(app.guard)  # type: ignore[assignment] # a guard, seen through
     config = uvicorn.Config(app, host="127.0.0.1", port=port, http=ShortWay, log_level="critical", access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
