@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import torch
 from media_files import encoded, picture, png
 from servers import Stack
 from support import stack_database
@@ -82,7 +83,9 @@ def register_writer(stack: Stack, name: str, layers: int = 1, width: int = 32, m
     inputs = modality.fit(rows, columns, preprocessing)
     targets = task.fit(rows, columns, NextTokenConfig(), inputs)
     gpt = TransformerConfig(layers=layers, width=width, heads=2)
-    return _store(stack, Design(task, Gpt(), modality, preprocessing, gpt, inputs, targets), name)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # what it likes is the same each time: other weights may end a text at once
+        return _store(stack, Design(task, Gpt(), modality, preprocessing, gpt, inputs, targets), name)
 
 
 def register_image(stack: Stack, name: str, side: int = 224, precision: Literal["fp32", "bf16"] = "fp32") -> int:
