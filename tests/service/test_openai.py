@@ -201,6 +201,7 @@ def test_a_batch(client: OpenAI, api: httpx.Client, embedder: str) -> None:
     assert client.batches.retrieve(batch.id) == done
     assert api.get(f"/predictions/{batch.id}").status_code == 404  # it takes another scope
     assert [one.id for one in client.batches.list(limit=1)] == [batch.id]
+    client.files.create(file=("rows.csv", b"a,b\n1,2\n"), purpose="fine-tune")
     assert {one.purpose for one in client.files.list()} >= {"batch", "batch_output", "batch_errors", "fine-tune"}
 
 
