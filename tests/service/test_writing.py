@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import httpx
@@ -40,8 +41,12 @@ def calls(writing: Stack) -> Iterator[httpx.Client]:
         yield client
 
 
-def predicted(stack: Stack, prompt: str, model: str = "writer", **parameters: Any) -> dict[str, Any]:
+def predicted(
+    stack: Stack, prompt: str, model: str = "writer", start: Barrier | None = None, **parameters: Any
+) -> dict[str, Any]:
     with stack.client() as client:
+        if start is not None:  # who is ready first waits for the others
+            start.wait(30)
         answer = client.post(f"/models/{model}/predict", json={"inputs": [prompt], "parameters": parameters})
         found: dict[str, Any] = answer.json()
         return found
@@ -96,9 +101,12 @@ def test_late_texts_join_and_end_before(writing: Stack, busy: None) -> None:
 
 
 def test_together_is_alone(writing: Stack) -> None:
-    alone = [predicted(writing, prompt, seed=n, **DRAWN)["outputs"] for n, prompt in enumerate(PROMPTS)]
+    # Long enough that the last is asked before the first is written.
+    asked = [(prompt, {**DRAWN, "seed": seed, "max_new_tokens": 200}) for seed, prompt in enumerate(PROMPTS)]
+    alone = [predicted(writing, prompt, **parameters)["outputs"] for prompt, parameters in asked]
+    start = Barrier(len(PROMPTS))
     with ThreadPoolExecutor(len(PROMPTS)) as pool:
-        jobs = [pool.submit(predicted, writing, prompt, seed=n, **DRAWN) for n, prompt in enumerate(PROMPTS)]
+        jobs = [pool.submit(predicted, writing, prompt, start=start, **parameters) for prompt, parameters in asked]
         together = [job.result() for job in jobs]
     assert [one["outputs"] for one in together] == alone
     assert max(one["timing"]["batch_size"] for one in together) > 1
