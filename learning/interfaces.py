@@ -28,9 +28,10 @@ Batch = dict[str, Tensor]
 whose `length_B` says how many of the S positions belong to each row; that one stays on the CPU."""
 
 Kind = Literal["pretrain", "finetune"]
-# What a task wants to predict: nothing (it learns from the inputs alone), one column of labels, columns of numbers, a
-# column of marked objects, or how texts go on, which a column says or the texts themselves.
-Target = Literal["nothing", "label", "numbers", "objects", "continuation"]
+# What a task wants to predict: nothing (it learns from the inputs alone), one column of labels, a column of lists of
+# labels or a column for each label, columns of numbers, a column of marked objects, or how texts go on, which a column
+# says or the texts themselves.
+Target = Literal["nothing", "label", "labels", "numbers", "objects", "continuation"]
 # How a task's outputs become means; the loss's gradient by the outputs is then (mean - target) / count.
 Link = Literal["identity", "sigmoid", "softmax"]
 

@@ -49,6 +49,43 @@ def mean_roc_auc(probability_NC: Tensor, target_N: Tensor) -> float | None:
     return sum(present) / len(present) if present else None
 
 
+def ranking(score_N: Tensor, positive_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return threshold_U, each score that occurs, falling, and how many positives_U and negatives_U reach it."""
+    threshold_U, inverse_N = score_N.double().unique(return_inverse=True)
+    positives_U = torch.bincount(inverse_N[positive_N.bool()], minlength=len(threshold_U))
+    all_U = torch.bincount(inverse_N, minlength=len(threshold_U))
+    reached = (positives_U, all_U - positives_U)
+    return threshold_U.flip(0), *(count_U.flip(0).cumsum(0) for count_U in reached)
+
+
+def average_precision(score_N: Tensor, positive_N: Tensor) -> float | None:
+    """Return the mean of the precision at each score, weighted by the positives that it adds; None without positives.
+
+    Of equal scores none comes first (as scikit-learn counts; Manning et al. 2008, chapter 8).
+    """
+    _, positives_U, negatives_U = ranking(score_N, positive_N)
+    total = int(positive_N.bool().sum())
+    if not total:
+        return None
+    precision_U = positives_U.double() / (positives_U + negatives_U)
+    added_U = positives_U.diff(prepend=positives_U.new_zeros(1))
+    return float((precision_U * added_U).sum() / total)
+
+
+def best_threshold(score_N: Tensor, positive_N: Tensor, missed: int = 0) -> tuple[float | None, float]:
+    """Return the score from which on to say yes for the greatest F1, and that F1; None and 0 without positives.
+
+    `missed` positives are not among the scores: nobody could have found them.
+    """
+    threshold_U, positives_U, negatives_U = ranking(score_N, positive_N)
+    total = int(positive_N.bool().sum())
+    if not total:
+        return None, 0.0
+    f1_U = 2 * positives_U.double() / (positives_U + negatives_U + total + missed)
+    best = int(f1_U.argmax())
+    return float(threshold_U[best]), float(f1_U[best])
+
+
 def r2(predicted_N: Tensor, target_N: Tensor) -> float | None:
     """Return the share of the target's variance that is explained; None when it has none."""
     total = float(((target_N - target_N.mean()) ** 2).sum())

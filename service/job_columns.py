@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 # Called with the field that an error is about unless it says so itself.
 Collect = Callable[[str], AbstractContextManager[object]]
 NUMBERS = ("integer", "number")
+FLAGS = ("boolean", "integer")  # of columns each of which is a label
+# What tasks predict that may predict several columns.
+_SEVERAL: dict[str, str] = {
+    "numbers": "a column",
+    "labels": "a column of lists of labels, or a column for each label",
+}
 MEDIA: dict[str, str] = {"image": "images", "audio": "recordings", "objects": "marked objects"}
 
 
@@ -65,8 +71,8 @@ def check_for(task: Task, kind: str, columns: Columns, train: Dataset | None, co
 def _check_targets(task: Task, names: Sequence[str], train: Dataset) -> None:
     if not names and task.target == "continuation":
         return  # texts are their own targets
-    if not names or (len(names) > 1 and task.target != "numbers"):
-        some = "a column" if task.target == "numbers" else "exactly one column"
+    if not names or (len(names) > 1 and task.target not in _SEVERAL):
+        some = _SEVERAL.get(task.target, "exactly one column")
         raise InvalidConfig(
             f"{task.name} predicts {some}; the job names {len(names) or 'none'}.",
             hint='Set columns={"target": "..."}.',
@@ -80,6 +86,8 @@ def _check_targets(task: Task, names: Sequence[str], train: Dataset) -> None:
             hint=f"Predict {', '.join(marked)}." if marked else "Upload images with annotations in COCO's form.",
             param="columns.target",
         )
+    if task.target == "labels":
+        _check_labels(names, types)
     if task.target == "numbers":
         for name in names:
             if types.get(name, "number") not in NUMBERS:
@@ -88,6 +96,21 @@ def _check_targets(task: Task, names: Sequence[str], train: Dataset) -> None:
                     hint="Predict it with a classification task, or choose another target.",
                     param="columns.target",
                 )
+
+
+def _check_labels(names: Sequence[str], types: Mapping[str, Any]) -> None:
+    wanted = ("strings", *FLAGS) if len(names) == 1 else FLAGS
+    for name in names:
+        if types.get(name, wanted[0]) not in wanted:
+            several = "" if len(names) == 1 else "; of several targets each is a label, and says of a row 1 or 0"
+            raise InvalidData(
+                f'Column "{name}" holds {types[name]} values, which are no lists of labels{several}.',
+                hint=f'Upload the file with column_types={{"{name}": "strings"}} if its cells are like ["cat", "dog"] '
+                "or cat|dog, or predict one label a row with another task."
+                if types[name] == "string" and len(names) == 1
+                else "Choose a column of lists, or columns of true and false or of 1 and 0.",
+                param="columns.target",
+            )
 
 
 def _check_inputs(task: Task, columns: Columns, train: Dataset) -> None:

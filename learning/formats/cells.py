@@ -244,6 +244,10 @@ def _string_lists(cells: pa.Array) -> pa.Array:
 
 
 def _one_list(cell: str) -> list[str] | None:
+    """Return what a cell lists: as JSON, or one item or several with bars between."""
+    if not cell.startswith("["):
+        items = [item.strip() for item in cell.split("|")]
+        return items if all(items) else None
     try:
         value = orjson.loads(cell)
     except orjson.JSONDecodeError:

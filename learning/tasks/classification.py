@@ -72,7 +72,7 @@ class Classification:
         if pa.types.is_nested(table.schema.field(target).type):
             raise InvalidData(
                 f'Column "{target}" holds lists, which are no labels.',
-                hint="Choose a target of strings, numbers or booleans.",
+                hint="Choose a target of strings, numbers or booleans, or a task whose name begins with multi-label.",
                 param="columns.target",
             )
         counts = {item["values"]: item["counts"] for item in _labels(table, target).value_counts().to_pylist()}

@@ -124,11 +124,11 @@ def test_text_tokens_and_tables_are_told_apart(tmp_path, filename, content, expe
 
 
 def test_lists_in_a_table_of_text_are_declared(tmp_path):
-    path = written(tmp_path, 'tags,n\n"[""a"",""b""]",1\n[],2\n,3\n"[1]",4\na,5\n')
+    path = written(tmp_path, 'tags,n\n"[""a"",""b""]",1\n[],2\n,3\n"[1]",4\na | c,5\nb,6\na||b,7\n')
     table, errors = read(path, tags="strings")
-    assert table.to_pydict() == {"tags": [["a", "b"], [], None], "n": [1, 2, 3]}
+    assert table.to_pydict() == {"tags": [["a", "b"], [], None, ["a", "c"], ["b"]], "n": [1, 2, 3, 5, 6]}
     assert [(error.row, error.column, error.value) for error in errors.first()] == [
         (4, "tags", "[1]"),
-        (5, "tags", "a"),
+        (7, "tags", "a||b"),
     ]
     assert '"[1]" is not a list of strings' in errors.first()[0].message
