@@ -19,6 +19,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from learning.answer_labels import labels_in
+
 FileFormat = Literal["jsonl", "csv", "parquet"]
 # Lines that are in memory together; also the rows of a row group, so it is part of what a Parquet file is.
 GROUP_ROWS = 16_384
@@ -98,11 +100,11 @@ def _kept_columns(kept: pa.Schema | None) -> Iterator[_Column]:
 def _columns(schema: Mapping[str, Any]) -> Iterator[_Column]:
     """Yield the columns of an answer: one for each number and text in it, JSON for whatever else there is."""
     properties = schema.get("properties", {})
-    labels = [label for label in properties.get("label", {}).get("enum", ()) if label is not None]
+    labels = labels_in(schema)
     for name, field in properties.items():
         kind = field.get("type")
         kind = next((one for one in kind if one != "null"), None) if isinstance(kind, list) else kind
-        inner = list(field.get("properties", ())) or (labels if "additionalProperties" in field else [])
+        inner = list(field.get("properties", ())) or list(labels if "additionalProperties" in field else ())
         if kind == "object" and inner:
             for key in inner:
                 yield _Column(f"{name}.{key}", pa.float64(), _inner(name, key))

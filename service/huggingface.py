@@ -189,6 +189,9 @@ def _ranked(answer: dict[str, Any]) -> Any:
             return []  # none of them was likely enough
         scores = answer.get("probabilities", {answer["label"]: answer["score"]})  # the likeliest come first
         return [{"label": label, "score": score} for label, score in scores.items()]
+    if "labels" in answer:
+        shares = answer.get("probabilities", dict.fromkeys(answer["labels"]))
+        return [{"label": label, "score": score} for label, score in shares.items()]
     if "entities" in answer:
         return [
             {"entity_group": entity["label"], "word": entity["text"], **{name: entity[name] for name in _OF_ENTITY}}
@@ -199,4 +202,4 @@ def _ranked(answer: dict[str, Any]) -> Any:
 
 def _short(answer: dict[str, Any]) -> Any:
     """Return what the client's tabular methods expect: the label, the number, or the numbers."""
-    return next((answer[name] for name in ("label", "value", "values") if name in answer), answer)
+    return next((answer[name] for name in ("label", "labels", "value", "values") if name in answer), answer)

@@ -3,7 +3,7 @@
 An input that may be an object has one tensor for each of its fields, of shape [n] or [n, 1]; any other input is one
 tensor "input". A tensor is JSON or, behind the JSON, raw bytes in the order of the tensors: numbers little-endian,
 texts each behind its length in four bytes. Missing values are null, NaN or, where a value may be missing, a text of no
-length; so are those that the request's parameters leave out of an answer.
+length; so are those that the request's parameters leave out of an answer. A list of texts is a text, as JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
+from learning.answer_labels import labels_in
 from service.errors import ApiError, field_errors
 
 DTYPES = {
@@ -110,8 +111,7 @@ def input_specs(schema: dict[str, Any]) -> list[TensorSpec]:
 
 def output_specs(schema: dict[str, Any]) -> list[TensorSpec]:
     """Return the tensors of answers with this JSON Schema; shares of one, such as probabilities, are FP32."""
-    named = schema.get("properties", {}).get("label", {}).get("enum", ())
-    labels = tuple(label for label in named if label is not None)
+    labels = labels_in(schema)
     specs = []
     for name, field in schema.get("properties", {}).items():
         if field.get("type") == "number":
@@ -124,6 +124,8 @@ def output_specs(schema: dict[str, Any]) -> list[TensorSpec]:
             specs.append(TensorSpec(name, "FP32", labels))
         elif field.get("type") == "array" and field.get("items", {}).get("type") == "number":
             specs.append(TensorSpec(name, "FP32", is_vector=True))
+        elif field.get("type") == "array" and field.get("items", {}).get("type") == "string":
+            specs.append(TensorSpec(name, "BYTES"))
     return specs or [TensorSpec(REST, "BYTES")]
 
 
@@ -264,6 +266,8 @@ def _of_answer(answer: dict[str, Any], spec: TensorSpec) -> list[Any]:
     value = answer[spec.name]
     if value is None:
         return [""]  # as missing values are in this protocol
+    if isinstance(value, list) and not spec.is_vector:
+        return [json.dumps(value, ensure_ascii=False)]  # of unequal lengths, which no tensor has
     return value if spec.is_vector else [value]
 
 

@@ -93,6 +93,9 @@ def _print_answer(answer: dict[str, Any], start: int) -> None:
 def _described(output: Any) -> tuple[str, str]:
     if isinstance(output, dict) and "label" in output:
         return str(output["label"]), shown(output.get("score"))
+    if isinstance(output, dict) and "labels" in output:
+        shares = output.get("probabilities", {})
+        return ", ".join(output["labels"]), ", ".join(shown(shares.get(label)) for label in output["labels"])
     if isinstance(output, dict) and len(output) == 1:
         return shown(next(iter(output.values()))), ""
     return shown(output), ""
