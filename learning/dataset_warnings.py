@@ -94,9 +94,24 @@ def _column(column: Column, facts: Facts) -> Iterator[DatasetWarning]:
             f'{facts.present(column)} are not, such as "{others[0]}".'
         )
         yield DatasetWarning("nearly_boolean", message, name)
+    elif listing := _listing(column):
+        message = (
+            f'Column "{name}" has values such as "{listing}": if they are several labels of a row, upload the file '
+            f'with column_types={{"{name}": "strings"}}.'
+        )
+        yield DatasetWarning("maybe_lists", message, name)
     elif _is_id(column, facts):
         message = f'Column "{name}" has another value in every row, as an id has: leave it out with columns.ignore.'
         yield DatasetWarning("id_column", message, name)
+
+
+def _listing(column: Column) -> str | None:
+    """Return one of the most frequent values of a column of strings, if many of these are written as lists are."""
+    if column.type != "string" or column.prose:
+        return None
+    values = [str(top.value) for top in column.top]
+    listings = [value for value in values if "|" in value.strip("|") or value.startswith('["')]
+    return listings[0] if 4 * len(listings) >= len(values) > 0 else None
 
 
 def _beside_booleans(column: Column, facts: Facts) -> tuple[str, int] | None:

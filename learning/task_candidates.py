@@ -74,6 +74,7 @@ class Facts:
         self.features = [column for column in written if column.type != "strings" and column not in sentences]
         # The last column first: that is where a target usually is.
         self.labels = [column for column in reversed(columns) if self._has_labels(column)]
+        self.label_lists = [column for column in reversed(columns) if self._has_label_lists(column)]
 
     def present(self, column: Column) -> int:
         """Return how many rows have a value."""
@@ -101,6 +102,12 @@ class Facts:
         few = column.unique <= FEW_VALUES if column.type == "integer" else True
         # Values that hardly ever repeat are names or sentences, not classes.
         return few and 2 * column.unique <= self.present(column)
+
+    def _has_label_lists(self, column: Column) -> bool:
+        """Return whether each row has some of a few labels, which are no tags of its words."""
+        if column.type != "strings" or column.unique < 2 or column.unique_estimated:
+            return False
+        return 2 * column.unique <= self.present(column) and not any(column in pair for pair in self.paired)
 
 
 def _is_split(column: Column) -> bool:
@@ -170,6 +177,18 @@ def _media_classification(facts: Facts) -> Iterator[TaskCandidate]:
             task, held = tasks[media.type]
             reason = f'"{media.name}" is a column of {held}, and {_what(facts, label)}'
             yield TaskCandidate(task, label.name, reason, [media.name], facts.balance(label))
+
+
+def _multi_label_images(facts: Facts) -> Iterator[TaskCandidate]:
+    for image in facts.media:
+        for column in facts.label_lists if image.type == "image" else ():
+            reason = f'"{image.name}" is a column of images, and {_listed(facts, column)}'
+            balance = facts.balance(column)
+            yield TaskCandidate("multi-label-image-classification", column.name, reason, [image.name], balance)
+
+
+def _listed(facts: Facts, column: Column) -> str:
+    return f'"{column.name}" one of lists, of {column.unique} different labels in {facts.present(column)} rows'
 
 
 def _image_embedding(facts: Facts) -> Iterator[TaskCandidate]:
@@ -259,6 +278,7 @@ _SUGGESTIONS: tuple[Callable[[Facts], Iterator[TaskCandidate]], ...] = (
     _transcripts,
     _image_embedding,
     _media_classification,
+    _multi_label_images,
     _speaker_embedding,
     _spoken_words,
     _image_regression,

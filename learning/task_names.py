@@ -19,6 +19,7 @@ TASK_NAMES: tuple[str, ...] = (
     "translation",
     "contrastive-images",
     "image-classification",
+    "multi-label-image-classification",
     "image-regression",
     "image-embedding",
     "object-detection",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -165,6 +165,15 @@ def typed(records: Records, types: Mapping[str, AnyType], errors: RowErrors) -> 
     if len(records.rows):
         errors.settle(int(records.rows[-1]))
     return batch
+
+
+# What makes batches of some records, given all columns' types, and records what is wrong with them.
+Finish = Callable[[Records, Mapping[str, ColumnType], RowErrors], Iterator[pa.RecordBatch]]
+
+
+def as_they_are(records: Records, types: Mapping[str, ColumnType], errors: RowErrors) -> Iterator[pa.RecordBatch]:
+    """Yield the typed rows and nothing else."""
+    yield typed(records, types, errors)
 
 
 def schema_of(types: Mapping[str, AnyType]) -> pa.Schema:

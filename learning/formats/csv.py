@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow.csv as arrow_csv
 
 from learning.column_type import ColumnType
 from learning.errors import InvalidDataset
-from learning.formats.column_types import Records, Survey, check_declared, typed
+from learning.formats.column_types import Finish, Records, Survey, as_they_are, check_declared
 from learning.formats.content import check_text, signature
 from learning.formats.csv_layout import DELIMITERS, Layout, layout_of, sniffed
 from learning.formats.format import MAX_RECORD_BYTES, Misjudged, ReadOptions
@@ -58,16 +58,8 @@ class CsvFormat:
         return _row_at(path, offset, layout) if layout.names else None
 
 
-# What makes batches of some records, given all columns' types, and records what is wrong with them.
-Finish = Callable[[Records, Mapping[str, ColumnType], RowErrors], Iterator[pa.RecordBatch]]
-
-
-def _as_they_are(records: Records, types: Mapping[str, ColumnType], errors: RowErrors) -> Iterator[pa.RecordBatch]:
-    yield typed(records, types, errors)
-
-
 def read_csv(
-    path: Path, options: ReadOptions, errors: RowErrors, finish: Finish = _as_they_are
+    path: Path, options: ReadOptions, errors: RowErrors, finish: Finish = as_they_are
 ) -> Iterator[pa.RecordBatch]:
     """Yield the typed clean rows of a file; `finish` may add columns to them, or leave more of them out."""
     check_text(path, options.filename, CsvFormat().row_at)

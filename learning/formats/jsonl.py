@@ -17,7 +17,7 @@ import pyarrow as pa
 from learning.column_type import ColumnType
 from learning.errors import InvalidDataset
 from learning.formats.cells import is_string_list
-from learning.formats.column_types import Records, Survey, check_declared, check_names, typed
+from learning.formats.column_types import Finish, Records, Survey, as_they_are, check_declared, check_names
 from learning.formats.content import check_text, head, signature
 from learning.formats.format import ARROW_TYPES, MAX_RECORD_BYTES, ReadOptions
 from learning.formats.row_errors import RowErrors, invalid_file
@@ -50,18 +50,7 @@ class JsonlFormat:
 
     def read(self, path: Path, options: ReadOptions, errors: RowErrors) -> Iterator[pa.RecordBatch]:
         """Yield the typed clean rows: one pass finds columns and types, a second converts."""
-        check_text(path, options.filename, self.row_at)
-        types = _types(path, options)
-        # Wide tables come in short batches, so that a batch's cells are bounded.
-        chunk_rows = max(1, min(_BATCH_ROWS, _BATCH_CELLS // len(types)))
-        for chunk in _Reader(path, options, "reading", errors, chunk_rows=chunk_rows, types=types).chunks():
-            columns = [
-                pa.array([one.get(name) for one in chunk.objects], ARROW_TYPES[_carried(kind)])
-                for name, kind in types.items()
-            ]
-            batch = pa.record_batch(columns, names=list(types))
-            rows = np.array(chunk.rows, dtype=np.int64)
-            yield typed(Records(rows, batch, np.isin(rows, chunk.bad)), types, errors)
+        yield from read_jsonl(path, options, errors)
 
     def row_at(self, path: Path, offset: int) -> int | None:
         """Return the row that holds a byte."""
@@ -73,6 +62,30 @@ class JsonlFormat:
                     return None
                 row += bool(line.strip())
         return row
+
+
+def read_jsonl(
+    path: Path, options: ReadOptions, errors: RowErrors, finish: Finish = as_they_are
+) -> Iterator[pa.RecordBatch]:
+    """Yield the typed clean rows of a file; `finish` may add columns to them, or leave more of them out."""
+    check_text(path, options.filename, JsonlFormat().row_at)
+    types = _types(path, options)
+    # Wide tables come in short batches, so that a batch's cells are bounded.
+    chunk_rows = max(1, min(_BATCH_ROWS, _BATCH_CELLS // len(types)))
+    for chunk in _Reader(path, options, "reading", errors, chunk_rows=chunk_rows, types=types).chunks():
+        columns = [
+            pa.array([one.get(name) for one in chunk.objects], ARROW_TYPES[_carried(kind)])
+            for name, kind in types.items()
+        ]
+        batch = pa.record_batch(columns, names=list(types))
+        rows = np.array(chunk.rows, dtype=np.int64)
+        yield from finish(Records(rows, batch, np.isin(rows, chunk.bad)), types, errors)
+
+
+def first_keys(path: Path) -> list[str]:
+    """Return the keys of a file's first object; none if its first line is no object."""
+    first = _decoded(head(path, MAX_RECORD_BYTES).removeprefix(_BOM).lstrip().split(b"\n", 1)[0])
+    return list(first) if isinstance(first, dict) else []
 
 
 def _carried(kind: ColumnType) -> ColumnType:

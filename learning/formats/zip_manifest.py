@@ -19,6 +19,7 @@ from learning.formats.csv import read_csv
 from learning.formats.csv_layout import sniffed
 from learning.formats.encodings import UTF8, UTF8_BOM, encoding_of, write_utf8
 from learning.formats.format import ReadOptions
+from learning.formats.jsonl import first_keys, read_jsonl
 from learning.formats.media import (
     SKIP,
     SUGGESTED,
@@ -35,14 +36,15 @@ from learning.formats.media import (
 from learning.formats.row_errors import RowErrors, invalid_file, shortened
 from learning.media_types import FILE_COLUMNS, MEDIA_TYPES, UnreadableMedia
 
-_ENDINGS = (".csv", ".tsv")
-_OTHER_ENDINGS = (".jsonl", ".ndjson", ".parquet", ".xlsx")
+_LINES = (".jsonl", ".ndjson")
+_ENDINGS = (".csv", ".tsv", *_LINES)
+_OTHER_ENDINGS = (".parquet", ".xlsx")
 _SHOWN, _COMPARED = 10, 50
 _MOST_BYTES = 256 << 20
 
 
 class ZipManifestFormat:
-    """Images or recordings and a CSV file that names them in a column `file`, with other columns."""
+    """Images or recordings and a table, as CSV or JSON lines, that names them in a column `file`, with others."""
 
     name = "zip-manifest"
     suffixes = (".zip",)
@@ -85,7 +87,7 @@ class ZipManifestFormat:
             )
             named: set[str] = set()
             join = partial(_joined, archive=archive, kind=kind, column=column, prefix=_folder(name), named=named)
-            yield from read_csv(table, inner, errors, join)
+            yield from (read_jsonl if _is_lines(name) else read_csv)(table, inner, errors, join)
             left = [member for member in found.media if member not in named]
             say_left_out(left, f"not named in {name}", errors)
             say_left_out([other for other in found.others if other != name], "not read", errors)
@@ -111,13 +113,18 @@ def _tables(archive: Archive, found: Contents, directory: Path) -> Iterator[tupl
         encoding = encoding_of(raw)
         if encoding in {None, UTF8, UTF8_BOM} or write_utf8(raw, str(encoding), table):
             table = raw
-        yield name, table, [one.strip() for one in sniffed(table)[0].names]
+        yield name, table, first_keys(table) if _is_lines(name) else [one.strip() for one in sniffed(table)[0].names]
+
+
+def _is_lines(name: str) -> bool:
+    return name.lower().endswith(_LINES)
 
 
 def say_no_manifest(archive: Archive, found: Contents, errors: RowErrors) -> None:
     """Warn of each table at the top of an archive that is none of a manifest, though it may be meant to be."""
     for name in found.tops(*_OTHER_ENDINGS):
-        errors.remark("unread_manifest", f"{name} is not read: a manifest is a table as CSV. Write it as manifest.csv.")
+        what = f"{name} is not read: a manifest is a table as CSV or JSON lines. Write it as manifest.csv."
+        errors.remark("unread_manifest", what)
     with TemporaryDirectory(prefix="anneal-manifest-") as directory:
         for name, _, names in _tables(archive, found, Path(directory)):
             if not set(names) & set(FILE_COLUMNS):

@@ -17,6 +17,7 @@ from learning.tasks.image_embedding import ImageEmbedding
 from learning.tasks.image_regression import ImageRegression
 from learning.tasks.masked_features import MaskedFeatures
 from learning.tasks.masked_tokens import MaskedTokens
+from learning.tasks.multi_label_image_classification import MultiLabelImageClassification
 from learning.tasks.next_token_prediction import NextTokenPrediction
 from learning.tasks.object_detection import ObjectDetection
 from learning.tasks.speaker_embedding import SpeakerEmbedding
@@ -44,6 +45,7 @@ TASKS: dict[str, Task] = {
         Translation(),
         ContrastiveImages(),
         ImageClassification(),
+        MultiLabelImageClassification(),
         ImageRegression(),
         ImageEmbedding(),
         ObjectDetection(),

@@ -32,9 +32,11 @@ WRITING = "text-generation"
 TRANSLATING = "translation"
 FACES = "image-embedding"
 VOICES = "speaker-embedding"
+IMAGE_LABELS = "multi-label-image-classification"
 TARGETS = {name: {"target": "label"} for name in (CLASSES, TEXTS, IMAGES, SOUNDS, FACES, VOICES)}
 TARGETS |= {name: {"target": "amount"} for name in (NUMBERS, SHADES)}
 TARGETS |= {TAGS: {"target": "tags"}, THINGS: {"target": "objects"}, SPEECH: {"target": "text"}}
+TARGETS |= {IMAGE_LABELS: {"target": "labels"}}
 TARGETS |= {TRANSLATING: {"text": "text", "target": "label"}}
 TARGETS |= {WRITING: {"text": "text", "target": "label"}, "next-token-prediction": {"text": "text"}}
 # Options of an architecture and a modality by which its networks are tiny, and of a task by which it can be exact.
@@ -66,6 +68,7 @@ EXACT = {
     TAGS: {"token_masking": 0.0},
     IMAGES: {"label_smoothing": 0.0, "augmentation": "none"},
     SHADES: {"augmentation": "none"},
+    IMAGE_LABELS: {"augmentation": "none"},
     THINGS: {"augmentation": "none", **MILD[THINGS]},
     SOUNDS: {"label_smoothing": 0.0, "augmentation": "none"},
     SPEECH: {"augmentation": "none"},
@@ -75,7 +78,7 @@ EXACT = {
 # What a task's score is at best, where that is not 1.
 BEST_SCORES = {TRANSLATING: 100}
 # Losses below which examples are known by heart, where it is no cross-entropy or square.
-LEAST_LOSSES = {THINGS: 0.1}
+LEAST_LOSSES = {THINGS: 0.1, IMAGE_LABELS: 0.05}
 
 
 @dataclass
@@ -167,7 +170,7 @@ def small_texts(rows: int = 40, seed: int = 0) -> pa.Table:
 
 
 def small_images(rows: int = 40, seed: int = 0) -> pa.Table:
-    """Patches of colour with a bright corner, which one it is and where, and how bright all is; most are no squares."""
+    """Patches of colour with a bright corner, which one it is and where, and how bright all is; few are squares."""
     generator = np.random.default_rng(seed)
     low = generator.integers(0, 2, rows).astype(bool)
     cells, amounts, objects = [], [], []
@@ -187,6 +190,7 @@ def small_images(rows: int = 40, seed: int = 0) -> pa.Table:
             "objects": pa.array(objects, MEDIA_TYPES["objects"]),
             "amount": amounts,
             "label": np.where(low, "low", "high"),
+            "labels": [["low", "down"] if down else [] for down in low],
             "file": [f"{number}.png" for number in range(rows)],
         }
     )

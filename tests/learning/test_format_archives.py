@@ -81,6 +81,27 @@ def test_a_manifest_s_columns_are_the_files_own(tmp_path, encoding):
     ]
 
 
+def test_a_manifest_of_json_lines_may_have_lists(tmp_path):
+    lines = ['{"file_name": "b.png", "labels": ["cat", "dog"]}', '{"file_name": "a.png", "labels": []}', ""]
+    path = packed(tmp_path / "m.zip", {"metadata.jsonl": "\n".join(lines), "a.png": png(1), "b.png": png(2)})
+    assert recognised(path) == ("zip-manifest", "an archive of 2 images and metadata.jsonl, which names them")
+    table, errors = read(path, "zip-manifest")
+    assert errors.count == 0
+    assert table.column_names == ["image", "file_name", "labels"]
+    assert table.column("labels").to_pylist() == [["cat", "dog"], []]
+    broken = ['{"file_name": "a.png", "labels": ["cat"]}', '{"file_name": "b.png", "labels": ["dog"]}'] * 2
+    broken += ['{"file_name": "c.png", "labels": []}', '{"file_name": "a.png", "labels": "cat"}', "{", "[]"]
+    path = packed(tmp_path / "b.zip", {"metadata.jsonl": "\n".join(broken), "a.png": png(1), "b.png": png(2)})
+    table, errors = read(path, "zip-manifest")
+    assert table.num_rows == 4
+    assert sorted((error.row, error.rule) for error in errors.first()) == [
+        (5, "missing_file"),
+        (6, "wrong_type"),
+        (7, "invalid_json"),
+        (8, "invalid_json"),
+    ]
+
+
 def test_mistakes_of_a_manifest_and_of_its_files_are_named_together(tmp_path):
     manifest = "file,age\na.png,1\nb.png,2\n,3\nc.png,x\nd.png,5\na.png,1,1\ne.png,6\nf.png,7\n"
     names = "acdef"
@@ -112,11 +133,9 @@ def test_mistakes_of_a_manifest_and_of_its_files_are_named_together(tmp_path):
         ),
         ("manifest.csv", "fil,label\na/1.png,cat\nb/2.png,dog\n", '. Did you mean "file"?'),
         ("labels.tsv", "Filename\tlabel\na/1.png\tcat\n", '. Did you mean "filename"?'),
-        (
-            "manifest.jsonl",
-            '{"file": "a/1.png", "label": "cat"}\n',
-            "manifest.jsonl is not read: a manifest is a table as CSV",
-        ),
+        ("manifest.jsonl", '{"fil": "a/1.png", "label": "cat"}\n', '. Did you mean "file"?'),
+        ("manifest.jsonl", '["a/1.png", "cat"]\n', "none of its columns () is file"),
+        ("manifest.parquet", "PAR1", "manifest.parquet is not read: a manifest is a table as CSV or JSON lines"),
     ],
 )
 def test_a_manifest_that_is_none_is_warned_of(tmp_path, name, content, said):

@@ -266,6 +266,23 @@ def test_images_suggest_tasks_on_images_and_their_columns_none_on_tables(tmp_pat
     assert codes(description) == []
 
 
+def test_lists_of_labels_of_images_suggest_several_labels(tmp_path):
+    lists = [["cat", "dog"], ["cat"], [], ["dog", "indoors"]]
+    lines = [json.dumps({"file": f"{n}.png", "labels": lists[n % 4]}) for n in range(12)]
+    members = {f"{n}.png": png(n) for n in range(12)}
+    description = archive(tmp_path, {"manifest.jsonl": "\n".join(lines), **members})
+    assert suggested(description)[0] == ("multi-label-image-classification", "labels", ["image"])
+    candidate = description.task_candidates[0]
+    assert "lists, of 3 different labels in 12 rows" in candidate.reason
+    assert {one.value: one.count for one in candidate.balance.counts} == {"cat": 6, "dog": 6, "indoors": 3}
+    assert codes(description) == []
+    table = "\n".join(["file,labels", *(f"{n}.png,{'|'.join(lists[n % 4])}" for n in range(12) if lists[n % 4])])
+    undeclared = archive(tmp_path, {"manifest.csv": table, **members})
+    (warning,) = [one for one in undeclared.warnings if one.code == "maybe_lists"]
+    assert (warning.column, '"cat|dog"' in warning.message) == ("labels", True)
+    assert 'column_types={"labels": "strings"}' in warning.message
+
+
 def test_repeated_and_converted_images_are_warned_of(tmp_path):
     cmyk = encoded(picture(0, mode="CMYK"), "JPEG")
     members = {"a/1.png": png(1), "a/2.jpg": cmyk, "b/3.png": png(3), "b/4.png": png(4)}

@@ -1,0 +1,46 @@
+"""Predict which of several labels an image has."""
+
+from __future__ import annotations
+
+from typing import ClassVar, cast
+
+import pyarrow as pa
+from torch import Tensor
+
+from learning.augmentation import View
+from learning.config import Columns
+from learning.interfaces import Batch, Network
+from learning.modalities.image import ImageState
+from learning.tasks.augmented import AugmentedConfig, seen
+from learning.tasks.multi_label import MultiLabelClassification, MultiLabelConfig, MultiLabelState
+
+
+class MultiLabelImageClassificationConfig(MultiLabelConfig, AugmentedConfig):
+    """What is asked of the labels, and how images are changed while they are learned from."""
+
+
+class MultiLabelImageClassificationState(MultiLabelState):
+    """The labels, and how images are changed in training."""
+
+    view: View | None
+
+
+class MultiLabelImageClassification(MultiLabelClassification):
+    """The labels of an image, each by a sigmoid of its own."""
+
+    name: ClassVar[str] = "multi-label-image-classification"
+    modality: ClassVar[str] = "image"
+    Config: ClassVar[type[MultiLabelConfig]] = MultiLabelImageClassificationConfig
+    State: ClassVar[type[MultiLabelState]] = MultiLabelImageClassificationState
+
+    def fit(
+        self, table: pa.Table, columns: Columns, config: MultiLabelConfig, inputs: ImageState
+    ) -> MultiLabelImageClassificationState:
+        """Collect the labels; InvalidData for a column that has none, or when all rows have the same."""
+        view = cast("MultiLabelImageClassificationConfig", config).view_of(inputs)
+        return MultiLabelImageClassificationState(**dict(super().fit(table, columns, config, inputs)), view=view)
+
+    def loss(self, network: Network, batch: Batch, state: MultiLabelState) -> Tensor:
+        """Return the binary cross-entropy; in training of a view of each image."""
+        view = cast("MultiLabelImageClassificationState", state).view
+        return super().loss(network, seen(batch, network, view), state)
