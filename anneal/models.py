@@ -104,6 +104,20 @@ class Models:
             target = target / f"{name}-{number}.zip"
         return self._transport.download(f"/models/{_quoted(name)}/versions/{number}/download", target)
 
+    def pictures(self, ref: str, directory: str | PathLike[str] = ".") -> Sequence[Path]:
+        """Save the pictures that show how good a version is, as SVG files in a folder, and return their paths."""
+        name, number = self._resolve(ref)
+        version = self.version(f"{name}:{number}").to_dict()
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        return [
+            self._transport.download(
+                f"/models/{_quoted(name)}/versions/{number}/files/pictures/{_quoted(picture)}.svg",
+                folder / f"{name}-{number}-{Path(picture).name}.svg",
+            )
+            for picture in version["pictures"]
+        ]
+
     def predict(
         self,
         ref: str,

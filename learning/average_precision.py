@@ -89,6 +89,19 @@ class PrecisionTally:
             },
         }
 
+    def curves(self) -> dict[str, tuple[Floats, Floats, float]]:
+        """Return recall and precision at an overlap of a half, from the best score down, and the average precision, of
+        each class that has objects and was found at all.
+        """
+        found = {}
+        for label, one in zip(self._labels, self._classes, strict=True):
+            _, right_NT = one.sorted()
+            if one.objects and len(right_NT):
+                hits_N = right_NT[:, _HALF].cumsum()
+                precision_N = hits_N / np.arange(1, len(hits_N) + 1)
+                found[label] = (hits_N / one.objects, precision_N, float(_average_precisions(one)[_HALF]))
+        return found
+
     def _best_threshold(self) -> tuple[float, float]:
         together = _Class(objects=sum(one.objects for one in self._classes))
         for one in self._classes:
@@ -100,6 +113,21 @@ class PrecisionTally:
         f1_N = 2 * right_NT[:, _HALF].cumsum() / (np.arange(1, len(score_N) + 1) + together.objects)
         best = int(f1_N.argmax())
         return float(score_N[best]), float(f1_N[best])
+
+
+def found_objects(found_K6: Tensor, boxes_M4: Tensor, class_M: Tensor) -> tuple[Booleans, Booleans]:
+    """Return which detections of an image, the likeliest first, are right at an overlap of a half, and which objects
+    are found.
+    """
+    right_K, found_M = np.zeros(len(found_K6), dtype=bool), np.zeros(len(boxes_M4), dtype=bool)
+    overlap_KM = overlap(found_K6[:, None, :4], boxes_M4[None]).numpy()
+    overlap_KM = np.where(found_K6[:, None, 5].numpy() == class_M[None].numpy(), overlap_KM, 0.0)
+    for place in range(len(found_K6)) if len(boxes_M4) else ():
+        left_M = np.where(found_M, 0.0, overlap_KM[place])
+        best = int(left_M.argmax())
+        if left_M[best] >= OVERLAPS_T[_HALF]:
+            right_K[place] = found_M[best] = True
+    return right_K, found_M
 
 
 def _matched(overlap_KM: Floats) -> Booleans:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -104,6 +105,44 @@ class Examined(Protocol):
         self, network: Network, examples: Examples, inputs: Any, state: Any, check: Callable[[], None]
     ) -> dict[str, Any]:
         """Return more metrics of a part; `check` is called now and then, and may raise to end it."""
+        ...
+
+
+class Picture(NamedTuple):
+    """A picture of how good a model is: its name, without an ending, and its SVG."""
+
+    name: str
+    svg: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a model is judged by: the rows of a part, in order, what it predicts for them and what is right."""
+
+    part: str
+    predictions: Any
+    targets: Batch
+    rows: PartRows
+
+
+class PartRows(Protocol):
+    """The rows of a part as they were uploaded."""
+
+    def __len__(self) -> int:
+        """Return N."""
+        ...
+
+    def taken(self, places: Sequence[int]) -> list[tuple[int, dict[str, Any]]]:
+        """Return some by their places in the part, each with its number in the file, from 1."""
+        ...
+
+
+@runtime_checkable
+class Illustrated(Protocol):
+    """What a task has beside, when there are pictures that show how good its models are."""
+
+    def pictures(self, judged: Judged, inputs: Any, state: Any) -> Iterator[Picture]:
+        """Yield the pictures that there is something to draw on."""
         ...
 
 

@@ -6,8 +6,10 @@ the epoch's number alone, so a run can resume at any step without remembering an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +30,22 @@ _EVALUATION_BYTES, _LEAST_EVALUATION_ROWS = 4 << 20, 16
 def open_table(path: Path) -> pa.Table:
     """Map an Arrow file into memory."""
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+@dataclass(frozen=True, slots=True)
+class FileRows:
+    """Rows of an Arrow file, all or those with some numbers, read only when they are asked for."""
+
+    path: Path
+    numbers: RowNumbers | None = None
+
+    def __len__(self) -> int:
+        return open_table(self.path).num_rows if self.numbers is None else len(self.numbers)
+
+    def taken(self, places: Sequence[int]) -> list[tuple[int, dict[str, Any]]]:
+        """Return some by their places, each with its number in the file, from 1."""
+        rows = [place if self.numbers is None else int(self.numbers[place]) for place in places]
+        return list(zip([row + 1 for row in rows], open_table(self.path).take(rows).to_pylist(), strict=True))
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> Tensor:

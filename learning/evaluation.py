@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,14 @@ class Stopped(Exception):
     """An evaluation was asked to stop; nothing has changed by it."""
 
 
+class Measured(NamedTuple):
+    """What was measured on a part, and by what: the predictions of its rows, in order, and their targets."""
+
+    metrics: dict[str, Any]
+    predictions: Predictions
+    targets: Batch
+
+
 def evaluate(
     design: Design,
     network: BackboneWithHead,
@@ -31,6 +39,12 @@ def evaluate(
 
     Raises Stopped between two batches when `should_stop` says so.
     """
+    return _measure(design, network, examples, should_stop).metrics
+
+
+def _measure(
+    design: Design, network: BackboneWithHead, examples: Examples, should_stop: Callable[[], bool]
+) -> Measured:
     task, state = design.task, design.targets
     total, rows = 0.0, 0
     predictions: list[Predictions] = []
@@ -49,8 +63,11 @@ def evaluate(
             predictions.append(task.predict(network, batch, state))
             targets.append({name: value for name, value in batch.items() if name.startswith("target")})
     network.train(was_training)
-    measured = {name: _together([part[name] for part in targets]).cpu() for name in targets[0]}
-    return {"loss": total / rows, "rows": rows, **task.metrics(joined(predictions), measured, state)}
+    answers, wanted = (
+        joined(predictions),
+        {name: _together([part[name] for part in targets]).cpu() for name in targets[0]},
+    )
+    return Measured({"loss": total / rows, "rows": rows, **task.metrics(answers, wanted, state)}, answers, wanted)
 
 
 def examine(
@@ -58,12 +75,12 @@ def examine(
     network: BackboneWithHead,
     examples: Examples,
     should_stop: Callable[[], bool] = lambda: False,
-) -> dict[str, Any]:
+) -> Measured:
     """Return what `evaluate` does, and what only the end of a training is worth: metrics of answers.
 
     Raises Stopped between two batches when `should_stop` says so.
     """
-    found = evaluate(design, network, examples, should_stop)
+    found = _measure(design, network, examples, should_stop)
     if not isinstance(design.task, Examined):
         return found
 
@@ -75,7 +92,8 @@ def examine(
     network.eval()
     try:
         with torch.inference_mode():
-            return found | design.task.examine(network, examples, design.inputs, design.targets, check)
+            more = design.task.examine(network, examples, design.inputs, design.targets, check)
+            return found._replace(metrics=found.metrics | more)
     finally:
         network.train(was_training)
 

@@ -99,6 +99,22 @@ def thumbnail(content: bytes, width: int, height: int, side: int = 64) -> bytes:
     return encode_png(decode(content, Target(*small, 3, fit="stretch")))
 
 
+def small_file(content: bytes, width: int, height: int, side: int) -> tuple[bytes, bool]:
+    """Return a file for a page to show of an image of this width and height, and whether its pixels are to stay sharp.
+
+    Of one that is larger than `side` a smaller JPEG; of one that is smaller its very pixels, as PNG.
+    """
+    from PIL import Image
+
+    scale = min(1.0, side / max(width, height))
+    pixels = decode(content, Target(max(1, round(height * scale)), max(1, round(width * scale)), 3, fit="stretch"))
+    if scale == 1.0:
+        return encode_png(pixels), True
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=82)
+    return buffer.getvalue(), False
+
+
 def encode_png(pixels: Pixels) -> bytes:
     """Return pixels_HWC, of one or three channels, as a PNG file."""
     from PIL import Image

@@ -48,7 +48,7 @@ def measured(
     assert part is not None
     device_type = next(network.parameters()).device.type
     with arithmetic("bf16", device_type):
-        found = examine(design, predicting(copy.deepcopy(network), "bf16"), part)
+        found = examine(design, predicting(copy.deepcopy(network), "bf16"), part).metrics
     before = metrics[split]
     numbers = {name: value for name, value in found.items() if isinstance(value, float)}
     difference = {name: value - before[name] for name, value in numbers.items() if isinstance(before.get(name), float)}

@@ -14,7 +14,7 @@ from learning import checkpoint, low_rank
 from learning.architectures import architecture_named, names_for
 from learning.capabilities import Aligned, Batched, Generative, Preprocessing, Spatial, Timed, obstacle
 from learning.config import Columns, Resolved, Situation, TrainingSpec, resolve
-from learning.data import TableExamples, TensorExamples, open_table
+from learning.data import FileRows, TableExamples, TensorExamples, open_table
 from learning.device import is_slow
 from learning.drift import part_warnings
 from learning.errors import IncompatibleModel, InvalidConfig, rows_from
@@ -47,6 +47,7 @@ class Prepared:
     resolved: Resolved
     device: torch.device
     warnings: list[str] = field(default_factory=list)
+    rows: Mapping[str, FileRows] = field(default_factory=dict)  # of each part, as they were uploaded
 
 
 def check(spec: TrainingSpec, collect: Callable[[str], AbstractContextManager[object]] = nullcontext) -> None:
@@ -168,6 +169,10 @@ def prepare(
                 ignored=_input_columns(spec).ignore,
             ),
         ],
+        rows={
+            name: FileRows(tables["train"], numbers[name]) if name in numbers else FileRows(tables[name])
+            for name in examples
+        },
     )
 
 

@@ -15,12 +15,13 @@ from typing import Any
 from torch import Tensor
 
 from learning import checkpoint
+from learning.capabilities import Illustrated
 from learning.checkpoint import Position, TrainingState
 from learning.config import Checkpointing, EarlyStopping, Hyperparameters
 from learning.data import epoch_order
 from learning.device import describe
 from learning.errors import LearningError
-from learning.evaluation import Stopped, evaluate, examine, is_better
+from learning.evaluation import Measured, Stopped, evaluate, examine, is_better
 from learning.interfaces import Callback
 from learning.optimization import Stepper, learning_rate, make_stepper
 from learning.preparation import Prepared
@@ -55,6 +56,7 @@ class Outcome:
     position: Position
     weights: dict[str, Tensor] = field(default_factory=dict)
     checkpoint: Path | None = None
+    judged: tuple[str, Measured] | None = None  # the best part there is to judge by, where pictures are made of it
 
 
 def train(prepared: Prepared, plan: Plan, callback: Callback, resume: TrainingState | None = None) -> Outcome:
@@ -69,7 +71,7 @@ def train(prepared: Prepared, plan: Plan, callback: Callback, resume: TrainingSt
         return Outcome(finished=False, position=run.position, checkpoint=run.save())
     run.position.finished = True
     run.report()
-    return Outcome(True, run.position, run.best_weights(), run.save())
+    return Outcome(True, run.position, run.best_weights(), run.save(), run.judged)
 
 
 class _Run:
@@ -84,6 +86,7 @@ class _Run:
             prepared.design, self.network, plan.hyperparameters, prepared.resolved.steps_per_epoch
         )
         self.position = Position()
+        self.judged: tuple[str, Measured] | None = None
         self._best: dict[str, Tensor] = {}
         self._rates: list[float] = []
         self._rates_from = 0
@@ -251,9 +254,11 @@ class _Run:
         for split, examples in parts.items():
             if examples is None:
                 continue
-            values = examine(self.prepared.design, self.network, examples, self.callback.should_stop)
-            self.position.metrics[split] = values
-            self.callback.on_evaluation(split, self.position.step, epoch, values)
+            measured = examine(self.prepared.design, self.network, examples, self.callback.should_stop)
+            if isinstance(self.prepared.design.task, Illustrated):
+                self.judged = (split, measured)  # the last part is the one that learning has seen least of
+            self.position.metrics[split] = measured.metrics
+            self.callback.on_evaluation(split, self.position.step, epoch, measured.metrics)
 
     def best_weights(self) -> dict[str, Tensor]:
         """Return the weights that were measured, on the CPU."""

@@ -97,7 +97,7 @@ def _files(
     base = start = None
     if new.base_version_id is not None:
         base = directory / "base"
-        artifacts.copy_to(models.files(session, new.base_version_id), base)
+        artifacts.copy_to(models.loadable(session, new.base_version_id), base)
     if new.start_checkpoint_id is not None:
         start = directory / "start"
         artifacts.copy_to(checkpoints.files(session, new.start_checkpoint_id), start)

@@ -195,7 +195,7 @@ def _towards(state: State, project: str, name: str, ref: str) -> Looked:
         version = models.resolve(session, project, ref)
         require_comparable(state, session, version)
         _require_same_modality(found, version)
-        return Looked(found.gallery, version, models.files(session, version.record.id), found.known)
+        return Looked(found.gallery, version, models.loadable(session, version.record.id), found.known)
 
 
 def _require_same_modality(found: Looked, version: Version) -> None:

@@ -56,7 +56,7 @@ def look(state: State, project: str, name: str, *, everybody: bool = False) -> L
             # A transaction may see what others commit meanwhile: embeddings are compared only with those of the same
             # version.
             if (gallery.id, gallery.version_id) == (looked_at, version.record.id):
-                return Looked(gallery, version, models.files(session, version.record.id), known)
+                return Looked(gallery, version, models.loadable(session, version.record.id), known)
 
 
 @asynccontextmanager

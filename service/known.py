@@ -124,7 +124,7 @@ class Known:
         with self._database.read() as session:
             caller = authorize(session.connection(), authorization, scope)
             version = models.resolve(session, caller.project, ref)
-            files = models.files(session, version.record.id)
+            files = models.loadable(session, version.record.id)
         return Meaning.of(caller, version, files, now)
 
     def close(self) -> None:

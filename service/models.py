@@ -26,6 +26,11 @@ from store.records import ModelRecord, VersionRecord
 
 router = APIRouter(prefix="/models", tags=["models"])
 
+_SVG = "image/svg+xml"
+_AS_IT_IS = {"X-Content-Type-Options": "nosniff"}
+# Opened by itself a picture is a document: it may show the images within it, and nothing else.
+_LOOKED_AT = {**_AS_IT_IS, "Content-Security-Policy": "default-src 'none'; img-src data:; sandbox"}
+
 VersionNumber = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
@@ -66,7 +71,7 @@ class FileView(BaseModel):
 
 
 class VersionView(BaseModel):
-    """A version as callers see it."""
+    """A version as callers see it; `pictures` are the addresses, by name, of those files that show how good it is."""
 
     id: str
     object: Literal["version"] = "version"
@@ -79,6 +84,7 @@ class VersionView(BaseModel):
     modality: str
     metrics: dict[str, Any]
     files: list[FileView]
+    pictures: dict[str, str]
     aliases: list[str]
     job_id: str | None
     created_at: str | None
@@ -89,6 +95,7 @@ class VersionView(BaseModel):
         """Return the view of a version."""
         record, number = version.record, version.record.number
         url = f"/api/v1/models/{version.model.name}/versions/{number}"
+        files = models.files(session, record.id)
         return cls(
             id=record.id,
             model=version.model.name,
@@ -99,10 +106,8 @@ class VersionView(BaseModel):
             architecture=record.architecture,
             modality=record.modality,
             metrics=record.metrics,
-            files=[
-                FileView(path=path, sha256=file.sha256, bytes=file.bytes)
-                for path, file in models.files(session, record.id).items()
-            ],
+            files=[FileView(path=path, sha256=file.sha256, bytes=file.bytes) for path, file in files.items()],
+            pictures={FilePath(path).stem: f"{url}/files/{path}" for path in files if path.startswith(models.PICTURES)},
             aliases=[name for name, at in models.aliases(session, version.model.id).items() if at == number],
             job_id=record.job_id,
             created_at=rfc3339(record.created_at),
@@ -213,12 +218,17 @@ def _paths(state: Opened, caller: ModelsKey, name: str, number: int) -> dict[str
 def get_file(
     name: str, number: VersionNumber, path: str, request: HttpRequest, state: Opened, caller: ModelsKey
 ) -> FileResponse:
-    """Return one file of a version; ranges are served."""
+    """Return one file of a version; ranges are served. A picture is an SVG file that a page may show."""
     paths = _paths(state, caller, name, number)
     if path not in paths:
         raise NotFound(f'Version {name}:{number} has no file "{path}".', hint=f"Files: {', '.join(paths)}.")
     check_range(request, paths[path].stat().st_size)
-    return FileResponse(paths[path], media_type="application/octet-stream", filename=FilePath(path).name)
+    name = FilePath(path).name
+    if path.startswith(models.PICTURES):
+        return FileResponse(
+            paths[path], media_type=_SVG, filename=name, content_disposition_type="inline", headers=_LOOKED_AT
+        )
+    return FileResponse(paths[path], media_type="application/octet-stream", filename=name, headers=_AS_IT_IS)
 
 
 @router.get("/{name}/versions/{number}/download", response_class=StreamingResponse)

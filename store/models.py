@@ -18,6 +18,7 @@ from store.gallery_records import GalleryRecord
 from store.records import AliasRecord, ArtifactRecord, ModelRecord, VersionFileRecord, VersionRecord
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+PICTURES = "pictures/"  # how the paths of files begin that show how good a model is
 REF = re.compile(rf"(?P<name>{NAME.pattern})(?::(?P<number>[0-9]{{1,9}})|@(?P<alias>{NAME.pattern}))?")
 
 
@@ -210,6 +211,11 @@ def files(session: Session, version_id: str) -> dict[str, ArtifactRecord]:
         .order_by(VersionFileRecord.path)
     )
     return {path: artifact for path, artifact in session.execute(query)}
+
+
+def loadable(session: Session, version_id: str) -> dict[str, ArtifactRecord]:
+    """Return those of a version's files that make the model, by path: all but what is only looked at."""
+    return {path: file for path, file in files(session, version_id).items() if not path.startswith(PICTURES)}
 
 
 def remove_version(session: Session, version: Version) -> None:

@@ -98,7 +98,7 @@ def _training(context: Context, session: Session, token: Token, job: JobRecord, 
     base, start = None, None
     if job.base_version_id is not None:
         base = directory / "base"
-        context.artifacts.copy_to(models.files(session, job.base_version_id), base)
+        context.artifacts.copy_to(models.loadable(session, job.base_version_id), base)
     if job.start_checkpoint_id is not None:
         start = directory / "start"
         context.artifacts.copy_to(checkpoints.files(session, job.start_checkpoint_id), start)
@@ -118,7 +118,7 @@ def _training(context: Context, session: Session, token: Token, job: JobRecord, 
 
 def _prediction(context: Context, session: Session, token: Token, job: JobRecord, directory: Path) -> Assignment:
     spec = job.resolved or {}
-    found = models.files(session, models.by_id(session, spec["version_id"]).record.id)
+    found = models.loadable(session, models.by_id(session, spec["version_id"]).record.id)
     context.artifacts.copy_to(found, directory / "base")
     if "inputs_file" in spec:
         inputs = files.get(session, job.project, spec["inputs_file"])

@@ -16,6 +16,7 @@ from learning.config import TrainingSpec
 from learning.preparation import Prepared, prepare
 from learning.training import Outcome, Plan, train
 from workers.child import Channel
+from workers.illustration import draw
 
 _FREE = {"lora_rank": None, "unfreeze_every_epochs": None, "layer_learning_rate_decay": 1.0}
 
@@ -43,10 +44,12 @@ def run_training(channel: Channel) -> bool:
     low = _measured_low(spec, prepared, outcome)
     design, weights = model.merged(prepared.design, outcome.weights)
     model.save(replace(design, precision=spec.serving_precision), weights, directory)
+    prepared.warnings.extend(draw(prepared, outcome, directory))
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
     channel.send(
         "result",
         run=name,
-        files={path.name: str(path) for path in sorted(directory.iterdir())},
+        files={path.relative_to(directory).as_posix(): str(path) for path in files},
         task=prepared.design.task.name,
         architecture=prepared.design.architecture.name,
         modality=prepared.design.modality.name,

@@ -125,8 +125,27 @@ def download(
         tell(f"Saved {path}.")
 
 
+@app.command()
+def pictures(
+    ref: Annotated[str, typer.Argument(metavar="MODEL", help="name, name:3 or name@alias.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder.")] = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Save the pictures of how good a version is - confusion matrix, curves, worst mistakes - as SVG files."""
+    with client() as service:
+        paths = [str(path) for path in service.models.pictures(ref, output)]
+    if as_json:
+        return print_json(paths)
+    for path in paths:
+        tell(f"Saved {path}.")
+    if not paths:
+        tell("There are no pictures of this version: it learned without labels, or was imported.")
+    return None
+
+
 def _print_version(version: dict[str, Any]) -> None:
     names = ("ref", "kind", "task", "architecture", "metrics", "aliases", "job_id")
     fields = {name: version.get(name) for name in names}
     fields["files"] = [file["path"] for file in version.get("files") or []]
+    fields["pictures"] = list(version.get("pictures") or {})
     print_fields(fields | {"made": age(version.get("created_at"))})

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, cast
 
 import pyarrow as pa
 from pydantic import Field
 from torch import Tensor, nn
 
+from learning.capabilities import Judged, Picture
 from learning.config import Columns
 from learning.interfaces import Batch, Network
 from learning.modalities.audio import AudioState
 from learning.spectrogram_augmentation import SoundView
+from learning.tasks import mistakes
 from learning.tasks.classification import Classification, ClassificationConfig, ClassificationState
 from learning.tasks.heads import StatisticsLinear
 from learning.tasks.heard import HeardConfig, heard
@@ -51,3 +54,10 @@ class AudioClassification(Classification):
     def loss(self, network: Network, batch: Batch, state: ClassificationState) -> Tensor:
         """Return binary or categorical cross-entropy; in training of a view of each recording."""
         return super().loss(network, heard(batch, network, cast("AudioClassificationState", state).view), state)
+
+    def pictures(self, judged: Judged, inputs: AudioState, state: ClassificationState) -> Iterator[Picture]:
+        """Yield those of every classification, and the worst mistakes."""
+        yield from super().pictures(judged, inputs, state)
+        target_N = judged.targets["target_B"].long()
+        wrong = mistakes.of_classes(judged.predictions, target_N, state.labels, judged.part, mistakes.MOST_SOUNDS)
+        yield from mistakes.of_sounds(wrong, judged.rows, inputs)

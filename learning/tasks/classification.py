@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from learning import metrics
+from learning.capabilities import Judged, Picture
 from learning.config import Columns, Config
 from learning.errors import InvalidConfig, InvalidData, InvalidRow, did_you_mean
 from learning.interfaces import Batch, Kind, Link, Network, Target
 from learning.splits import require_column
+from learning.tasks import score_pictures
 from learning.tasks.answer_options import ClassificationOptions
 from learning.tasks.heads import PooledLinear
+from learning.tasks.score_pictures import Scored
 
 _MOST_CLASSES = 1000
 
@@ -172,6 +175,17 @@ class Classification:
             "auc": auc,
             "confusion_matrix": {"labels": list(state.labels), "counts": confusion_CC.tolist()},
         }
+
+    def pictures(self, judged: Judged, inputs: Any, state: ClassificationState) -> Iterator[Picture]:
+        """Yield the confusion matrix and, of the positive class or of each, the curves over all thresholds."""
+        target_N, probability_NC = judged.targets["target_B"].long(), judged.predictions
+        yield score_pictures.confusion(state.labels, probability_NC.argmax(1), target_N, judged.part)
+        scored = [
+            Scored(label, probability_NC[:, place], target_N == place)
+            for place, label in enumerate(state.labels)
+            if place or not state.binary
+        ]
+        yield from score_pictures.curves(scored, score_pictures.rows_of(judged.part, len(target_N)))
 
     def schema(self, state: ClassificationState) -> dict[str, Any]:
         """Return the JSON Schema of an answer."""

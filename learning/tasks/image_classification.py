@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, cast
 
 import pyarrow as pa
@@ -9,9 +10,11 @@ from pydantic import Field
 from torch import Tensor
 
 from learning.augmentation import View
+from learning.capabilities import Judged, Picture
 from learning.config import Columns
 from learning.interfaces import Batch, Network
 from learning.modalities.image import ImageState
+from learning.tasks import mistakes
 from learning.tasks.augmented import AugmentedConfig, seen
 from learning.tasks.classification import Classification, ClassificationConfig, ClassificationState
 
@@ -47,3 +50,10 @@ class ImageClassification(Classification):
     def loss(self, network: Network, batch: Batch, state: ClassificationState) -> Tensor:
         """Return binary or categorical cross-entropy; in training of a view of each image."""
         return super().loss(network, seen(batch, network, cast("ImageClassificationState", state).view), state)
+
+    def pictures(self, judged: Judged, inputs: ImageState, state: ClassificationState) -> Iterator[Picture]:
+        """Yield those of every classification, and the worst mistakes."""
+        yield from super().pictures(judged, inputs, state)
+        target_N = judged.targets["target_B"].long()
+        wrong = mistakes.of_classes(judged.predictions, target_N, state.labels, judged.part, mistakes.MOST_IMAGES)
+        yield from mistakes.of_images(wrong, judged.rows, inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -11,13 +11,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from learning.capabilities import Judged, Picture
 from learning.config import Columns, Config
 from learning.errors import InvalidConfig, InvalidData, did_you_mean
 from learning.interfaces import Batch, Kind, Link, Network, Target
 from learning.label_sets import label_sets
 from learning.multi_label_metrics import multi_label_metrics
+from learning.tasks import score_pictures
 from learning.tasks.answer_options import MultiLabelOptions
 from learning.tasks.heads import PooledLinear
+from learning.tasks.score_pictures import Scored
 
 _MOST_LABELS = 1000
 _MOST_WEIGHT = 100.0  # a label that hardly any row has would drown the others
@@ -136,6 +139,14 @@ class MultiLabelClassification:
         """
         has_NK, other_N = targets["target_BK"].bool(), targets["target_other_B"]
         return multi_label_metrics(predictions, has_NK, other_N, state.labels, state.threshold)
+
+    def pictures(self, judged: Judged, inputs: Any, state: MultiLabelState) -> Iterator[Picture]:
+        """Yield the curves of each label over all thresholds."""
+        has_NK = judged.targets["target_BK"].bool()
+        scored = [
+            Scored(label, judged.predictions[:, place], has_NK[:, place]) for place, label in enumerate(state.labels)
+        ]
+        yield from score_pictures.curves(scored, score_pictures.rows_of(judged.part, len(has_NK)))
 
     def schema(self, state: MultiLabelState) -> dict[str, Any]:
         """Return the JSON Schema of an answer."""

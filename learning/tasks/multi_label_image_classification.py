@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, cast
 
 import pyarrow as pa
 from torch import Tensor
 
 from learning.augmentation import View
+from learning.capabilities import Judged, Picture
 from learning.config import Columns
 from learning.interfaces import Batch, Network
 from learning.modalities.image import ImageState
+from learning.tasks import mistakes
 from learning.tasks.augmented import AugmentedConfig, seen
 from learning.tasks.multi_label import MultiLabelClassification, MultiLabelConfig, MultiLabelState
 
@@ -44,3 +47,10 @@ class MultiLabelImageClassification(MultiLabelClassification):
         """Return the binary cross-entropy; in training of a view of each image."""
         view = cast("MultiLabelImageClassificationState", state).view
         return super().loss(network, seen(batch, network, view), state)
+
+    def pictures(self, judged: Judged, inputs: ImageState, state: MultiLabelState) -> Iterator[Picture]:
+        """Yield the curves of each label, and the worst mistakes."""
+        yield from super().pictures(judged, inputs, state)
+        has_NK = judged.targets["target_BK"].bool()
+        wrong = mistakes.of_labels(judged.predictions, has_NK, state.labels, state.threshold, judged.part)
+        yield from mistakes.of_images(wrong, judged.rows, inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, cast
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from learning import boxes, images
 from learning.augmentation import View, augment_with_boxes
 from learning.average_precision import PrecisionTally
-from learning.capabilities import Level
+from learning.capabilities import Judged, Level, Picture
 from learning.config import Columns, Config, Defaults, Situation
 from learning.detectors import DETECTORS
 from learning.detectors.detector import Marked, Scene
@@ -25,6 +25,7 @@ from learning.interfaces import Batch, Kind, Link, Network, PredictionOptions, T
 from learning.media_types import MEDIA_TYPES
 from learning.modalities.image import ImageRow, ImageState
 from learning.splits import require_column
+from learning.tasks import detection_pictures
 from learning.tasks.classification import only_target
 
 _OTHER = "other classes"
@@ -203,13 +204,15 @@ class ObjectDetection:
 
     def metrics(self, predictions: Tensor, targets: Batch, state: ObjectDetectionState) -> dict[str, Any]:
         """Return mean average precision over overlaps of 0.5 to 0.95, at 0.5 and at 0.75, and each class's."""
-        tally = PrecisionTally((*state.labels, _OTHER))
-        found_NK6 = _on_image(predictions, targets["target_size_B2"], state)
-        for found_K6, boxes_M4, class_M in zip(
-            found_NK6, targets["target_boxes_BM4"], targets["target_class_BM"], strict=True
-        ):
-            tally.add(found_K6, boxes_M4, class_M)
-        return tally.metrics()
+        return _tally(_on_image(predictions, targets["target_size_B2"], state), targets, state).metrics()
+
+    def pictures(self, judged: Judged, inputs: ImageState, state: ObjectDetectionState) -> Iterator[Picture]:
+        """Yield precision over recall, and images with objects and detections drawn on them."""
+        found_NK6 = _on_image(judged.predictions, judged.targets["target_size_B2"], state)
+        tally = _tally(found_NK6, judged.targets, state)
+        yield from detection_pictures.precision_curves(tally, judged.part, len(found_NK6))
+        threshold = ObjectDetectionOptions().threshold
+        yield from detection_pictures.drawn(found_NK6, judged, state.labels, state.column, threshold)
 
     def schema(self, state: ObjectDetectionState) -> dict[str, Any]:
         """Return the JSON Schema of an answer."""
@@ -237,6 +240,15 @@ def _on_image(found_BK6: Tensor, size_B2: Tensor, state: ObjectDetectionState) -
     boxes_BK4 = boxes.out_of_square(found_BK6[..., :4], size_B2, state.side, state.fit)
     score_BK = torch.where(boxes.area(boxes_BK4) > 0, found_BK6[..., 4], 0.0)
     return torch.cat([boxes_BK4, score_BK[..., None], found_BK6[..., 5:]], 2)
+
+
+def _tally(found_NK6: Tensor, targets: Batch, state: ObjectDetectionState) -> PrecisionTally:
+    tally = PrecisionTally((*state.labels, _OTHER))
+    for found_K6, boxes_M4, class_M in zip(
+        found_NK6, targets["target_boxes_BM4"], targets["target_class_BM"], strict=True
+    ):
+        tally.add(found_K6, boxes_M4, class_M)
+    return tally
 
 
 def _answer(row: ImageRow, found: list[list[float]], state: ObjectDetectionState) -> dict[str, Any]:

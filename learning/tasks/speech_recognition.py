@@ -6,7 +6,7 @@ tokens of each, L characters of the longest transcript.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any, ClassVar, cast
@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from learning import ctc
+from learning.capabilities import Judged, Picture
 from learning.character_model import CharacterCounts, CharacterModel
 from learning.config import Columns, Config
 from learning.errors import InvalidData, InvalidRow
@@ -38,6 +39,7 @@ from learning.modalities.audio import RECORDINGS, Audio, AudioRow, AudioState
 from learning.modalities.media_columns import field_of
 from learning.spectrogram_augmentation import SoundView, audible
 from learning.splits import require_column, require_values
+from learning.tasks import mistakes
 from learning.tasks.classification import only_target
 from learning.tasks.heard import HeardConfig, heard
 from learning.tasks.listening import Transcriptions, Windows, transcribe
@@ -230,10 +232,14 @@ class SpeechRecognition:
     def metrics(self, predictions: PackedPredictions, targets: Batch, state: SpeechRecognitionState) -> dict[str, Any]:
         """Return word and character error rates of the likeliest paths, as jiwer counts, and what is confused."""
         tally = ErrorTally()
-        for values_TK2, tokens in zip(predictions.rows(), _rows(targets), strict=True):
-            heard = state.text(ctc.best_path(values_TK2[:, 0, 0].long().numpy()))
-            tally.add(state.text(tokens), " ".join(heard.split()))
+        for said, found in _compared(predictions, targets, state):
+            tally.add(said, found)
         return tally.metrics()
+
+    def pictures(self, judged: Judged, inputs: AudioState, state: SpeechRecognitionState) -> Iterator[Picture]:
+        """Yield the recordings with most errors by their length, what is said in them and what was heard."""
+        wrong = mistakes.of_transcripts(_compared(judged.predictions, judged.targets, state), judged.part)
+        yield from mistakes.of_sounds(wrong, judged.rows, inputs)
 
     def schema(self, state: SpeechRecognitionState) -> dict[str, Any]:
         """Return the JSON Schema of an answer."""
@@ -248,6 +254,15 @@ class SpeechRecognition:
                 "words": {"type": "array", "items": {"type": "object", "properties": word}},
             },
         }
+
+
+def _compared(predictions: PackedPredictions, targets: Batch, state: SpeechRecognitionState) -> list[tuple[str, str]]:
+    """Return what is said in each row and what was heard, by the likeliest path."""
+    pairs = []
+    for values_TK2, tokens in zip(predictions.rows(), _rows(targets), strict=True):
+        found = state.text(ctc.best_path(values_TK2[:, 0, 0].long().numpy()))
+        pairs.append((state.text(tokens), " ".join(found.split())))
+    return pairs
 
 
 def _transcript(row: AudioRow, state: SpeechRecognitionState) -> Transcript:

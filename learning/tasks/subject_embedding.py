@@ -7,7 +7,7 @@ width of the embedding, C subjects that are learned from.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from learning import verification
+from learning.capabilities import Judged, Picture
 from learning.config import Columns, Config
 from learning.errors import InvalidData
 from learning.interfaces import Batch, Features, Kind, Link, Network, PackedFeatures, PredictionOptions, Target
 from learning.margin_softmax import margin_softmax
 from learning.splits import require_column, require_values
 from learning.tasks.classification import only_target
+from learning.tasks.score_pictures import Scored, curves
 
 
 class SubjectEmbeddingConfig(Config):
@@ -173,6 +175,15 @@ class SubjectEmbedding:
             "pairs": {"same": len(found.genuine_G), "different": len(found.impostor_I)},
             "thresholds": [one._asdict() for one in verification.operating_points(found)],
         }
+
+    def pictures(self, judged: Judged, inputs: Any, state: SubjectEmbeddingState) -> Iterator[Picture]:
+        """Yield the ROC curve of pairs: how many of one subject are accepted as how many of two are."""
+        found = verification.pairs(judged.predictions[:, :-1].cpu(), judged.targets["target_subject_B"])
+        genuine, impostor = len(found.genuine_G), len(found.impostor_I)
+        score_P = torch.cat([found.genuine_G, found.impostor_I])
+        scored = Scored("pairs of one subject", score_P, torch.arange(len(score_P)) < genuine)
+        said = f"{genuine} pairs of one subject and {impostor} of two, {judged.part} rows"
+        yield from (one for one in curves([scored], said) if one.name == "roc")
 
     def schema(self, state: SubjectEmbeddingState) -> dict[str, Any]:
         """Return the JSON Schema of an answer."""
