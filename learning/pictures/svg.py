@@ -19,7 +19,7 @@ TEXT, SMALL = 12.0, 10.0
 
 _TITLE_LENGTH = 300
 _FAMILY = "system-ui, 'Segoe UI', Helvetica, Arial, 'Noto Sans', 'Noto Sans CJK SC', sans-serif"
-_NARROW, _WIDE = 0.6, 1.0  # of the size, what a letter and a Chinese character are wide on average
+_NARROW, _WIDE = 0.58, 1.0  # of the size, what a letter and a Chinese character are wide on average
 _TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _NOTHING = frozenset("\ufffe\uffff")
 _UNSAYABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})

@@ -37,7 +37,7 @@ def precision_curves(tally: PrecisionTally, part: str, count: int) -> Iterator[P
         Curve(label, np.append(0.0, recall_N), np.append(precision_N[0], precision_N), average, steps=True)
         for label, (recall_N, precision_N, average) in found[:MOST_CURVES]
     ]
-    few = f"; the {MOST_CURVES} classes with the least of {len(found)}" if len(found) > MOST_CURVES else ""
+    few = f"; the {MOST_CURVES} lowest of {len(found)}" if len(found) > MOST_CURVES else ""
     if curves:
         said = f"at an overlap of 0.5, on {rows_of(part, count)}{few}"
         yield Picture("precision-recall", curves_picture(RECALL, curves, said))

@@ -25,7 +25,7 @@ Numbered = tuple[int, dict[str, Any]]
 
 _NAME, _TITLE = "mistakes", "Worst mistakes"
 _IMAGE_FRAME, _SOUND_FRAME = (132.0, 132.0), (250.0, 90.0)
-_LARGER = 2  # pixels to one of the picture, for screens that have them
+_LARGER = 1.6  # pixels to one of the picture, for screens that have them
 _FRAMES = 500
 _MOST_LABELS = 3
 
@@ -54,8 +54,8 @@ def of_classes(probability_NC: Tensor, target_N: Tensor, labels: Sequence[str], 
         taken, true = int(predicted_N[place]), int(target_N[place])
         share_C = probability_NC[place]
         lines.append([
-            (f"{percent(float(share_C[taken]))} {labels[taken]}", MISTAKEN),
-            (f"{percent(float(share_C[true]))} {labels[true]}, which it is", MEANT),
+            (f"{labels[taken]} {percent(float(share_C[taken]))}", MISTAKEN),
+            (f"is {labels[true]}, {percent(float(share_C[true]))}", MEANT),
         ])  # fmt: skip
     return Mistakes.of(places, lines, int((predicted_N != target_N).sum()), rows_of(part, len(target_N)))
 
@@ -75,16 +75,13 @@ def _labels_said(probability_K: Tensor, found_K: Tensor, has_K: Tensor, labels: 
     order = (probability_K - has_K.float()).abs().argsort(descending=True).tolist()
     wrong = [place for place in order if found_K[place] != has_K[place]]
     lines = [
-        (
-            f"{percent(float(probability_K[place]))} {labels[place]}, {'missed' if has_K[place] else 'not there'}",
-            MISTAKEN,
-        )
+        (f"{'missed' if has_K[place] else 'wrong'}: {labels[place]} {percent(float(probability_K[place]))}", MISTAKEN)
         for place in wrong[:_MOST_LABELS]
     ]
     if len(wrong) > _MOST_LABELS:
         lines[-1] = (f"and {len(wrong) - _MOST_LABELS + 1} more", MISTAKEN)
     right = [labels[place] for place in (found_K & has_K).nonzero().squeeze(1).tolist()]
-    return [*lines, ("right: " + ", ".join(right), MEANT)] if right else lines
+    return [*lines, ("has " + ", ".join(right), MEANT)] if right else lines
 
 
 def of_transcripts(pairs: Sequence[tuple[str, str]], part: str) -> Mistakes:

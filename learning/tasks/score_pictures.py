@@ -41,7 +41,7 @@ def curves(scored: Sequence[Scored], said: str) -> Iterator[Picture]:
     if not present:
         return
     if len(present) > MOST_CURVES:
-        said += f"; the {MOST_CURVES} labels with the least average precision of {len(present)}"
+        said += f"; the {MOST_CURVES} lowest of {len(present)}"
         present = sorted(present, key=lambda pair: pair[0])[:MOST_CURVES]
     over_recall, roc = [], []
     for precision, one in present:
