@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from learning.pictures.svg import BLACK, GREY, LIGHT, SMALL, Drawing, fitting, width_of
+from learning.pictures.svg import BLACK, GREY, LIGHT, WHITE, Drawing, fitting, width_of
 
 MISTAKEN, MEANT, ASIDE = "#b34700", BLACK, GREY  # what a model says wrongly, what is so, and what else there is
 # Of all images of a sheet together; what is beyond is left out.
 MOST_BYTES = 1 << 20
-_EDGE, _GAP, _TOP, _LINE = 16.0, 14.0, 60.0, 14.0
+_EDGE, _GAP, _TOP, _LINE, _TAG = 16.0, 14.0, 60.0, 14.0, 9.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +97,11 @@ def _draw_outline(drawing: Drawing, one: Outline, at: tuple[float, float], size:
     box = (x + left * width, y + top * height, (right - left) * width, (low - top) * height)
     drawing.rectangle(*box, line=one.colour, thick=1.6, dashes=one.dashes, about=one.word or None)
     if one.word:
-        words = fitting(one.word, SMALL, max(36.0, box[2]))
+        words = fitting(one.word, _TAG, max(60.0, box[2]))
         edge = box[1] + box[3] - 12 if one.below else max(y, box[1] - 12)
-        start = min(box[0], x + width - width_of(words, SMALL) - 4)
-        drawing.rectangle(start, edge, width_of(words, SMALL) + 4, 12, fill=one.colour)
-        drawing.text(start + 2, edge + 9.5, words, size=SMALL, colour="#ffffff")
+        start = min(box[0], x + width - width_of(words, _TAG) - 4)
+        drawing.rectangle(start, edge, width_of(words, _TAG) + 4, 12, fill=one.colour)
+        drawing.text(start + 2, edge + 9.5, words, size=_TAG, colour=WHITE)
 
 
 def percent(share: float) -> str:

@@ -20,13 +20,13 @@ from learning.tasks.mistakes import image_tile
 from learning.tasks.score_pictures import rows_of
 
 MOST_SHOWN = 12
-_WIDTH, _COLUMNS, _MOST_BOXES = 300.0, 3, 100
+_WIDTH, _COLUMNS, _MOST_BOXES = 340.0, 3, 100
 _THERE, _RIGHT, _WRONG, _MISSED = "#009E73", "#0072B2", "#D55E00", "#b0008e"
 _LEGEND = (
-    Outline((0, 0, 1, 1), _THERE, "object that was found"),
-    Outline((0, 0, 1, 1), _MISSED, "missed"),
-    Outline((0, 0, 1, 1), _RIGHT, "detection", dashes="5 3"),
-    Outline((0, 0, 1, 1), _WRONG, "wrong", dashes="5 3"),
+    Outline((0, 0, 1, 1), _THERE, "object, found"),
+    Outline((0, 0, 1, 1), _MISSED, "object, missed"),
+    Outline((0, 0, 1, 1), _RIGHT, "detection, right", dashes="5 3"),
+    Outline((0, 0, 1, 1), _WRONG, "detection, wrong", dashes="5 3"),
 )
 
 

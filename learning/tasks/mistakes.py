@@ -89,7 +89,9 @@ def of_transcripts(pairs: Sequence[tuple[str, str]], part: str) -> Mistakes:
     wrong = [place for place, (said, heard) in enumerate(pairs) if said != heard]
     rates = {place: distance(*pairs[place]) / max(1, len(pairs[place][0])) for place in wrong}
     places = sorted(wrong, key=lambda place: -rates[place])[:MOST_SOUNDS]
-    lines = [[(pairs[place][1] or "nothing", MISTAKEN), (f"said: {pairs[place][0]}", MEANT)] for place in places]
+    lines = []
+    for said, heard in (pairs[place] for place in places):
+        lines.append([(f"heard: {heard or 'nothing'}", MISTAKEN), (f"said: {said}", MEANT)])
     return Mistakes.of(places, lines, len(wrong), rows_of(part, len(pairs)))
 
 
