@@ -45,7 +45,13 @@ class FileRows:
     def taken(self, places: Sequence[int]) -> list[tuple[int, dict[str, Any]]]:
         """Return some by their places, each with its number in the file, from 1."""
         rows = [place if self.numbers is None else int(self.numbers[place]) for place in places]
-        return list(zip([row + 1 for row in rows], open_table(self.path).take(rows).to_pylist(), strict=True))
+        return list(
+            zip(
+                [row + 1 for row in rows],
+                open_table(self.path).take(pa.array(rows, pa.int64())).to_pylist(),
+                strict=True,
+            )
+        )
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> Tensor:

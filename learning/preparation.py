@@ -169,10 +169,7 @@ def prepare(
                 ignored=_input_columns(spec).ignore,
             ),
         ],
-        rows={
-            name: FileRows(tables["train"], numbers[name]) if name in numbers else FileRows(tables[name])
-            for name in examples
-        },
+        rows={name: FileRows(tables[name if name not in numbers else "train"], numbers.get(name)) for name in examples},
     )
 
 

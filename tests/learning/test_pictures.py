@@ -178,6 +178,7 @@ def test_the_worst_mistakes_come_first_and_name_their_rows(tmp_path):
         (8, "7.png"),
     ]
     assert len(rows) == 4
+    assert rows.taken([]) == []
 
 
 def test_labels_that_are_wrong_and_missed_are_said():

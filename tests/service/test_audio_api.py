@@ -52,6 +52,8 @@ def heard(running: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> di
 def test_upload_finetune_predict(running: httpx.Client, heard: dict[str, Any]) -> None:
     assert heard["result"]["metrics"]["test"]["accuracy"] > 0.85
     assert heard["warnings"] == []
+    drawn = running.get("/models/glides/versions/1").json()["pictures"]
+    assert {"confusion-matrix", "precision-recall", "roc"} <= set(drawn)
     answered = succeeded(
         running, running.post("/models/glides/predict-dataset", json={"dataset": heard["test"]}).json()["id"]
     )

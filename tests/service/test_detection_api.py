@@ -73,6 +73,10 @@ def test_upload_pretrain_detect_predict(api: httpx.Client, tmp_path: Path) -> No
     assert measured["map50"] > 0.8, measured
     version = api.get("/models/scenes/versions/1").json()
     assert version["metrics"]["test"]["map50"] == measured["map50"]
+    assert set(version["pictures"]) == {"detections", "precision-recall"}
+    drawn = api.get(version["pictures"]["detections"].removeprefix("/api/v1")).text
+    assert drawn.count("<image") == 12
+    assert "with scores of at least 0.3" in drawn
 
     content, boxes = scene(200)
     inputs = [base64.b64encode(content).decode()]
