@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +22,8 @@ from learning.formats.row_errors import RowErrors, invalid_file
 from learning.media_types import MEDIA_TYPES, UnreadableMedia
 
 Kind = Literal["image", "audio"]
+Look = dict[str, Any] | UnreadableMedia
+"""What a member is, as the cell of a row, or what is wrong with it."""
 SKIP = 'or set on_bad_rows="skip".'
 
 _BATCH_ROWS = 1024
@@ -49,6 +53,8 @@ _IMAGES = [
 _RECORDINGS = ["aac", "aif", "aiff", "amr", "flac", "m4a", "mp3", "oga", "ogg", "opus", "wav", "wave", "wma"]
 _NOUNS: dict[Kind, str] = {"image": "images", "audio": "recordings"}
 _SHOWN = 5
+# Of images smaller than this, what is done for each takes longer than its decoding, and one thread at a time does it.
+_WORTH_A_THREAD_BYTES, _LEAST_IMAGES, _MOST_THREADS = 4 << 10, 16, 4
 # For so many missing files one with a name like theirs is looked for, among all names.
 SUGGESTED = 20
 
@@ -161,7 +167,8 @@ def rows_as_batches(
     kind: Kind = "image" if schema.names[0] == "image" else "audio"
     done = 0
     for part in parts(archive, rows):
-        cells = [media_cell(archive, row.name, kind, row.number, errors) for row in part]
+        looks = look_at(archive, [row.name for row in part], kind)
+        cells = [media_cell(look, row, kind, errors) for look, row in zip(looks, part, strict=True)]
         done += len(part)
         errors.rows_seen = max(errors.rows_seen, part[-1].number)
         errors.settle(part[-1].number)
@@ -188,23 +195,46 @@ def parts(archive: Archive, rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield part
 
 
-def media_cell(archive: Archive, name: str, kind: Kind, row: int, errors: RowErrors) -> dict[str, Any] | None:
-    """Return a member as a cell; None, and an error of the row, when it cannot be read."""
+def look_at(archive: Archive, names: Sequence[str], kind: Kind) -> list[Look]:
+    """Return what members are, in order, each decoded to know that it can be; images of some size several at once."""
     reader, most = (images.inspect, images.MAX_BYTES) if kind == "image" else (audio.inspect, audio.MAX_BYTES)
-    try:
-        content = archive.read(name, most)
-        return {"bytes": content, **reader(content)._asdict()}
-    except UnreadableMedia as error:
+
+    def unpacked(name: str) -> bytes | UnreadableMedia:
+        try:
+            return archive.read(name, most)
+        except UnreadableMedia as error:
+            return error
+
+    def looked(content: bytes | UnreadableMedia) -> Look:
+        if isinstance(content, UnreadableMedia):
+            return content
+        try:
+            return {"bytes": content, **reader(content)._asdict()}
+        except UnreadableMedia as error:
+            return error
+
+    threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    size = sum(archive.size(name) for name in names)
+    if kind == "audio" or threads == 1 or size < _WORTH_A_THREAD_BYTES * max(_LEAST_IMAGES, len(names)):
+        return [looked(unpacked(name)) for name in names]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(looked, map(unpacked, names)))
+
+
+def media_cell(look: Look, row: Row, kind: Kind, errors: RowErrors) -> dict[str, Any] | None:
+    """Return what a row's member is as a cell; None, and an error of the row, when it cannot be read."""
+    if isinstance(look, UnreadableMedia):
         errors.add(
-            error.rule,
-            f'Row {row}: "{name}" {error.what}.',
-            f"{error.remedy.removesuffix('.')}, leave it out, {SKIP}",
-            row=row,
+            look.rule,
+            f'Row {row.number}: "{row.name}" {look.what}.',
+            f"{look.remedy.removesuffix('.')}, leave it out, {SKIP}",
+            row=row.number,
             column=kind,
-            value=name,
-            text=name,
+            value=row.name,
+            text=row.name,
         )
         return None
+    return look
 
 
 def say_left_out(names: Sequence[str], why: str, errors: RowErrors) -> None:

@@ -22,7 +22,9 @@ from learning.formats.format import ReadOptions
 from learning.formats.media import (
     SKIP,
     Contents,
+    Look,
     contents,
+    look_at,
     media_cell,
     one_kind,
     outline,
@@ -71,7 +73,10 @@ class ZipCocoFormat:
             rows = book.rows(archive, prefix, errors)
             seen = 0
             for part in parts(archive, rows):
-                kept = [cells for row in part if (cells := book.cells(archive, row, errors)) is not None]
+                there = [row for row in part if row.name in archive]
+                looks = dict(zip(there, look_at(archive, [row.name for row in there], "image"), strict=True))
+                rows_cells = (book.cells(archive, row, looks.get(row), errors) for row in part)
+                kept = [cells for cells in rows_cells if cells is not None]
                 seen += len(part)
                 errors.rows_seen = len(rows) if seen == len(rows) else part[-1].number
                 errors.settle(part[-1].number)
@@ -139,9 +144,9 @@ class _Book:
             for number, entry in enumerate(self.entries, 1)
         ]
 
-    def cells(self, archive: Archive, row: MediaRow, errors: RowErrors) -> dict[str, Any] | None:
-        """Return an image with its objects; None, and errors of the row, where anything of it is wrong."""
-        if row.name not in archive:
+    def cells(self, archive: Archive, row: MediaRow, look: Look | None, errors: RowErrors) -> dict[str, Any] | None:
+        """Return an image, by what its member is, with its objects; None, and errors, where anything of it is wrong."""
+        if look is None:
             self._report(
                 errors,
                 row,
@@ -149,7 +154,7 @@ class _Book:
                 f'"{row.name}" is not in the archive.{did_you_mean(row.name, archive.names)}',
             )
             return None
-        image = media_cell(archive, row.name, "image", row.number, errors)
+        image = media_cell(look, row, "image", errors)
         if image is None:
             return None
         before = errors.count

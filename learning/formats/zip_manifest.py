@@ -27,6 +27,7 @@ from learning.formats.media import (
     Kind,
     Row,
     contents,
+    look_at,
     media_cell,
     one_kind,
     outline,
@@ -163,7 +164,13 @@ def _joined(
     ]
     named.update(row.name for row in rows)
     for part in parts(archive, rows):
-        cells = [_cell(archive, row, kind, column, errors) for row in part]
+        there = [row for row in part if row.name in archive]
+        looks = dict(zip(there, look_at(archive, [row.name for row in there], kind), strict=True))
+        cells = []
+        for row in part:
+            if row not in looks:
+                _say_missing(archive, row, column, errors)
+            cells.append(media_cell(looks[row], row, kind, errors) if row in looks else None)
         first = part[0].values[0]
         some = records.columns.slice(first, len(part))
         columns = {kind: pa.array(cells, MEDIA_TYPES[kind])}
@@ -181,9 +188,7 @@ def _member(file: str | None, prefix: str, archive: Archive) -> str:
     return prefix + name if prefix + name in archive else name
 
 
-def _cell(archive: Archive, row: Row, kind: Kind, column: str, errors: RowErrors) -> dict[str, object] | None:
-    if row.name in archive:
-        return media_cell(archive, row.name, kind, row.number, errors)
+def _say_missing(archive: Archive, row: Row, column: str, errors: RowErrors) -> None:
     file = row.values[1]
     meant = did_you_mean(row.name, archive.names) if errors.by_rule["missing_file"] < SUGGESTED else ""
     errors.add(
@@ -195,4 +200,3 @@ def _cell(archive: Archive, row: Row, kind: Kind, column: str, errors: RowErrors
         column=column,
         value=file,
     )
-    return None

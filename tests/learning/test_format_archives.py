@@ -102,6 +102,34 @@ def test_a_manifest_of_json_lines_may_have_lists(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("kind", ["zip-files", "zip-folders", "zip-manifest", "zip-coco"])
+def test_images_that_are_decoded_at_once_come_in_order(tmp_path, monkeypatch, kind):
+    members = {f"{'ab'[n % 2]}/{n:02}.png": png(n, (60, 60)) for n in range(40)}
+    for broken in ("a/06.png", "b/07.png", "a/30.png"):
+        members[broken] = members[broken][:-500]
+    if kind == "zip-files":
+        members = {name.replace("/", "-"): content for name, content in members.items()}
+    names = list(members)
+    lines = ["file", *names[:20], "none.png", *names[20:]]
+    document = {
+        "images": [{"id": n, "file_name": name} for n, name in enumerate(lines[1:])],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    more = {"zip-manifest": {"m.csv": "\n".join(lines)}, "zip-coco": {"c.json": json.dumps(document)}}
+    path = packed(tmp_path / "a.zip", {**members, **more.get(kind, {})})
+    read_at_once = []
+    for threads in (1, 4):
+        monkeypatch.setattr("learning.formats.media._MOST_THREADS", threads)
+        monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2, 3})
+        table, errors = read(path, kind)
+        wrong = [(error.row, error.rule, error.value) for error in errors.first()]
+        read_at_once.append((table.column("file").to_pylist(), table.column("image").to_pylist(), wrong))
+    assert read_at_once[0] == read_at_once[1]
+    assert len(read_at_once[0][0]) == 37
+    assert [rule for _, rule, _ in wrong].count("damaged_image") == 3
+
+
 def test_mistakes_of_a_manifest_and_of_its_files_are_named_together(tmp_path):
     manifest = "file,age\na.png,1\nb.png,2\n,3\nc.png,x\nd.png,5\na.png,1,1\ne.png,6\nf.png,7\n"
     names = "acdef"
