@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,10 +27,12 @@ def evaluate(
     network: BackboneWithHead,
     examples: Examples,
     should_stop: Callable[[], bool] = lambda: False,
+    most_rows: float = math.inf,
 ) -> dict[str, Any]:
     """Return the mean loss and the task's metrics; training's random state and mode stay as they were.
 
-    Raises Stopped between two batches when `should_stop` says so.
+    Of more rows than `most_rows` the first ones are measured, up to the end of a batch. Raises Stopped between two
+    batches when `should_stop` says so.
     """
     task, state = design.task, design.targets
     total, rows = 0.0, 0
@@ -48,6 +51,8 @@ def evaluate(
             rows += count
             predictions.append(task.predict(network, batch, state))
             targets.append({name: value for name, value in batch.items() if name.startswith("target")})
+            if rows >= most_rows:
+                break
     network.train(was_training)
     measured = {name: _together([part[name] for part in targets]).cpu() for name in targets[0]}
     return {"loss": total / rows, "rows": rows, **task.metrics(joined(predictions), measured, state)}
@@ -58,12 +63,13 @@ def examine(
     network: BackboneWithHead,
     examples: Examples,
     should_stop: Callable[[], bool] = lambda: False,
+    most_rows: float = math.inf,
 ) -> dict[str, Any]:
     """Return what `evaluate` does, and what only the end of a training is worth: metrics of answers.
 
     Raises Stopped between two batches when `should_stop` says so.
     """
-    found = evaluate(design, network, examples, should_stop)
+    found = evaluate(design, network, examples, should_stop, most_rows)
     if not isinstance(design.task, Examined):
         return found
 
