@@ -156,6 +156,15 @@ class Comparable(Protocol):
 
 
 @runtime_checkable
+class Sequential(Protocol):
+    """What a task has beside, when it can learn from rows together with those that follow them."""
+
+    def with_next_rows(self, state: Any) -> bool:
+        """Return whether a batch has the rows behind its own as well, as `next_token_S` and the like."""
+        ...
+
+
+@runtime_checkable
 class Batched(Protocol):
     """What a task has beside, when it learns only from several rows at once, say because it normalises over them."""
 

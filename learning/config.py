@@ -63,12 +63,18 @@ class Hyperparameters(Config):
         "merged into the model at the end.",
     )
     lora_scale: float = Field(2.0, gt=0, le=1_000, description="Factor of the additions that lora_rank asks for.")
-    optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="Rule that turns gradients into steps.")
+    optimizer: Literal["sgd", "adam", "adamw", "muon"] = Field(
+        "adamw",
+        description="Rule that turns gradients into steps; muon takes orthogonal steps with the matrices of the "
+        "backbone's linear layers, and adamw's with everything else.",
+    )
     momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of sgd; the others ignore it.")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
         (0.9, 0.999), description="Decay of the two moment estimates of adam and adamw."
     )
-    weight_decay: float = Field(0.01, ge=0, le=10, description="Decoupled for adamw, added to the gradient otherwise.")
+    weight_decay: float = Field(
+        0.01, ge=0, le=10, description="Decoupled for adamw and muon, added to the gradient otherwise."
+    )
     schedule: Literal["constant", "linear", "cosine", "step", "one-cycle"] = Field(
         "cosine", description="How the learning rate goes from its highest value to its last."
     )

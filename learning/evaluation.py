@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -43,7 +44,11 @@ def evaluate(
 
 
 def _measure(
-    design: Design, network: BackboneWithHead, examples: Examples, should_stop: Callable[[], bool]
+    design: Design,
+    network: BackboneWithHead,
+    examples: Examples,
+    should_stop: Callable[[], bool],
+    most_rows: float = math.inf,
 ) -> Measured:
     task, state = design.task, design.targets
     total, rows = 0.0, 0
@@ -62,6 +67,8 @@ def _measure(
             rows += count
             predictions.append(task.predict(network, batch, state))
             targets.append({name: value for name, value in batch.items() if name.startswith("target")})
+            if rows >= most_rows:
+                break
     network.train(was_training)
     answers, wanted = (
         joined(predictions),
@@ -75,12 +82,14 @@ def examine(
     network: BackboneWithHead,
     examples: Examples,
     should_stop: Callable[[], bool] = lambda: False,
+    most_rows: float = math.inf,
 ) -> Measured:
     """Return what `evaluate` does, and what only the end of a training is worth: metrics of answers.
 
-    Raises Stopped between two batches when `should_stop` says so.
+    Of more rows than `most_rows` the first ones are measured, up to the end of a batch. Raises Stopped between two
+    batches when `should_stop` says so.
     """
-    found = _measure(design, network, examples, should_stop)
+    found = _measure(design, network, examples, should_stop, most_rows)
     if not isinstance(design.task, Examined):
         return found
 

@@ -36,6 +36,7 @@ def supports(design: Design, network: BackboneWithHead, chosen: Hyperparameters)
         and type(network.head) is PooledLinear
         and design.task.link(design.targets) is not None
         and chosen.precision == "fp32"
+        and chosen.optimizer != "muon"
         and chosen.backbone_learning_rate_factor == 1
         and chosen.layer_learning_rate_decay == 1
         and chosen.unfreeze_every_epochs is None

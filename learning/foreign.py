@@ -17,6 +17,7 @@ from torch import Tensor
 
 from learning.architectures.bert import Bert, BertConfig
 from learning.architectures.gpt import Gpt
+from learning.architectures.llama import Llama, LlamaConfig
 from learning.architectures.resnet import ResNet, ResNetConfig
 from learning.architectures.seq2seq import Seq2Seq, Seq2SeqConfig
 from learning.architectures.transformer import TransformerConfig
@@ -45,6 +46,7 @@ _HEADS = {
     "cls.predictions.bias": "head.bias",
 }
 _SHOWN = 5
+_MOST_POSITIONS = 8_192  # the most that texts may have here; rotary positions are no weights
 
 
 class Foreign(NamedTuple):
@@ -167,6 +169,51 @@ def _gpt(config: dict[str, Any], directory: Path) -> Design:
     return Design(task, Gpt(), Text(), preprocessing, architecture_config, inputs, targets)
 
 
+# What is not written by Transformers where it is as usual.
+_USUAL_DECODER = {"num_key_value_heads": None, "head_dim": None, "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
+_USUAL_QWEN3 = {"num_key_value_heads": 32, "head_dim": 128, "max_position_embeddings": 32_768}
+_USUAL_LLAMA = {"max_position_embeddings": 2_048}
+
+
+def _llama(config: dict[str, Any], directory: Path) -> Design:
+    is_qwen3 = config["model_type"] == "qwen3"
+    config = {**_USUAL_DECODER, **(_USUAL_QWEN3 if is_qwen3 else _USUAL_LLAMA), **config}
+    rotary = config.get("rope_parameters") or {}
+    if rotary.get("rope_type", "default") != "default" or config.get("rope_scaling") is not None:
+        name = "rope_parameters" if config.get("rope_scaling") is None else "rope_scaling"
+        raise IncompatibleModel(
+            f"The model has {name} {config[name]!r}; only rotary positions as they are, unscaled, are known here.",
+            param="base_model",
+        )
+    _check_fixed(
+        config,
+        {
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "mlp_bias": False,
+            "use_sliding_window": False,
+            "tie_word_embeddings": True,
+        },
+    )
+    longest = min(config["max_position_embeddings"], _MOST_POSITIONS)
+    architecture_config = LlamaConfig(
+        layers=config["num_hidden_layers"],
+        width=config["hidden_size"],
+        heads=config["num_attention_heads"],
+        key_value_heads=config["num_key_value_heads"],
+        head_width=config["head_dim"],
+        inner_width=config["intermediate_size"],
+        normalized_queries=is_qwen3,
+        rotary_base=rotary.get("rope_theta") or config.get("rope_theta", 10_000.0),
+        norm_epsilon=config["rms_norm_eps"],
+    )
+    inputs = _text_inputs(directory, longest, config["vocab_size"])
+    task = NextTokenPrediction()
+    targets = task.fit(pa.table({}), Columns(), task.Config(rows="documents"), inputs)
+    preprocessing = TextConfig(max_length=longest, tokenizer="bytes", lower_case=False, exact=True)
+    return Design(task, Llama(), Text(), preprocessing, architecture_config, inputs, targets)
+
+
 def _marian(config: dict[str, Any], directory: Path) -> Design:
     width, heads, layers = config["d_model"], config["encoder_attention_heads"], config["encoder_layers"]
     longest = config["max_position_embeddings"]
@@ -260,7 +307,9 @@ def _preprocessing(directory: Path) -> tuple[tuple[float, ...], tuple[float, ...
 _DESIGNS: dict[str, Callable[[dict[str, Any], Path], Design]] = {
     "bert": _bert,
     "gpt2": _gpt,
+    "llama": _llama,
     "marian": _marian,
     "megatron-bert": _bert,
+    "qwen3": _llama,
     "resnet": _resnet,
 }

@@ -35,7 +35,7 @@ class FusedOptimizer:
             return
         beta1, beta2 = chosen.betas
         self._fused = partial(
-            torch._fused_adamw_ if chosen.optimizer == "adamw" else torch._fused_adam_,
+            torch._fused_adam_ if chosen.optimizer == "adam" else torch._fused_adamw_,
             beta1=beta1, beta2=beta2, weight_decay=chosen.weight_decay, eps=1e-8, amsgrad=False, maximize=False,
         )  # fmt: skip
         self._lists = [*self._kept.values(), [], [self._step] * len(self._weights)]

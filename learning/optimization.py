@@ -14,6 +14,7 @@ from learning.config import Hyperparameters, Resolved
 from learning.fused_optimizer import FusedOptimizer
 from learning.interfaces import Batch, Task
 from learning.model import BackboneWithHead, Design
+from learning.muon import Muon
 from learning.parameter_groups import groups_of
 
 
@@ -80,7 +81,10 @@ class AutogradStepper:
         self._network = network
         self._clip = chosen.gradient_clip
         groups = groups_of(network, chosen, steps_per_epoch)
-        self._groups = [(FusedOptimizer(group.parameters, chosen), group.parameters, group.factor) for group in groups]
+        self._groups = [
+            ((Muon if group.matrices else FusedOptimizer)(group.parameters, chosen), group.parameters, group.factor)
+            for group in groups
+        ]
         # At these steps groups join in, which are frozen before.
         self._starts = [group.start for group in groups]
         self._taken = torch.zeros((), dtype=torch.int64)

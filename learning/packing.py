@@ -20,12 +20,18 @@ from learning.interfaces import Batch, PackedPredictions, Predictions, by_positi
 # rows meet others in every epoch.
 POOL_BATCHES = 64
 EVALUATION_POSITIONS = 8192
+_EVALUATION_PAIRS = 64
 
 
 class PackedExamples:
-    """Rows that fit in memory: encoded once, kept on the device as one long row."""
+    """Rows that fit in memory: encoded once, kept on the device as one long row.
 
-    def __init__(self, batch: Batch, device: torch.device) -> None:
+    With `next_rows` a batch has the rows behind its own as well, in tensors whose names begin with "next_"; behind the
+    last row comes the first.
+    """
+
+    def __init__(self, batch: Batch, device: torch.device, *, next_rows: bool = False) -> None:
+        self._next_rows = next_rows
         self._length_N = batch["length_B"]
         self._start_N = self._length_N.cumsum(0) - self._length_N
         self._tensors = {name: tensor.to(device) for name, tensor in batch.items() if name != "length_B"}
@@ -42,9 +48,19 @@ class PackedExamples:
 
     def everything(self) -> Iterator[Batch]:
         """Yield every row once, in order."""
-        yield from pieces({**self._tensors, "length_B": self._length_N})
+        if not self._next_rows:
+            yield from pieces({**self._tensors, "length_B": self._length_N})
+            return
+        for rows_B in torch.arange(len(self)).split(_EVALUATION_PAIRS):
+            yield self._take(rows_B)
 
     def _take(self, rows_B: Tensor) -> Batch:
+        if not self._next_rows:
+            return self._rows(rows_B)
+        following = self._rows((rows_B + 1) % len(self))
+        return {**self._rows(rows_B), **{f"next_{name}": tensor for name, tensor in following.items()}}
+
+    def _rows(self, rows_B: Tensor) -> Batch:
         length_B = self._length_N[rows_B]
         # Where each position stands in the long row: the row's start, less where it starts in the batch.
         shift_B = self._start_N[rows_B] - (length_B.cumsum(0) - length_B)

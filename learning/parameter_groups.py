@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -22,6 +22,7 @@ class Group:
     parameters: list[nn.Parameter]
     factor: float
     start: int = 0
+    matrices: bool = False
 
 
 def layers_of(backbone: nn.Module) -> list[list[nn.Parameter]]:
@@ -59,6 +60,8 @@ def groups_of(network: BackboneWithHead, chosen: Hyperparameters, steps_per_epoc
         groups = [Group(head, 1.0), Group(backbone, factor)]
     else:
         groups = [Group(head, 1.0), *_by_layer(layers_of(network.backbone), chosen, steps_per_epoch)]
+    if chosen.optimizer == "muon":
+        groups = _matrices_apart(groups, network.backbone)
     groups = [group for group in groups if group.parameters]
     if not groups or min(group.start for group in groups) > 0:
         raise InvalidConfig(
@@ -67,6 +70,20 @@ def groups_of(network: BackboneWithHead, chosen: Hyperparameters, steps_per_epoc
             param="hyperparameters.backbone_learning_rate_factor",
         )
     return groups
+
+
+def _matrices_apart(groups: Sequence[Group], backbone: nn.Module) -> list[Group]:
+    """Return for each group what linear layers of the backbone multiply by, and the rest.
+
+    Embeddings and the scores of a head have rows that are seen rarely: orthogonal steps are not for them.
+    """
+    layers = [module for module in backbone.modules() if isinstance(module, nn.Linear)]
+    matrices = {id(layer.weight) for layer in layers}
+    return [
+        replace(group, parameters=[one for one in group.parameters if (id(one) in matrices) == apart], matrices=apart)
+        for group in groups
+        for apart in (True, False)
+    ]
 
 
 def _by_layer(layers: Sequence[list[nn.Parameter]], chosen: Hyperparameters, steps_per_epoch: int) -> list[Group]:

@@ -12,7 +12,7 @@ import torch
 
 from learning import checkpoint, low_rank
 from learning.architectures import architecture_named, names_for
-from learning.capabilities import Aligned, Batched, Generative, Preprocessing, Spatial, Timed, obstacle
+from learning.capabilities import Aligned, Batched, Generative, Preprocessing, Sequential, Spatial, Timed, obstacle
 from learning.config import Columns, Resolved, Situation, TrainingSpec, resolve
 from learning.data import FileRows, TableExamples, TensorExamples, open_table
 from learning.device import is_slow
@@ -295,10 +295,20 @@ def encode_part(design: Design, table: pa.Table, device: torch.device, numbers: 
     with rows_from(numbers):
         sample = encode(table.slice(0, _SAMPLE_ROWS))
         row_bytes = sum(tensor.nbytes for tensor in sample.values()) / rows_in(sample)
+        next_rows = isinstance(design.task, Sequential) and design.task.with_next_rows(design.targets)
         if row_bytes * table.num_rows > IN_MEMORY_BYTES:
+            if next_rows:
+                raise InvalidConfig(
+                    f"{table.num_rows} rows are too many to be learned from together with the rows behind them, for "
+                    "which they must be in memory.",
+                    hint='Use fewer rows, or positives "readings".',
+                    param="task_config.positives",
+                )
             return TableExamples(table, encode, device, numbers)
         encoded = encode(table)
-    return PackedExamples(encoded, device) if "length_B" in encoded else TensorExamples(encoded, device)
+    if "length_B" not in encoded:
+        return TensorExamples(encoded, device)
+    return PackedExamples(encoded, device, next_rows=next_rows)
 
 
 def _warnings(spec: TrainingSpec, design: Design, parts: Mapping[str, pa.Table], device: torch.device) -> list[str]:

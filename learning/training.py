@@ -22,13 +22,15 @@ from learning.data import epoch_order
 from learning.device import describe
 from learning.errors import LearningError
 from learning.evaluation import Measured, Stopped, evaluate, examine, is_better
-from learning.interfaces import Callback
+from learning.interfaces import Callback, Examples
 from learning.optimization import Stepper, learning_rate, make_stepper
 from learning.preparation import Prepared
 
 REPORT_S = 0.25
 RATES_AHEAD = 2048
 CHECK_STEPS = 500
+# Of training rows that are measured in part, at least so many.
+_LEAST_MEASURED = 1_000
 
 
 class Diverged(LearningError):
@@ -254,11 +256,19 @@ class _Run:
         for split, examples in parts.items():
             if examples is None:
                 continue
-            measured = examine(self.prepared.design, self.network, examples, self.callback.should_stop)
+            most_rows = self._most_measured(examples) if split == "train" else math.inf
+            measured = examine(self.prepared.design, self.network, examples, self.callback.should_stop, most_rows)
             if isinstance(self.prepared.design.task, Illustrated):
                 self.judged = (split, measured)  # the last part is the one that learning has seen least of
             self.position.metrics[split] = measured.metrics
             self.callback.on_evaluation(split, self.position.step, epoch, measured.metrics)
+
+    def _most_measured(self, train: Examples) -> float:
+        """Return how many training rows are measured: in pretraining a part, since all would take as long as a pass."""
+        if self.prepared.design.task.kind != "pretrain":
+            return math.inf
+        held_out = sum(len(part) for part in (self.prepared.validation, self.prepared.test) if part is not None)
+        return max(_LEAST_MEASURED, held_out or len(train) // 10)
 
     def best_weights(self) -> dict[str, Tensor]:
         """Return the weights that were measured, on the CPU."""

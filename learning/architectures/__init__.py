@@ -7,6 +7,7 @@ from learning.architectures.conv_transformer import ConvTransformer
 from learning.architectures.deepspeech import DeepSpeech
 from learning.architectures.flatten_mlp import FlattenMlp
 from learning.architectures.gpt import Gpt
+from learning.architectures.llama import Llama
 from learning.architectures.mlp import Mlp
 from learning.architectures.resnet import ResNet
 from learning.architectures.seq2seq import Seq2Seq
@@ -22,6 +23,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Mlp(),
         Bert(),
         Gpt(),
+        Llama(),
         Seq2Seq(),
         ResNet(),
         Vgg(),

@@ -6,19 +6,18 @@ rows together, B rows, H heads, K width of a head, W four times the width D.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
+from learning.architectures.decoder import Block, Decoder
 from learning.architectures.key_value_cache import Arrival, KeyValueCache
 from learning.architectures.packed_attention import Groups, attend
 from learning.architectures.quick_dropout import QuickDropout
-from learning.architectures.transformer import TransformerConfig, read_by_length
+from learning.architectures.transformer import TransformerConfig
 from learning.config import Defaults, Situation
-from learning.interfaces import Batch, CausalBackbone, PackedFeatures
 from learning.modalities.text import TextState
 from learning.modalities.tokenization import FIRST, LAST, PADDING
 
@@ -90,7 +89,7 @@ class Mlp(nn.Module):
         return thought_SD
 
 
-class Block(nn.Module):
+class GptBlock(Block):
     """Attention between positions, then a network on each."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -99,21 +98,23 @@ class Block(nn.Module):
         self.attn = Attention(width, heads)
         self.mlp = Mlp(width)
 
-    def forward(self, hidden_SD: Tensor, groups: Groups, arrival: Arrival | None = None) -> Tensor:
+    def forward(self, hidden_SD: Tensor, place: None, groups: Groups, arrival: Arrival | None = None) -> Tensor:
         """Return the block's output, (S, D)."""
         hidden_SD = hidden_SD + self.attn(self.ln_1(hidden_SD), groups, arrival)
         thought_SD: Tensor = hidden_SD + self.mlp(self.ln_2(hidden_SD))
         return thought_SD
 
-    def step(self, hidden_BD: Tensor, cache: KeyValueCache, layer: int, seen_B11T: Tensor | None) -> Tensor:
+    def step(
+        self, hidden_BD: Tensor, place: None, cache: KeyValueCache, layer: int, seen_B11T: Tensor | None
+    ) -> Tensor:
         """Return the block's output for one more position of each row, (B, D)."""
         hidden_BD = hidden_BD + self.attn.step(self.ln_1(hidden_BD), cache, layer, seen_B11T)
         thought_BD: Tensor = hidden_BD + self.mlp(self.ln_2(hidden_BD))
         return thought_BD
 
 
-class GptBackbone(CausalBackbone):
-    """Embeddings and blocks; features of every token, of which each knows those before it."""
+class GptBackbone(Decoder):
+    """Token and position embeddings, and blocks with norms before them."""
 
     prefix: ClassVar[str] = "transformer"
 
@@ -123,9 +124,10 @@ class GptBackbone(CausalBackbone):
         self.wte = nn.Embedding(vocabulary, self.width)
         self.wpe = nn.Embedding(positions, self.width)
         self.drop = QuickDropout(0.0)
-        self.h = nn.ModuleList(Block(self.width, heads) for _ in range(layers))
+        self.h = nn.ModuleList(GptBlock(self.width, heads) for _ in range(layers))
         self.ln_f = nn.LayerNorm(self.width, eps=_EPSILON)
-        self._recompute = config.activation_checkpointing
+        self.recompute = config.activation_checkpointing
+        self.position_floats = 2 * layers * self.width
         for table in (self.wte, self.wpe):
             nn.init.normal_(table.weight, std=_DEVIATION)
         for name, weight in self.named_parameters():
@@ -137,50 +139,17 @@ class GptBackbone(CausalBackbone):
         """Return the token embeddings."""
         return self.wte.weight
 
-    def forward(self, batch: Batch) -> PackedFeatures:
-        """Return features_SD of token_S in the order of the rows."""
-        return read_by_length(batch, self._read)
+    def embed(self, token_S: Tensor, position_S: Tensor) -> tuple[Tensor, None]:
+        """Return the first block's input, (S, D), in which the places are already."""
+        hidden_SD: Tensor = self.drop(self.wte(token_S) + self.wpe(position_S))
+        return hidden_SD, None
 
-    @property
-    def position_bytes(self) -> int:
-        """Return the memory of a position's keys and values, in fp32."""
-        return 2 * len(self.h) * self.width * 4
+    def blocks(self) -> nn.ModuleList:
+        """Return the blocks."""
+        return self.h
 
-    def remember(self) -> KeyValueCache:
-        """Return a memory with no text in it."""
-        return KeyValueCache(self.wte.weight.device)
-
-    def begin(self, rows: list[list[int]], cache: KeyValueCache) -> Tensor:
-        """Read the beginnings of texts, at least one token each, behind those in the cache; return the features of the
-        last ones, (B, D).
-        """
-        device = self.wte.weight.device
-        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
-        length_B = torch.tensor([len(rows[row]) for row in order])
-        token_S = torch.tensor([token for row in order for token in rows[row]], device=device)
-        groups = Groups.of(length_B)
-        arrival = cache.arrive([len(row) for row in rows], order)
-        features_SD = self._read(token_S, groups.positions().to(device), groups, arrival)
-        back_B = torch.tensor(order, device=device).argsort()
-        return features_SD[(length_B.cumsum(0) - 1).to(device)][back_B]
-
-    def step(self, token_B: Tensor, cache: KeyValueCache) -> Tensor:
-        """Read one more token of each text; return its features, (B, D)."""
-        cache.make_place()
-        hidden_BD, seen_B11T = self.wte(token_B) + self.wpe(cache.length_B), cache.seen()
-        for number, block in enumerate(self.h):
-            hidden_BD = cast("Block", block).step(hidden_BD, cache, number, seen_B11T)
-        cache.set_lengths([length + 1 for length in cache.lengths])
-        features_BD: Tensor = self.ln_f(hidden_BD)
-        return features_BD
-
-    def _read(self, token_S: Tensor, position_S: Tensor, groups: Groups, arrival: Arrival | None = None) -> Tensor:
-        hidden_SD = self.drop(self.wte(token_S) + self.wpe(position_S))
-        for block in self.h:
-            if self._recompute and self.training:
-                hidden_SD = checkpoint(block, hidden_SD, groups, use_reentrant=False)
-            else:
-                hidden_SD = block(hidden_SD, groups, arrival)
+    def normed(self, hidden_SD: Tensor) -> Tensor:
+        """Return the features of the last block's output, (S, D)."""
         normed_SD: Tensor = self.ln_f(hidden_SD)
         return normed_SD
 

@@ -11,6 +11,7 @@ from learning.tasks.audio_classification import AudioClassification
 from learning.tasks.contrastive_audio import ContrastiveAudio
 from learning.tasks.contrastive_features import ContrastiveFeatures
 from learning.tasks.contrastive_images import ContrastiveImages
+from learning.tasks.contrastive_texts import ContrastiveTexts
 from learning.tasks.denoising import Denoising
 from learning.tasks.image_classification import ImageClassification
 from learning.tasks.image_embedding import ImageEmbedding
@@ -37,6 +38,7 @@ TASKS: dict[str, Task] = {
         TabularClassification(),
         TabularRegression(),
         MaskedTokens(),
+        ContrastiveTexts(),
         TextClassification(),
         TokenClassification(),
         NextTokenPrediction(),

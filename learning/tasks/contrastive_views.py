@@ -75,13 +75,13 @@ class ContrastiveViews(Pretraining):
         # Similarities are divided by a small temperature: in bf16 what is left of them would be too coarse to compare.
         with torch.autocast(first_BP.device.type, enabled=False):
             if config.objective != "clusters":
-                losses.append(_recognition(first_BP, second_BP, config.temperature))
+                losses.append(recognition(first_BP, second_BP, config.temperature))
             if config.objective != "views":
                 losses.append(_foretelling(first_BP, second_BP, head.prototypes_KP))
         return torch.stack(losses).mean()
 
 
-def _recognition(first_BP: Tensor, second_BP: Tensor, temperature: float) -> Tensor:
+def recognition(first_BP: Tensor, second_BP: Tensor, temperature: float) -> Tensor:
     """Return the cross-entropy of finding each view's twin among all other views."""
     views_NP = torch.cat([first_BP, second_BP])
     count = len(views_NP)

@@ -75,6 +75,10 @@ class MaskedTokens(Pretraining):
 
     def loss(self, network: Network, batch: Batch, state: MaskedTokensState) -> Tensor:
         """Return the mean cross-entropy of the hidden tokens."""
+        return self.restore(network, batch, state)[0]
+
+    def restore(self, network: Network, batch: Batch, state: MaskedTokensState) -> tuple[Tensor, PackedFeatures]:
+        """Return the mean cross-entropy of hidden tokens, and the features of what was read instead."""
         head, backbone = cast("VocabularyHead", network.head), cast("TokenBackbone", network.backbone)
         token_S = batch["token_S"]
         hidden_S = head.masker.draw(token_S, state.config.mask_share)
@@ -82,4 +86,4 @@ class MaskedTokens(Pretraining):
         place_H = hidden_S.nonzero().squeeze(1)
         logits_HV = head(features.features_SD[place_H], backbone.embedding_VD)
         total = functional.cross_entropy(logits_HV.float(), token_S[place_H].long(), reduction="sum")
-        return total / max(1, len(place_H))
+        return total / max(1, len(place_H)), features

@@ -43,6 +43,7 @@ TARGETS |= {WRITING: {"text": "text", "target": "label"}, "next-token-prediction
 TINY = {
     "bert": {"layers": 2, "width": 32, "heads": 2},
     "gpt": {"layers": 2, "width": 32, "heads": 2},
+    "llama": {"layers": 2, "width": 32, "heads": 2},
     "seq2seq": {"layers": 1, "width": 32, "heads": 2},
     "resnet": {"depths": [1, 1], "widths": [8, 16]},
     "vgg": {"size": "tiny"},
@@ -52,7 +53,7 @@ TINY = {
     "speaker-net": {"size": "tiny"},
 }
 # Learning rates of tiny networks that start with smaller steps.
-RATES = {"gpt": 1e-2}
+RATES = {"gpt": 1e-2, "llama": 1e-2}
 # What a task is asked for when it is to learn from so few rows.
 MILD = {
     "contrastive-images": {"augmentation": "drawn", "prototypes": 8},

@@ -339,3 +339,14 @@ def test_heads_divide_the_width() -> None:
         heads = BertConfig(width=width).shape()[2]
         assert width % heads == 0
         assert width % 64 or heads == width // 64
+
+
+def test_pretraining_measures_a_part_of_many_training_rows(tmp_path):
+    texts = [f"number {n} comes after number {n - 1}, and this goes on for {n * n} more" for n in range(3_000)]
+    spec = spec_of(
+        "masked-tokens", "pretrain", columns={}, split={"validation": 0.1},
+        hyperparameters={"max_steps": 2}, preprocessing={"vocabulary_size": 120, "max_length": 32},
+    )  # fmt: skip
+    metrics = run(spec, {"train": write(pa.table({"text": texts}), tmp_path / "t")}, tmp_path).metrics
+    assert metrics["validation"]["rows"] == 300
+    assert 1_000 <= metrics["train"]["rows"] < 2_000

@@ -1,4 +1,4 @@
-"""GPT-2 as Transformers saves it: a base model here, and opened there again with the same logits."""
+"""GPT-2, LLaMA and Qwen3 as Transformers saves them: base models here, and opened there again with the same logits."""
 
 import json
 from itertools import chain
@@ -19,9 +19,22 @@ TEXTS = [f"Number {n} comes after number {n - 1}. 数字 {n} \u2603\n" for n in 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def theirs(tmp_path):
-    """A directory with a GPT-2 of random weights and a tokenizer such as GPT-2's, of bytes with one special token."""
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "max_position_embeddings": 48}
+# Fewer heads of keys than of queries, and heads wider than the network by their number.
+SHARED = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12, "tie_word_embeddings": True}
+ROTARY = {"rope_type": "default", "rope_theta": 5_000.0}
+CONFIGS = {
+    "gpt": lambda **more: transformers.GPT2Config(n_positions=48, n_embd=32, n_layer=3, n_head=2, **more),
+    "llama": lambda **more: transformers.LlamaConfig(
+        **SIZES, **SHARED, rope_parameters=ROTARY, rms_norm_eps=1e-5, **more
+    ),
+    "qwen3": lambda **more: transformers.Qwen3Config(**SIZES, **SHARED, rope_parameters=ROTARY, **more),
+}
+ARCHITECTURES = {"gpt": "gpt", "llama": "llama", "qwen3": "llama"}
+
+
+def made(kind, directory):
+    """Save a model of random weights and a tokenizer such as GPT-2's, of bytes with one special token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder, tokenizer.post_processor = decoders.ByteLevel(), processors.ByteLevel(trim_offsets=False)
@@ -29,16 +42,12 @@ def theirs(tmp_path):
     tokenizer.train_from_iterator(
         TEXTS, trainers.BpeTrainer(vocab_size=320, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
     )
-    directory = tmp_path / "theirs"
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, bos_token=END, unk_token=END)
     fast.save_pretrained(directory)
     end = tokenizer.token_to_id(END)
-    config = transformers.GPT2Config(
-        vocab_size=tokenizer.get_vocab_size(), n_positions=48, n_embd=32, n_layer=3, n_head=2,
-        bos_token_id=end, eos_token_id=end,
-    )  # fmt: skip
+    config = CONFIGS[kind](vocab_size=tokenizer.get_vocab_size(), bos_token_id=end, eos_token_id=end)
     torch.manual_seed(5)
-    model = transformers.GPT2LMHeadModel(config).eval()
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
     for weight in model.parameters():  # as they come, biases are zero and norms do nothing
         weight.data += 0.1 * torch.randn_like(weight)
     model.save_pretrained(directory)
@@ -58,9 +67,11 @@ def ours(network, rows):
         return network.head(network.backbone(batch).features_SD, network.backbone.embedding_VD)
 
 
-def test_it_is_a_base_model_and_goes_back(theirs, tmp_path):
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_it_is_a_base_model_and_goes_back(tmp_path, kind):
+    theirs = made(kind, tmp_path / "theirs")
     tables = {"train": write(pa.table({"text": TEXTS}), tmp_path / "t")}
-    spec = spec_of("text-generation", architecture="gpt", columns={}, hyperparameters={"epochs": 1})
+    spec = spec_of("text-generation", architecture=ARCHITECTURES[kind], columns={}, hyperparameters={"epochs": 20})
     prepared = prepare(spec, tables, base=theirs, device=CPU)
     tokenizer = transformers.AutoTokenizer.from_pretrained(theirs)
     rows = [tokenizer(text).input_ids for text in ("Number 7", TEXTS[3], END, "数")]
@@ -83,21 +94,29 @@ def test_it_is_a_base_model_and_goes_back(theirs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("kind", "change", "said"),
     [
-        ({"activation_function": "relu"}, "activation_function 'relu'"),
-        ({"n_inner": 77}, "n_inner 77"),
-        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
-        ({"vocab_size": 999}, "999"),
-        ({"model_type": "gpt_neox"}, 'type "gpt_neox"'),
-        ({"n_layer": 4}, "h.3"),
+        ("gpt", {"activation_function": "relu"}, "activation_function 'relu'"),
+        ("gpt", {"n_inner": 77}, "n_inner 77"),
+        ("gpt", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+        ("gpt", {"vocab_size": 999}, "999"),
+        ("gpt", {"model_type": "gpt_neox"}, 'type "gpt_neox"'),
+        ("gpt", {"n_layer": 4}, "h.3"),
+        ("llama", {"tie_word_embeddings": False}, "tie_word_embeddings False"),
+        ("llama", {"attention_bias": True}, "attention_bias True"),
+        ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": 4.0}}, "rope_scaling"),
+        ("qwen3", {"use_sliding_window": True}, "use_sliding_window True"),
+        ("qwen3", {"head_dim": 13}, "head_width"),
+        ("qwen3", {"hidden_act": "gelu"}, "hidden_act 'gelu'"),
     ],
 )
-def test_what_does_not_fit_is_said(theirs, tmp_path, change, said):
+def test_what_does_not_fit_is_said(tmp_path, kind, change, said):
+    theirs = made(kind, tmp_path / "theirs")
     path = theirs / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     tables = {"train": write(pa.table({"text": TEXTS}), tmp_path / "t")}
-    spec = spec_of("text-generation", architecture="gpt", columns={})
+    spec = spec_of("text-generation", architecture=ARCHITECTURES[kind], columns={})
     with pytest.raises(IncompatibleModel) as caught:
         prepare(spec, tables, base=theirs, device=CPU)
     assert said in caught.value.message
