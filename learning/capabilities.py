@@ -198,6 +198,13 @@ class Aligned(Protocol):
         ...
 
 
+@runtime_checkable
+class ByTime(Protocol):
+    """What a task has beside, when it learns about moments of a recording, so that there must be positions of them."""
+
+    by_time: ClassVar[bool]
+
+
 # Why a task does not fit, by whether it needs that a position sees only those before it.
 _DIRECTIONS = {
     True: "in it a position sees those behind it as well, which are to be foretold",
@@ -216,7 +223,7 @@ def obstacle(task: Task, architecture: Architecture) -> str | None:
         return _DIRECTIONS[task.causal]
     if isinstance(task, Spatial) and not isinstance(architecture, Pyramidal):
         return "it keeps nothing of where in an image something is"
-    if isinstance(task, Aligned) and not isinstance(architecture, Timed):
+    if isinstance(task, Aligned | ByTime) and not isinstance(architecture, Timed):
         return "it keeps nothing of when something is heard"
     return None
 

@@ -15,6 +15,7 @@ from learning.tasks.denoising import Denoising
 from learning.tasks.image_classification import ImageClassification
 from learning.tasks.image_embedding import ImageEmbedding
 from learning.tasks.image_regression import ImageRegression
+from learning.tasks.masked_audio import MaskedAudio
 from learning.tasks.masked_features import MaskedFeatures
 from learning.tasks.masked_tokens import MaskedTokens
 from learning.tasks.next_token_prediction import NextTokenPrediction
@@ -48,6 +49,7 @@ TASKS: dict[str, Task] = {
         ImageEmbedding(),
         ObjectDetection(),
         ContrastiveAudio(),
+        MaskedAudio(),
         AudioClassification(),
         SpeakerEmbedding(),
         SpeechRecognition(),
