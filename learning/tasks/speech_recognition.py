@@ -6,7 +6,7 @@ tokens of each, L characters of the longest transcript.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any, ClassVar, cast
@@ -25,6 +25,7 @@ from learning.config import Columns, Config
 from learning.errors import InvalidData, InvalidRow
 from learning.interfaces import (
     Batch,
+    Examples,
     InputWarning,
     Kind,
     Link,
@@ -42,11 +43,13 @@ from learning.tasks.classification import only_target
 from learning.tasks.heard import HeardConfig, heard
 from learning.tasks.listening import Transcriptions, Windows, transcribe
 from learning.tasks.transcription import Heard, Transcript, TranscriptOptions, likeliest_tokens
-from learning.transcripts import ErrorTally, normalized
+from learning.transcripts import ErrorTally, compared, normalized
 
 _MOST_CHARACTERS = 10_000
 # What predictions hear at a time, if no recording that is learned from is as long.
 _LEAST_WINDOW_S = 5.0
+# Of a part so many rows are looked at, from the first on, for the recordings whose errors are shown.
+_MOST_ALIGNED, _SHOWN_ALIGNMENTS = 2_000, 20
 # What a character is taken for that training does not know; nothing heard is ever equal to it.
 _UNKNOWN, _NOTHING = 0, -1
 _REPLACEMENT = "\ufffd"
@@ -230,10 +233,31 @@ class SpeechRecognition:
     def metrics(self, predictions: PackedPredictions, targets: Batch, state: SpeechRecognitionState) -> dict[str, Any]:
         """Return word and character error rates of the likeliest paths, as jiwer counts, and what is confused."""
         tally = ErrorTally()
-        for values_TK2, tokens in zip(predictions.rows(), _rows(targets), strict=True):
-            heard = state.text(ctc.best_path(values_TK2[:, 0, 0].long().numpy()))
-            tally.add(state.text(tokens), " ".join(heard.split()))
+        for pair in _pairs(predictions, targets, state):
+            tally.add(*pair)
         return tally.metrics()
+
+    def examine(
+        self,
+        network: Network,
+        examples: Examples,
+        inputs: AudioState,
+        state: SpeechRecognitionState,
+        check: Callable[[], None],
+    ) -> dict[str, Any]:
+        """Return, word by word, the recordings of a part that have most errors, of as many as are looked at."""
+        found: list[dict[str, Any]] = []
+        row = 0
+        for batch in examples.everything():
+            check()
+            for wanted, written in _pairs(self.predict(network, batch, state), batch, state):
+                row += 1
+                if wanted != written:
+                    found.append({"row": row, **compared(wanted, written)})
+            if row >= _MOST_ALIGNED:
+                break
+        found.sort(key=lambda one: one["substitutions"] + one["deletions"] + one["insertions"], reverse=True)
+        return {"alignments": found[:_SHOWN_ALIGNMENTS]}
 
     def schema(self, state: SpeechRecognitionState) -> dict[str, Any]:
         """Return the JSON Schema of an answer."""
@@ -258,6 +282,13 @@ def _window_seconds(table: pa.Table, inputs: AudioState) -> float:
     """Return how long predictions hear at a time: as long as the longest recording that is learned from."""
     longest: float = pc.max(field_of(RECORDINGS.cells(table, inputs.column), "seconds")).as_py()
     return max(_LEAST_WINDOW_S, min(longest, inputs.max_seconds))
+
+
+def _pairs(predictions: PackedPredictions, targets: Batch, state: SpeechRecognitionState) -> Iterator[tuple[str, str]]:
+    """Yield what was said and what was heard in each recording."""
+    for values_TK2, tokens in zip(predictions.rows(), _rows(targets), strict=True):
+        written = state.text(ctc.best_path(values_TK2[:, 0, 0].long().numpy()))
+        yield state.text(tokens), " ".join(written.split())
 
 
 def _rows(targets: Batch) -> list[list[int]]:

@@ -24,7 +24,7 @@ from learning.model import configure
 from learning.prediction import Predictor
 from learning.preparation import prepare
 from learning.tasks.transcription import Heard, Transcript, TranscriptOptions
-from learning.transcripts import ErrorTally, differences, normalized, words_with_places
+from learning.transcripts import ErrorTally, compared, differences, normalized, words_with_places
 
 TRANSCRIPTS = {"target": "text"}
 WHOLE = {"validation": 0.0}
@@ -187,6 +187,13 @@ def test_error_rates_are_jiwer_s():
     assert found["insertions"] - found["deletions"] == expected.insertions - expected.deletions
     assert found["word_accuracy"] == pytest.approx(1 - expected.wer)
     assert found["exact"] >= 10 / 60
+    for one, other in zip(said, heard, strict=True):
+        aligned, alone = compared(one, other), jiwer.process_words(one, other)
+        errors = aligned["substitutions"] + aligned["deletions"] + aligned["insertions"]
+        assert errors == alone.substitutions + alone.deletions + alone.insertions
+        assert [pair["said"] for pair in aligned["words"] if pair["said"] is not None] == one.split()
+        assert [pair["heard"] for pair in aligned["words"] if pair["heard"] is not None] == other.split()
+        assert errors == sum(pair["said"] != pair["heard"] for pair in aligned["words"])
 
 
 def test_what_is_confused_is_named_and_chinese_has_words_of_one_character():

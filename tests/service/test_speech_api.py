@@ -15,7 +15,7 @@ from media_files import packed, wav
 from servers import Stack
 from support import problem, submit, succeeded, upload
 
-from learning.transcripts import distance, words_with_places
+from learning.transcripts import distance, words, words_with_places
 
 RATE = 8000
 # Each letter is a tone; a short silence parts letters, a long one words.
@@ -74,6 +74,14 @@ def test_upload_finetune_predict(running: httpx.Client, writes: dict[str, Any]) 
     measured = writes["result"]["metrics"]["test"]
     assert measured["cer"] < 0.05
     assert measured["character_accuracy"] == pytest.approx(1 - measured["cer"])
+    transcripts = texts(20, 1)
+    for aligned in measured["alignments"]:
+        assert aligned["said"] == transcripts[aligned["row"] - 1]
+        assert aligned["heard"] != aligned["said"]
+        assert any(pair["kind"] != "equal" for pair in aligned["words"]) == (
+            words(aligned["said"]) != words(aligned["heard"])
+        )
+    assert sum(one["deletions"] for one in measured["alignments"]) == measured["deletions"]
     answer = running.post("/models/letters/predict", content=said("ab 好 cab"), headers={"Content-Type": "audio/wav"})
     (output,) = answer.json()["outputs"]
     assert output["text"] == "ab 好 cab"
