@@ -124,6 +124,15 @@ class Batched(Protocol):
 
 
 @runtime_checkable
+class Paced(Protocol):
+    """What a task has beside, when it wants other batches, rates or lengths of training than is usual."""
+
+    def defaults(self, usual: Defaults, situation: Situation) -> Defaults:
+        """Return what "auto" means, where an architecture's usual is this."""
+        ...
+
+
+@runtime_checkable
 class Filed(Protocol):
     """What a modality has beside, when each of its inputs is a file."""
 
@@ -175,10 +184,6 @@ class Spatial(Protocol):
 
     def head_on(self, levels: Sequence[Level], state: Any) -> nn.Module:
         """Return a fresh head from Features with these grids to outputs."""
-        ...
-
-    def defaults(self, usual: Defaults, situation: Situation) -> Defaults:
-        """Return what "auto" means, where an architecture's usual is this."""
         ...
 
 

@@ -7,6 +7,7 @@ tokens of each, L characters of the longest transcript.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from typing import Any, ClassVar, cast
@@ -21,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from learning import ctc
 from learning.character_model import CharacterCounts, CharacterModel
-from learning.config import Columns, Config
+from learning.config import Columns, Config, Defaults, Situation
 from learning.errors import InvalidData, InvalidRow
 from learning.interfaces import (
     Batch,
@@ -176,6 +177,10 @@ class SpeechRecognition:
     def head(self, width: int, state: SpeechRecognitionState) -> nn.Module:
         """Return a linear layer to the blank and the characters of each position."""
         return CharacterHead(width, len(state.characters))
+
+    def defaults(self, usual: Defaults, situation: Situation) -> Defaults:
+        """Return small batches at a high rate, since a recording has many characters, and so more steps."""
+        return replace(usual, batch_size=16, learning_rate=2e-3, least_steps=900)
 
     def loss(self, network: Network, batch: Batch, state: SpeechRecognitionState) -> Tensor:
         """Return the mean over rows of the nats that a character costs; in training of a view of each recording."""
