@@ -172,6 +172,15 @@ class Batched(Protocol):
 
 
 @runtime_checkable
+class Paced(Protocol):
+    """What a task has beside, when it wants other batches, rates or lengths of training than is usual."""
+
+    def defaults(self, usual: Defaults, situation: Situation) -> Defaults:
+        """Return what "auto" means, where an architecture's usual is this."""
+        ...
+
+
+@runtime_checkable
 class Filed(Protocol):
     """What a modality has beside, when each of its inputs is a file."""
 
@@ -225,10 +234,6 @@ class Spatial(Protocol):
         """Return a fresh head from Features with these grids to outputs."""
         ...
 
-    def defaults(self, usual: Defaults, situation: Situation) -> Defaults:
-        """Return what "auto" means, where an architecture's usual is this."""
-        ...
-
 
 @runtime_checkable
 class Timed(Protocol):
@@ -244,6 +249,13 @@ class Aligned(Protocol):
     def check_room(self, targets: Batch, position_B: Tensor, state: Any) -> None:
         """Raise InvalidRow for a row whose target needs more than the positions that it has."""
         ...
+
+
+@runtime_checkable
+class ByTime(Protocol):
+    """What a task has beside, when it learns about moments of a recording, so that there must be positions of them."""
+
+    by_time: ClassVar[bool]
 
 
 # Why a task does not fit, by whether it needs that a position sees only those before it.
@@ -264,7 +276,7 @@ def obstacle(task: Task, architecture: Architecture) -> str | None:
         return _DIRECTIONS[task.causal]
     if isinstance(task, Spatial) and not isinstance(architecture, Pyramidal):
         return "it keeps nothing of where in an image something is"
-    if isinstance(task, Aligned) and not isinstance(architecture, Timed):
+    if isinstance(task, Aligned | ByTime) and not isinstance(architecture, Timed):
         return "it keeps nothing of when something is heard"
     return None
 

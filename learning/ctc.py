@@ -8,7 +8,8 @@ tokens of a text, 2L + 1 states of a path: every token, with a blank before, bet
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ BLANK = 0
 # What is less likely than this, in nats, at a position is not followed; of tokens beyond the K likeliest no more is
 # known than that.
 _LEAST = -20.0
+# Beginnings that a search looks at before others have their turn: a millisecond or two.
+_AT_ONCE = 512
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -75,17 +78,36 @@ class Search:
 
     def hear(self, token_TK: Integers, log_TK: Floats) -> None:
         """Go on by some positions."""
-        for tokens, logs in zip(token_TK.tolist(), log_TK.tolist(), strict=True):
-            self._step([(token, log) for token, log in zip(tokens, logs, strict=True) if log > _LEAST])
+        for _ in self.hearing(token_TK, log_TK):
+            pass
 
-    def _step(self, heard: list[tuple[int, float]]) -> None:
-        beams, said = _grown(self._beams, heard), self._said
-        if self._language is not None:
-            for prefix in beams.keys() - said.keys():
-                said[prefix] = said[prefix[:-1]] + self._language(prefix[:-1], prefix[-1])
-        ranked = sorted(beams.items(), key=lambda item: -_added(*item[1]) - said.get(item[0], 0.0))
-        self._beams = dict(ranked[: self._width])
-        if self._language is not None:
+    def hearing(self, token_TK: Integers, log_TK: Floats) -> Iterator[None]:
+        """Go on by some positions, and stop whenever some hundred beginnings were looked at, also within a position."""
+        looked = 0
+        for tokens, logs in zip(token_TK.tolist(), log_TK.tolist(), strict=True):
+            for count in self._step(dict(zip(tokens, logs, strict=True))):
+                looked += count
+                if looked >= _AT_ONCE:
+                    yield
+                    looked = 0
+
+    def _step(self, log_of: dict[int, float]) -> Iterator[int]:
+        """Go on by a position; yield now and then how many beginnings were looked at."""
+        growing, said, language = _Growing(self._beams, log_of, self._width), self._said, self._language
+        least = growing.least() if language is None else -math.inf
+        for prefix in self._beams:
+            yield growing.grow(prefix, least)
+        if language is not None:
+            for prefix in growing.grown.keys() - said.keys():
+                said[prefix] = said[prefix[:-1]] + language(prefix[:-1], prefix[-1])
+                yield 1
+        prefixes, worth = list(growing.grown), []
+        for prefix, logs in growing.grown.items():
+            worth.append(-_added(*logs) - said.get(prefix, 0.0))
+            yield 1
+        best = sorted(range(len(worth)), key=worth.__getitem__)[: self._width]
+        self._beams = {prefixes[place]: growing.grown[prefixes[place]] for place in best}
+        if language is not None:
             self._said = {prefix: said[prefix] for prefix in self._beams}
 
     def best(self) -> list[int]:
@@ -98,25 +120,49 @@ class Search:
         return list(best)
 
 
-def _grown(beams: _Beams, heard: list[tuple[int, float]]) -> _Beams:
-    """Return what beginnings are after a position in which tokens are heard with these logarithms."""
-    grown: _Beams = {}
-    for prefix, (blank, last) in beams.items():
+class _Growing:
+    """What beginnings become by a position at which tokens are heard with these logarithms."""
+
+    def __init__(self, beams: _Beams, log_of: dict[int, float], width: int) -> None:
+        self._beams, self._width = beams, width
+        self._log_of = {token: log for token, log in log_of.items() if log > _LEAST}
+        others = [(token, log) for token, log in self._log_of.items() if token != BLANK]
+        self._likeliest_first = sorted(others, key=lambda pair: -pair[1])
+        # A beginning that is followed already gets what leads to it, however little that is.
+        self._followed: dict[_Prefix, list[int]] = defaultdict(list)
+        for prefix in beams:
+            self._followed[prefix[:-1]].append(prefix[-1] if prefix else BLANK)
+        self.grown: _Beams = {}
+
+    def least(self) -> float:
+        """Return what a beginning must at least be worth to be kept: as many as there is room for are, by a blank."""
+        if len(self._beams) < self._width or BLANK not in self._log_of:
+            return -math.inf
+        return min(_added(*logs) for logs in self._beams.values()) + self._log_of[BLANK]
+
+    def grow(self, prefix: _Prefix, least: float) -> int:
+        """Go on with one beginning, with new ones worth `least`; return how many were looked at."""
+        (blank, last), log_of = self._beams[prefix], self._log_of
         both = _added(blank, last)
-        for token, log in heard:
-            if token == BLANK:
-                _join(grown, prefix, both + log, -math.inf)
-            elif prefix and token == prefix[-1]:
-                _join(grown, prefix, -math.inf, last + log)
-                _join(grown, (*prefix, token), -math.inf, blank + log)
-            else:
-                _join(grown, (*prefix, token), -math.inf, both + log)
-    return grown
+        final = prefix[-1] if prefix else BLANK
+        if BLANK in log_of:
+            self._join(prefix, both + log_of[BLANK], -math.inf)
+        if prefix and final in log_of:
+            self._join(prefix, -math.inf, last + log_of[final])
+        looked = 2
+        for token, log in self._likeliest_first:
+            looked += 1
+            if both + log < least:
+                break
+            self._join((*prefix, token), -math.inf, (blank if token == final else both) + log)
+        for token in self._followed.get(prefix, ()):
+            if token != BLANK and token in log_of and both + log_of[token] < least:
+                self._join((*prefix, token), -math.inf, (blank if token == final else both) + log_of[token])
+        return looked
 
-
-def _join(grown: _Beams, prefix: _Prefix, blank: float, last: float) -> None:
-    before = grown.get(prefix, (-math.inf, -math.inf))
-    grown[prefix] = (_added(before[0], blank), _added(before[1], last))
+    def _join(self, prefix: _Prefix, blank: float, last: float) -> None:
+        before = self.grown.get(prefix, (-math.inf, -math.inf))
+        self.grown[prefix] = (_added(before[0], blank), _added(before[1], last))
 
 
 def _added(one: float, other: float) -> float:

@@ -12,7 +12,7 @@ import torch
 
 from learning import checkpoint, low_rank
 from learning.architectures import architecture_named, names_for
-from learning.capabilities import Aligned, Batched, Generative, Preprocessing, Sequential, Spatial, Timed, obstacle
+from learning.capabilities import Aligned, Batched, Generative, Paced, Preprocessing, Sequential, Timed, obstacle
 from learning.config import Columns, Resolved, Situation, TrainingSpec, resolve
 from learning.data import FileRows, TableExamples, TensorExamples, open_table
 from learning.device import is_slow
@@ -185,7 +185,7 @@ def resolve_for(spec: TrainingSpec, rows: int, weights: int) -> Resolved:
     """Return the numbers in force for so many training rows and weights."""
     situation = Situation(spec.kind, rows, weights, spec.hyperparameters.optimizer)
     defaults, task = architecture_named(spec.architecture).defaults(situation), task_named(spec.task)
-    if isinstance(task, Spatial):
+    if isinstance(task, Paced):
         defaults = task.defaults(defaults, situation)
     return resolve(spec.hyperparameters, rows, defaults)
 

@@ -248,10 +248,11 @@ def _object_detection(facts: Facts) -> Iterator[TaskCandidate]:
 
 
 def _media_pretraining(facts: Facts) -> Iterator[TaskCandidate]:
-    tasks = {"image": ("contrastive-images", "images"), "audio": ("contrastive-audio", "recordings")}
+    recordings = ("contrastive-audio", "masked-audio"), "recordings"
+    tasks = {"image": (("contrastive-images",), "images"), "audio": recordings}
     for media in facts.media:
-        if media.type in tasks:
-            task, held = tasks[media.type]
+        names, held = tasks.get(media.type, ((), ""))
+        for task in names:
             reason = f'"{media.name}" is a column of {held}, which can be learned from without labels'
             yield TaskCandidate(task, None, reason, [media.name])
 

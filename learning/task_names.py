@@ -24,6 +24,7 @@ TASK_NAMES: tuple[str, ...] = (
     "image-embedding",
     "object-detection",
     "contrastive-audio",
+    "masked-audio",
     "audio-classification",
     "speaker-embedding",
     "speech-recognition",

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")  # fmt: skip # noqa: E501
 _SHOWN = 20
 
+Pair = tuple[str | None, str | None]
+"""What was said and what was heard in its place; None where one of the two has nothing."""
+
 
 def normalized(text: str, lower_case: bool) -> str:
     """Return a transcript with one space between words, composed as NFC has it, in small letters if so wanted."""
@@ -37,7 +40,7 @@ class ErrorTally:
 
     def __init__(self) -> None:
         self._words = self._characters = self._character_errors = self._texts = self._right = 0
-        self._pairs: Counter[tuple[str | None, str | None]] = Counter()
+        self._pairs: Counter[Pair] = Counter()
 
     def add(self, wanted: str, found: str) -> None:
         """Count what is wrong with one transcript."""
@@ -72,20 +75,43 @@ class ErrorTally:
         }
 
 
+def compared(wanted: str, found: str) -> dict[str, Any]:
+    """Return what was said and heard in a recording, word by word, and how many errors of each kind there are."""
+    pairs = alignment(words(wanted), words(found))
+    kinds = [_kind(*pair) for pair in pairs]
+    return {
+        "said": wanted,
+        "heard": found,
+        **{f"{kind}s": kinds.count(kind) for kind in ("substitution", "deletion", "insertion")},
+        "words": [
+            {"said": said, "heard": heard, "kind": kind} for (said, heard), kind in zip(pairs, kinds, strict=True)
+        ],
+    }
+
+
+def _kind(said: str | None, heard: str | None) -> str:
+    if said == heard:
+        return "equal"
+    return "insertion" if said is None else "deletion" if heard is None else "substitution"
+
+
 def distance(wanted: Sequence[str], found: Sequence[str]) -> int:
     """Return the fewest substitutions, deletions and insertions from one sequence to another (Levenshtein 1966)."""
     return int(_table(wanted, found)[-1, -1])
 
 
-def differences(wanted: Sequence[str], found: Sequence[str]) -> list[tuple[str | None, str | None]]:
-    """Return those errors as pairs of what was said and heard; None where one of the two has nothing."""
+def differences(wanted: Sequence[str], found: Sequence[str]) -> list[Pair]:
+    """Return those errors as pairs of what was said and heard."""
+    return [pair for pair in alignment(wanted, found) if pair[0] != pair[1]]
+
+
+def alignment(wanted: Sequence[str], found: Sequence[str]) -> list[Pair]:
+    """Return all of two sequences side by side, with the fewest errors."""
     table, row, column = _table(wanted, found), len(wanted), len(found)
-    pairs: list[tuple[str | None, str | None]] = []
+    pairs: list[Pair] = []
     while row or column:
         cost = int(table[row, column])
-        if row and column and wanted[row - 1] == found[column - 1] and table[row - 1, column - 1] == cost:
-            row, column = row - 1, column - 1
-        elif row and column and table[row - 1, column - 1] + 1 == cost:
+        if row and column and table[row - 1, column - 1] + (wanted[row - 1] != found[column - 1]) == cost:
             row, column = row - 1, column - 1
             pairs.append((wanted[row], found[column]))
         elif row and table[row - 1, column] + 1 == cost:

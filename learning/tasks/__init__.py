@@ -16,6 +16,7 @@ from learning.tasks.denoising import Denoising
 from learning.tasks.image_classification import ImageClassification
 from learning.tasks.image_embedding import ImageEmbedding
 from learning.tasks.image_regression import ImageRegression
+from learning.tasks.masked_audio import MaskedAudio
 from learning.tasks.masked_features import MaskedFeatures
 from learning.tasks.masked_tokens import MaskedTokens
 from learning.tasks.multi_label_image_classification import MultiLabelImageClassification
@@ -52,6 +53,7 @@ TASKS: dict[str, Task] = {
         ImageEmbedding(),
         ObjectDetection(),
         ContrastiveAudio(),
+        MaskedAudio(),
         AudioClassification(),
         SpeakerEmbedding(),
         SpeechRecognition(),

@@ -6,7 +6,8 @@ tokens of each, L characters of the longest transcript.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from typing import Any, ClassVar, cast
@@ -22,10 +23,11 @@ from torch.nn.utils.rnn import pad_sequence
 from learning import ctc
 from learning.capabilities import Judged, Picture
 from learning.character_model import CharacterCounts, CharacterModel
-from learning.config import Columns, Config
+from learning.config import Columns, Config, Defaults, Situation
 from learning.errors import InvalidData, InvalidRow
 from learning.interfaces import (
     Batch,
+    Examples,
     InputWarning,
     Kind,
     Link,
@@ -44,11 +46,13 @@ from learning.tasks.classification import only_target
 from learning.tasks.heard import HeardConfig, heard
 from learning.tasks.listening import Transcriptions, Windows, transcribe
 from learning.tasks.transcription import Heard, Transcript, TranscriptOptions, likeliest_tokens
-from learning.transcripts import ErrorTally, normalized
+from learning.transcripts import ErrorTally, compared, normalized
 
 _MOST_CHARACTERS = 10_000
 # What predictions hear at a time, if no recording that is learned from is as long.
 _LEAST_WINDOW_S = 5.0
+# Of a part so many rows are looked at, from the first on, for the recordings whose errors are shown.
+_MOST_ALIGNED, _SHOWN_ALIGNMENTS = 2_000, 20
 # What a character is taken for that training does not know; nothing heard is ever equal to it.
 _UNKNOWN, _NOTHING = 0, -1
 _REPLACEMENT = "\ufffd"
@@ -176,6 +180,10 @@ class SpeechRecognition:
         """Return a linear layer to the blank and the characters of each position."""
         return CharacterHead(width, len(state.characters))
 
+    def defaults(self, usual: Defaults, situation: Situation) -> Defaults:
+        """Return small batches at a high rate, since a recording has many characters, and so more steps."""
+        return replace(usual, batch_size=16, learning_rate=2e-3, least_steps=900)
+
     def loss(self, network: Network, batch: Batch, state: SpeechRecognitionState) -> Tensor:
         """Return the mean over rows of the nats that a character costs; in training of a view of each recording."""
         seen = heard(batch, network, state.view)
@@ -232,9 +240,31 @@ class SpeechRecognition:
     def metrics(self, predictions: PackedPredictions, targets: Batch, state: SpeechRecognitionState) -> dict[str, Any]:
         """Return word and character error rates of the likeliest paths, as jiwer counts, and what is confused."""
         tally = ErrorTally()
-        for said, found in _compared(predictions, targets, state):
-            tally.add(said, found)
+        for pair in _compared(predictions, targets, state):
+            tally.add(*pair)
         return tally.metrics()
+
+    def examine(
+        self,
+        network: Network,
+        examples: Examples,
+        inputs: AudioState,
+        state: SpeechRecognitionState,
+        check: Callable[[], None],
+    ) -> dict[str, Any]:
+        """Return, word by word, the recordings of a part that have most errors, of as many as are looked at."""
+        found: list[dict[str, Any]] = []
+        row = 0
+        for batch in examples.everything():
+            check()
+            for wanted, written in _compared(self.predict(network, batch, state), batch, state):
+                row += 1
+                if wanted != written:
+                    found.append({"row": row, **compared(wanted, written)})
+            if row >= _MOST_ALIGNED:
+                break
+        found.sort(key=lambda one: one["substitutions"] + one["deletions"] + one["insertions"], reverse=True)
+        return {"alignments": found[:_SHOWN_ALIGNMENTS]}
 
     def pictures(self, judged: Judged, inputs: AudioState, state: SpeechRecognitionState) -> Iterator[Picture]:
         """Yield the recordings with most errors by their length, what is said in them and what was heard."""

@@ -23,8 +23,6 @@ from learning.transcripts import words_with_places
 
 # Of each position so many tokens are kept: all of an alphabet, and of Chinese those that anybody could have meant.
 _KEPT = 40
-# Beginnings that a beam looks at before others have their turn, but at least those of a position: some milliseconds.
-_AT_ONCE = 512
 
 
 class HasModel(Protocol):
@@ -157,10 +155,8 @@ class Transcript:
             return ctc.best_path(heard.token_TK[:, 0])
         weighs = options.language_weight or options.character_bonus
         search = ctc.Search(options.beam_width, self._language(is_last) if weighs else None)
-        positions = max(1, _AT_ONCE // (options.beam_width * heard.token_TK.shape[1]))
-        for first in range(0, len(heard.token_TK), positions):
+        for _ in search.hearing(*heard):
             yield
-            search.hear(*heard.behind(first).before(positions))
         return search.best()
 
     def _language(self, is_last: bool) -> ctc.Language:

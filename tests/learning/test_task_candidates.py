@@ -140,6 +140,7 @@ def test_who_speaks_is_a_subject_to_embed(tmp_path):
         ("audio-classification", "word"),
         ("speaker-embedding", "speaker"),
         ("contrastive-audio", None),
+        ("masked-audio", None),
     ]
 
 
@@ -329,5 +330,5 @@ def test_the_same_picture_in_two_parts_is_warned_of(tmp_path):
 
 def test_recordings_without_labels_suggest_pretraining(tmp_path):
     description = archive(tmp_path, {f"{number}.wav": tone(0.05 + number / 100) for number in range(5)})
-    assert suggested(description) == [("contrastive-audio", None, ["audio"])]
+    assert suggested(description) == [("contrastive-audio", None, ["audio"]), ("masked-audio", None, ["audio"])]
     assert description.columns[0].media.total_seconds == pytest.approx(0.35)

@@ -39,6 +39,7 @@ def heard(running: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> di
     assert [(one["task"], one["target"]) for one in train["task_candidates"]] == [
         ("audio-classification", "label"),
         ("contrastive-audio", None),
+        ("masked-audio", None),
     ]
     assert train["warnings"] == []
     job = succeeded(running, submit(running, {
@@ -71,7 +72,8 @@ def test_upload_finetune_predict(running: httpx.Client, heard: dict[str, Any]) -
 def test_upload_pretrain_finetune_predict(running: httpx.Client, heard: dict[str, Any], tmp_path: Path) -> None:
     members = {f"{n}.wav": glide(n, n % 2 == 1) for n in range(300, 340)}
     unlabelled = upload(running, packed(tmp_path / "unlabelled.zip", members))
-    assert [(one["task"], one["target"]) for one in unlabelled["task_candidates"]] == [("contrastive-audio", None)]
+    candidates = [(one["task"], one["target"]) for one in unlabelled["task_candidates"]]
+    assert candidates == [("contrastive-audio", None), ("masked-audio", None)]
     # Neither task nor architecture is named: the data say what they are.
     base = succeeded(running, submit(running, {
         "kind": "pretrain", "dataset": unlabelled["id"], "hyperparameters": {"max_steps": 8},

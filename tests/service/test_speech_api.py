@@ -15,7 +15,7 @@ from media_files import packed, wav
 from servers import Stack
 from support import problem, submit, succeeded, upload
 
-from learning.transcripts import distance, words_with_places
+from learning.transcripts import distance, words, words_with_places
 
 RATE = 8000
 # Each letter is a tone; a short silence parts letters, a long one words.
@@ -74,6 +74,14 @@ def test_upload_finetune_predict(running: httpx.Client, writes: dict[str, Any]) 
     measured = writes["result"]["metrics"]["test"]
     assert measured["cer"] < 0.05
     assert measured["character_accuracy"] == pytest.approx(1 - measured["cer"])
+    transcripts = texts(20, 1)
+    for aligned in measured["alignments"]:
+        assert aligned["said"] == transcripts[aligned["row"] - 1]
+        assert aligned["heard"] != aligned["said"]
+        assert any(pair["kind"] != "equal" for pair in aligned["words"]) == (
+            words(aligned["said"]) != words(aligned["heard"])
+        )
+    assert sum(one["deletions"] for one in measured["alignments"]) == measured["deletions"]
     answer = running.post("/models/letters/predict", content=said("ab 好 cab"), headers={"Content-Type": "audio/wav"})
     (output,) = answer.json()["outputs"]
     assert output["text"] == "ab 好 cab"
@@ -112,6 +120,36 @@ def test_a_language_model_of_the_transcripts_is_weighed_where_it_is_asked_for(
     alone = running.post("/models/letters/predict", json={**body, "parameters": {"language_weight": 1}})
     assert alone.status_code == 422
     assert "set a beam_width of 2 or more" in alone.text
+
+
+def test_pretrained_on_recordings_without_transcripts_finetuned_and_asked(
+    running: httpx.Client, writes: dict[str, Any], tmp_path: Path
+) -> None:
+    members = {f"{number}.wav": said(text) for number, text in enumerate(texts(60, 7))}
+    unlabelled = upload(running, packed(tmp_path / "unlabelled.zip", members))
+    suggested = [(one["task"], one["target"]) for one in unlabelled["task_candidates"]]
+    assert suggested == [("contrastive-audio", None), ("masked-audio", None)]
+    base = succeeded(running, submit(running, {
+        "kind": "pretrain", "task": "masked-audio", "architecture": JOB["architecture"], "dataset": unlabelled["id"],
+        "hyperparameters": {"max_steps": 40, "learning_rate": 3e-3}, "output": {"model": "letters-base"},
+    }))  # fmt: skip
+    assert 0 < base["result"]["metrics"]["train"]["loss"] < 0.8  # values have a deviation of 1
+    answer = running.post("/models/letters-base/predict", json={"inputs": [base64.b64encode(said("abc")).decode()]})
+    assert len(answer.json()["outputs"][0]["embedding"]) == 32
+    job = succeeded(running, submit(running, {
+        "kind": "finetune", "task": "speech-recognition", "base_model": "letters-base",
+        "columns": JOB["columns"], "dataset": {"train": writes["train"], "test": writes["test"]},
+        "task_config": {"augmentation": "none"}, "hyperparameters": {"epochs": 25, "learning_rate": 1e-2},
+        "output": {"model": "tuned-letters"},
+    }))  # fmt: skip
+    assert job["result"]["metrics"]["test"]["cer"] < 0.05
+    headers = {"Content-Type": "audio/wav"}
+    answer = running.post("/models/tuned-letters/predict", content=said("ab 好 cab"), headers=headers).json()
+    assert answer["outputs"][0]["text"] == "ab 好 cab"
+    refused = running.post("/jobs", json={
+        "kind": "pretrain", "task": "masked-audio", "architecture": "speaker-net", "dataset": unlabelled["id"],
+    })  # fmt: skip
+    assert "it keeps nothing of when something is heard" in problem(refused, 422, refused.json()["code"])["detail"]
 
 
 def events(response: httpx.Response) -> list[tuple[str, dict[str, Any]]]:
