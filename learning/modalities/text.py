@@ -237,14 +237,15 @@ def text_column(table: pa.Table, columns: Columns) -> str:
 
 
 def _candidates(table: pa.Table, columns: Columns) -> list[str]:
-    """Return the columns with texts, or with lists of words where there are none or lists are to be predicted."""
+    """Return the columns with texts, or with lists of words where there are none or a tag of each is to be predicted."""
     names = columns.inputs if columns.inputs is not None else table.column_names
     left_out = {*columns.target_names(), *columns.ignore}
     kept = [name for name in names if name not in left_out]
     texts = [name for name in kept if _is_text(table.schema.field(name).type)]
     words = [name for name in kept if _holds_words(table, name)]
-    of_lists = any(name in table.column_names and _holds_words(table, name) for name in columns.target_names())
-    return (words or texts) if of_lists else (texts or words)
+    targets = [name for name in columns.target_names() if name in table.column_names]
+    tagged = [name for name in words if any(_are_paired(table, name, target) for target in targets)]
+    return tagged or texts or words
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -254,6 +255,14 @@ def _is_text(kind: pa.DataType) -> bool:
 def _holds_words(table: pa.Table, column: str) -> bool:
     kind = table.schema.field(column).type
     return bool((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _is_text(kind.value_type))
+
+
+def _are_paired(table: pa.Table, words: str, target: str) -> bool:
+    """Return whether most lists of a column are as long as those of the target: labels of a row are no tags of words."""
+    if not _holds_words(table, target):
+        return False
+    lengths = (pc.list_value_length(table.column(name)) for name in (words, target))
+    return 2 * (pc.sum(pc.equal(*lengths)).as_py() or 0) > table.num_rows
 
 
 def texts_in(table: pa.Table, column: str, may_be_blank: bool = False, param: str = "columns.text") -> list[str]:
