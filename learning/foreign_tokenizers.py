@@ -18,6 +18,9 @@ from learning.model_files import (
     read_object,
 )
 
+_ENDS = ("<s>", "</s>")
+_OF_BART = (*_ENDS, "<unk>", "<pad>", "<mask>")
+
 
 def tokenizer_of(directory: Path) -> str:
     """Return a tokenizer.json; InvalidModel when there is nothing to make one of, or it does not read."""
@@ -68,11 +71,19 @@ def _of_words(path: Path, said: dict[str, Any]) -> str:
 
 
 def _of_pieces(directory: Path, said: dict[str, Any]) -> str:
-    """Return GPT-2's tokenizer, made of its pieces and their merges."""
+    """Return GPT-2's tokenizer, or BART's, made of its pieces and their merges."""
     model = models.BPE.from_file(str(directory / PIECES_FILE), str(directory / MERGES_FILE))
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(said.get("add_prefix_space", False)))
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
-    tokenizer.add_special_tokens([END_OF_TEXT])
+    first, last = (tokenizer.token_to_id(token) for token in _ENDS)
+    if first is None or last is None:
+        tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+        tokenizer.add_special_tokens([END_OF_TEXT])
+    else:
+        tokenizer.post_processor = processors.RobertaProcessing(
+            (_ENDS[1], last), (_ENDS[0], first), trim_offsets=True,
+            add_prefix_space=bool(said.get("add_prefix_space", False)),
+        )  # fmt: skip
+        tokenizer.add_special_tokens([token for token in _OF_BART if tokenizer.token_to_id(token) is not None])
     return tokenizer.to_str()

@@ -104,8 +104,10 @@ def test_numbers_and_lists_of_labels_beside_sentences(tmp_path):
     labels, numbers = description.task_candidates[:2]
     assert "lists, of 3 different labels in 40 rows" in labels.reason
     assert labels.balance is not None
-    assert numbers.reason == '"review" is a column of sentences, and "stars" is a number column with 40 distinct ' \
+    assert (
+        numbers.reason == '"review" is a column of sentences, and "stars" is a number column with 40 distinct '
         "values in 40 rows"
+    )
 
 
 @pytest.mark.usefixtures("every_task")

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from foreign_models import changed, contents, small_bert, without, zipped
+from foreign_models import SENTENCES, changed, contents, small_bart, small_bert, without, zipped
 from servers import Stack
 from support import SHARED, finished, problem, submit, succeeded, upload
 from tokenizers import Tokenizer
@@ -184,6 +184,26 @@ def test_a_head_and_a_tokenizer_of_a_vocabulary_come_along(
         for name in ("small", "again")
     ]
     assert digests[0] == digests[1]
+
+
+def test_a_bart_learns_to_write(api: httpx.Client, tmp_path: Path) -> None:
+    files, theirs = small_bart(tmp_path / "bart")
+    job = send(api, zipped(files), "bart")
+    assert (job["status"], job["task"], job["result"]["model_type"]) == ("succeeded", "denoising", "bart"), job
+    assert api.get("/models/bart/versions/1").json()["architecture"] == "seq2seq"
+    pairs = [{"en": text, "word": text.split(" is ")[1].split(",")[0]} for text in SENTENCES]
+    rows = upload(api, "\n".join(json.dumps(pair) for pair in pairs * 8), "pairs.jsonl")
+    succeeded(api, submit(api, {
+        "kind": "finetune", "task": "translation", "base_model": "bart", "dataset": rows["id"],
+        "columns": {"text": "en", "target": "word"}, "output": {"model": "words"},
+        "hyperparameters": {"epochs": 80, "batch_size": 12, "learning_rate": 3e-3, "dropout": 0.0},
+    }))  # fmt: skip
+    outputs = api.post("/models/words/predict", json={"inputs": SENTENCES}).json()["outputs"]
+    assert sum(one["translation"] == pair["word"] for one, pair in zip(outputs, pairs, strict=True)) >= 5
+    for file in api.get("/models/words/versions/1/files").json()["data"]:
+        (tmp_path / file["path"]).write_bytes(api.get(f"/models/words/versions/1/files/{file['path']}").content)
+    opened = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+    assert type(opened) is type(theirs)
 
 
 def uncomputable(small: dict[str, bytes], tmp_path: Path) -> bytes:
