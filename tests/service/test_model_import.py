@@ -196,7 +196,7 @@ def test_a_bart_learns_to_write(api: httpx.Client, tmp_path: Path) -> None:
     succeeded(api, submit(api, {
         "kind": "finetune", "task": "translation", "base_model": "bart", "dataset": rows["id"],
         "columns": {"text": "en", "target": "word"}, "output": {"model": "words"},
-        "hyperparameters": {"epochs": 80, "batch_size": 12, "learning_rate": 3e-3, "dropout": 0.0},
+        "hyperparameters": {"epochs": 40, "batch_size": 8, "learning_rate": 3e-3, "dropout": 0.0},
     }))  # fmt: skip
     outputs = api.post("/models/words/predict", json={"inputs": SENTENCES}).json()["outputs"]
     assert sum(one["translation"] == pair["word"] for one, pair in zip(outputs, pairs, strict=True)) >= 5
