@@ -178,8 +178,9 @@ def _take_apart(tokenizer: Tokenizer, names: Sequence[str]) -> None:
 def encode(tokenizer: Tokenizer, texts: Sequence[str], most: int) -> Iterator[list[int]]:
     """Iterate over the ids of each text, first and last token included, cut to `most` tokens."""
     end = number_of(tokenizer, LAST)
-    for encoding in tokenizer.encode_batch_fast(list(texts)):
-        yield _cut(encoding.ids, most, end)
+    for begin in range(0, len(texts), _AT_ONCE):
+        for encoding in tokenizer.encode_batch_fast(list(texts[begin : begin + _AT_ONCE])):
+            yield _cut(encoding.ids, most, end)
 
 
 def encode_plain(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
@@ -231,7 +232,11 @@ def _cut(ids: list[int], most: int, end: int) -> list[int]:
 
 def lengths(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
     """Return how many tokens each text has, uncut."""
-    return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts))]
+    return [
+        len(encoding.ids)
+        for begin in range(0, len(texts), _AT_ONCE)
+        for encoding in tokenizer.encode_batch_fast(list(texts[begin : begin + _AT_ONCE]))
+    ]
 
 
 def word_starts(tokenizer: str) -> list[bool]:
