@@ -9,6 +9,7 @@ it has allocated; pages of mapped files that happen to be in memory count beside
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -30,8 +31,8 @@ def write_text(path: Path, mib: int) -> int:
     """Write lines of drawn words, some tens of characters each, and return how many lines there are."""
     draw = random.Random(0)
     words = ["".join(draw.choices(_SYLLABLES, k=draw.randint(1, 4))) for _ in range(30_000)]
-    weights = [1 / (rank + 5) for rank in range(len(words))]
-    block = [" ".join(draw.choices(words, weights, k=draw.randint(3, 14))) for _ in range(_BLOCK_LINES)]
+    cumulated = list(itertools.accumulate(1 / (rank + 5) for rank in range(len(words))))
+    block = [" ".join(draw.choices(words, cum_weights=cumulated, k=draw.randint(3, 14))) for _ in range(_BLOCK_LINES)]
     repeats, size = 0, 0
     with path.open("w") as file:
         while size < mib << 20:

@@ -22,7 +22,7 @@ class Growing(Generic[_Number]):
 
     def __init__(self, dtype: type[_Number]) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the array
-        self._dtype = dtype
+        self._dtype: type[_Number] = dtype
         self._count = 0
 
     def append(self, values: NDArray[_Number]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from foreign_models import SENTENCES, changed, contents, small_bart, small_bert, without, zipped
+from foreign_models import SENTENCES, WORDS, changed, contents, small_bart, small_bert, without, zipped
 from servers import Stack
 from support import SHARED, finished, problem, submit, succeeded, upload
 from tokenizers import Tokenizer
@@ -226,6 +226,7 @@ def test_what_does_not_fit_fails_its_job_at_once(api: httpx.Client, small: dict[
         "has the shape": zipped(changed(small, hidden_size=8192, intermediate_size=32768, num_hidden_layers=96)),
         "3 heads do not divide the width, 32": zipped(changed(small, num_attention_heads=3)),
         "The model does not compute: ": uncomputable(small, tmp_path),
+        "The tokenizer has 10 tokens": zipped({**small, "vocab.txt": "\n".join(WORDS[:-1]).encode()}),
         "leads out of the archive": zipped({**small, "../config.json": b"{}"}),
     }
     for said, content in cases.items():
