@@ -28,7 +28,7 @@ from learning.splits import require_column
 
 _EXAMPLE = "How long does it take?"
 # Of more text than this, tokenizers are fitted on so many stretches that are spread over it.
-FITTED_BYTES, _STRETCHES = 32 << 20, 256
+FITTED_BYTES, _STRETCHES = 16 << 20, 256
 
 
 class TextConfig(Config):

@@ -57,7 +57,7 @@ def test_one_label_and_empty_texts_fail_with_the_column_and_the_row(running: htt
     numbers = upload(running, as_lines([{"text": text, "stars": 3.5} for text in SENTENCES]), "stars.jsonl")["id"]
     body = {"kind": "finetune", "task": "text-regression", "columns": {"target": "stars"}, "dataset": numbers}
     refused = problem(running.post("/jobs", json=body), 422, "invalid_data")
-    assert refused["detail"] == 'Column "stars" has only one value; there is nothing to predict.'
+    assert refused["detail"] == 'Column "stars" has the same value in every row; there is nothing to predict.'
     unlabelled = upload(running, as_lines([{"text": text, "about": []} for text in SENTENCES]), "none.jsonl",
                         column_types=json.dumps({"about": "strings"}))  # fmt: skip
     error = failed(running, task="multi-label-text-classification", architecture=TINY, columns={"target": "about"},
