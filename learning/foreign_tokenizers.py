@@ -12,6 +12,7 @@ from learning.modalities.tokenization import END_OF_TEXT, FIRST, LAST, SPECIAL, 
 from learning.model_files import (
     MERGES_FILE,
     PIECES_FILE,
+    SENTENCEPIECE_FILES,
     TOKENIZER_CONFIG_FILE,
     TOKENIZER_FILE,
     WORDS_FILE,
@@ -37,10 +38,28 @@ def tokenizer_of(directory: Path) -> str:
         raise
     except Exception as error:  # the library raises no narrower one for what it cannot parse
         raise InvalidModel(f"The tokenizer cannot be read: {error}", hint="Save it again.") from None
+    _refuse_sentencepiece(directory)
     raise InvalidModel(
         f"There is no tokenizer: {TOKENIZER_FILE}, or {WORDS_FILE}, or {PIECES_FILE} with {MERGES_FILE}.",
         hint="Save it into the same directory: AutoTokenizer.from_pretrained(...).save_pretrained(directory).",
     )
+
+
+def _refuse_sentencepiece(directory: Path) -> None:
+    """Say what is not read where Transformers would read sentencepiece's models, and what to do."""
+    found = [name for name in SENTENCEPIECE_FILES if (directory / name).is_file()]
+    if len(found) > 1:
+        raise InvalidModel(
+            f"The model has two tokenizers, {' and '.join(found)}, of which neither is read: a model here has one "
+            f"{TOKENIZER_FILE} for the texts that it reads and those that it writes.",
+            hint="Import a model with one tokenizer for both, such as a BART, or train one on pairs with the "
+            "architecture seq2seq.",
+        )
+    if found:
+        raise InvalidModel(
+            f"There is no {TOKENIZER_FILE}, and {found[0]} is not read.",
+            hint="Save it into the same directory: AutoTokenizer.from_pretrained(...).save_pretrained(directory).",
+        )
 
 
 def _said(directory: Path) -> dict[str, Any]:
