@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
@@ -28,7 +29,7 @@ from learning.foreign_weights import check, stored
 from learning.foreign_weights import read as load_stored
 from learning.modalities.image import IMAGENET, Image, ImageConfig, ImageState
 from learning.modalities.text import Text, TextConfig, TextState
-from learning.modalities.tokenization import PADDING
+from learning.modalities.tokenization import LAST, PADDING
 from learning.model import CONFIG_FILE, WEIGHTS_FILE, Design, load
 from learning.model_files import PREPROCESSOR_FILE, TOKENIZER_FILE, read_object
 from learning.tasks.contrastive_images import ContrastiveImages
@@ -45,6 +46,17 @@ _HEADS = {
     "cls.predictions.transform.LayerNorm.bias": "head.norm.bias",
     "cls.predictions.bias": "head.bias",
 }
+# What only relatives of BART have, or old checkpoints of it that are laid out otherwise.
+_NO_OTHER_BART = {
+    "tie_word_embeddings": True,
+    "normalize_before": False,
+    "add_final_layer_norm": False,
+    "normalize_embedding": True,
+    "static_position_embeddings": False,
+    "extra_pos_embeddings": 2,
+}
+# What a checkpoint may lack, since it is then 0: one of BART without a head for writing has none.
+_MAY_BE_ZERO = ("final_logits_bias",)
 _SHOWN = 5
 _MOST_POSITIONS = 8_192  # the most that texts may have here; rotary positions are no weights
 
@@ -89,8 +101,9 @@ def read(directory: Path, config: dict[str, Any]) -> Foreign:
     whole = network.state_dict()
     of_backbone = {name: tensor for name, tensor in whole.items() if name.startswith(prefix)}
     of_head = {name: tensor for name, tensor in whole.items() if name not in of_backbone}
-    check(found, of_backbone)
-    wanted, remarks = list(of_backbone), []
+    zero = {name: tensor for name, tensor in of_backbone.items() if name.endswith(_MAY_BE_ZERO) and name not in found}
+    check(found, {name: tensor for name, tensor in of_backbone.items() if name not in zero})
+    wanted, remarks = [name for name in of_backbone if name not in zero], list[str]()
     if of_head and all(name in found and found[name].shape == tensor.shape for name, tensor in of_head.items()):
         wanted += of_head
     elif of_head:
@@ -101,7 +114,8 @@ def read(directory: Path, config: dict[str, Any]) -> Foreign:
     if unused:
         more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
         remarks.append(f"Not part of a base model, and left out: {', '.join(unused[:_SHOWN])}{more}.")
-    return Foreign(design, load_stored(found, wanted), remarks, network.backbone.width)
+    zeros = {name: torch.zeros(tensor.shape) for name, tensor in zero.items()}
+    return Foreign(design, {**load_stored(found, wanted), **zeros}, remarks, network.backbone.width)
 
 
 def _today(name: str, prefix: str) -> str:
@@ -214,7 +228,8 @@ def _llama(config: dict[str, Any], directory: Path) -> Design:
     return Design(task, Llama(), Text(), preprocessing, architecture_config, inputs, targets)
 
 
-def _marian(config: dict[str, Any], directory: Path) -> Design:
+def _seq2seq(config: dict[str, Any], directory: Path) -> Design:
+    layout = config["model_type"]
     width, heads, layers = config["d_model"], config["encoder_attention_heads"], config["encoder_layers"]
     longest = config["max_position_embeddings"]
     inputs = _text_inputs(directory, longest, config["vocab_size"])
@@ -227,8 +242,11 @@ def _marian(config: dict[str, Any], directory: Path) -> Design:
             "encoder_ffn_dim": 4 * width,
             "decoder_ffn_dim": 4 * width,
             "decoder_attention_heads": heads,
-            "share_encoder_decoder_embeddings": True,
-            "decoder_start_token_id": inputs.token(PADDING),
+            **(
+                {"share_encoder_decoder_embeddings": True, "decoder_start_token_id": inputs.token(PADDING)}
+                if layout == "marian"
+                else {**_NO_OTHER_BART, "decoder_start_token_id": inputs.token(LAST)}
+            ),
         },
     )
     architecture_config = Seq2SeqConfig(
@@ -238,6 +256,7 @@ def _marian(config: dict[str, Any], directory: Path) -> Design:
         heads=heads,
         activation=config["activation_function"],
         scale_embedding=config.get("scale_embedding", False),
+        layout=layout,
     )
     task = Denoising()
     targets = task.fit(pa.table({}), Columns(), task.Config(), inputs)
@@ -305,10 +324,11 @@ def _preprocessing(directory: Path) -> tuple[tuple[float, ...], tuple[float, ...
 
 
 _DESIGNS: dict[str, Callable[[dict[str, Any], Path], Design]] = {
+    "bart": _seq2seq,
     "bert": _bert,
     "gpt2": _gpt,
     "llama": _llama,
-    "marian": _marian,
+    "marian": _seq2seq,
     "megatron-bert": _bert,
     "qwen3": _llama,
     "resnet": _resnet,

@@ -21,9 +21,11 @@ TOKENIZER_FILE, PREPROCESSOR_FILE = "tokenizer.json", "preprocessor_config.json"
 WORDS_FILE, PIECES_FILE, MERGES_FILE, TOKENIZER_CONFIG_FILE = (
     "vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json",
 )  # fmt: skip
+# Looked for, so that a refusal can name them; none is opened.
+SENTENCEPIECE_FILES = ("source.spm", "target.spm", "spiece.model", "sentencepiece.bpe.model")
 _READ = {
     CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, TOKENIZER_FILE, PREPROCESSOR_FILE, WORDS_FILE, PIECES_FILE, MERGES_FILE,
-    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_CONFIG_FILE, *SENTENCEPIECE_FILES,
 }  # fmt: skip
 _SHARD = re.compile(r"[A-Za-z0-9._-]{1,200}\.safetensors")
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}

@@ -28,6 +28,8 @@ from learning.tasks import task_named
 
 # Encoded rows above this stay on disk and are encoded batch by batch.
 IN_MEMORY_BYTES = 1 << 30
+# Of texts, since they take several times as much while they are encoded, and come from files of any size.
+TOKENS_IN_MEMORY_BYTES = 256 << 20
 _SAMPLE_ROWS = 100
 _FEW_ROWS = 1_000
 _ADDED_TO_NOTHING = (
@@ -296,7 +298,8 @@ def encode_part(design: Design, table: pa.Table, device: torch.device, numbers: 
         sample = encode(table.slice(0, _SAMPLE_ROWS))
         row_bytes = sum(tensor.nbytes for tensor in sample.values()) / rows_in(sample)
         next_rows = isinstance(design.task, Sequential) and design.task.with_next_rows(design.targets)
-        if row_bytes * table.num_rows > IN_MEMORY_BYTES:
+        most = TOKENS_IN_MEMORY_BYTES if "token_S" in sample else IN_MEMORY_BYTES
+        if row_bytes * table.num_rows > most:
             if next_rows:
                 raise InvalidConfig(
                     f"{table.num_rows} rows are too many to be learned from together with the rows behind them, for "

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from learning.config import Split
 from learning.errors import InvalidData, InvalidRow, UnknownName, did_you_mean
+from learning.spill import taken
 
 RowNumbers = NDArray[np.int64]  # from 0
 _PARTS = ("train", "validation", "test")
@@ -106,5 +107,5 @@ def _parts(part_N: NDArray[np.int8]) -> Parts:
 
 
 def take(table: pa.Table, rows: RowNumbers) -> pa.Table:
-    """Return the rows of a part; the whole table without a copy when that is what it is."""
-    return table if len(rows) == table.num_rows else table.take(rows)
+    """Return the rows of a part; without a copy when they are one after the other, in a file when they are many."""
+    return table if len(rows) == table.num_rows else taken(table, rows)

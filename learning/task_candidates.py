@@ -148,6 +148,21 @@ def _text_classification(facts: Facts) -> Iterator[TaskCandidate]:
             yield TaskCandidate("text-classification", label.name, reason, [text.name], facts.balance(label))
 
 
+def _multi_label_texts(facts: Facts) -> Iterator[TaskCandidate]:
+    for column in facts.label_lists:
+        for text in facts.sentences:
+            reason = f'"{text.name}" is a column of sentences, and {_listed(facts, column)}'
+            balance = facts.balance(column)
+            yield TaskCandidate("multi-label-text-classification", column.name, reason, [text.name], balance)
+
+
+def _text_regression(facts: Facts) -> Iterator[TaskCandidate]:
+    for column in reversed(facts.columns):
+        for text in facts.sentences if _is_quantity(column) and column not in facts.labels else ():
+            reason = f'"{text.name}" is a column of sentences, and {_what(facts, column)}'
+            yield TaskCandidate("text-regression", column.name, reason, [text.name])
+
+
 def _tabular(facts: Facts) -> Iterator[TaskCandidate]:
     if len(facts.features) < 2:
         return
@@ -284,6 +299,8 @@ _SUGGESTIONS: tuple[Callable[[Facts], Iterator[TaskCandidate]], ...] = (
     _spoken_words,
     _image_regression,
     _text_classification,
+    _multi_label_texts,
+    _text_regression,
     _tabular,
     _masked_features,
     _text_pretraining,

@@ -12,6 +12,8 @@ TASK_NAMES: tuple[str, ...] = (
     "tabular-regression",
     "masked-tokens",
     "text-classification",
+    "multi-label-text-classification",
+    "text-regression",
     "token-classification",
     "next-token-prediction",
     "text-generation",

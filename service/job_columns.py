@@ -146,7 +146,8 @@ def _check_target(name: str, column: Mapping[str, Any]) -> None:
     unique = column.get("unique")
     if unique is not None and unique < 2 and column.get("type") != "objects":  # things may always be at one place
         top = column.get("top") or []
-        only = f'only the value "{top[0]["value"]}"' if unique and top else f"{unique} different values"
+        same = f'only the value "{top[0]["value"]}"' if top else "the same value in every row"
+        only = same if unique else "no value at all"
         raise InvalidData(
             f'Column "{name}" has {only}; there is nothing to predict.',
             hint="Add examples of another class, or choose another target.",

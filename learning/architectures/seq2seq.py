@@ -1,7 +1,8 @@
 """The transformer of Vaswani et al. 2017 (arXiv 1706.03762) on packed pairs: it reads a text whole and writes another.
 
-Weights are named and laid out as in Transformers' MarianMTModel, which opens what is saved here. S positions of all
-sources together, U of all targets, B rows, H heads, K width of a head, W four times the width D.
+Weights are named and laid out as in Transformers' MarianMTModel, or BartForConditionalGeneration, which opens what is
+saved here. S positions of all sources together, U of all targets, B rows, H heads, K width of a head, W four times the
+width D.
 """
 
 from __future__ import annotations
@@ -25,13 +26,20 @@ from learning.architectures.transformer import TransformerConfig, read_by_length
 from learning.config import Defaults, Situation
 from learning.interfaces import Batch, EncoderDecoder, PackedFeatures
 from learning.modalities.text import TextState
-from learning.modalities.tokenization import LAST, PADDING
+from learning.modalities.tokenization import FIRST, LAST, PADDING
 
 _LONGEST_WAVE = 10_000.0
+_NO_POSITIONS = 2  # rows of BART's table of positions that are never used, at its beginning
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
     "relu": functional.relu,
     "swish": functional.silu,
+}
+# What is written first, before any token of a text.
+_STARTS = {"marian": PADDING, "bart": LAST}
+_THEIRS: dict[str, dict[str, Any]] = {
+    "marian": {"model_type": "marian", "architectures": ["MarianMTModel"]},
+    "bart": {"model_type": "bart", "architectures": ["BartForConditionalGeneration"]},
 }
 
 
@@ -44,6 +52,11 @@ class Seq2SeqConfig(TransformerConfig):
     )
     scale_embedding: bool = Field(
         True, description="Multiply embeddings by the root of the width before positions are added."
+    )
+    layout: Literal["marian", "bart"] = Field(
+        "marian",
+        description="How places become numbers: by waves, as in Marian; or by embeddings that are learned, with a norm "
+        "behind them, as in BART.",
     )
 
 
@@ -159,11 +172,22 @@ class DecoderLayer(Layer):
 
 
 class Layers(nn.Module):
-    """Layers, one after the other."""
+    """Layers, one after the other; in BART's layout also what its side knows of positions, `learned` many."""
 
-    def __init__(self, layers: list[Layer]) -> None:
+    def __init__(self, layers: list[Layer], width: int, learned: int | None) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
+        self.embed_positions = None if learned is None else nn.Embedding(learned + _NO_POSITIONS, width)
+        self.layernorm_embedding = None if learned is None else nn.LayerNorm(width)
+        if self.embed_positions is not None:
+            nn.init.normal_(self.embed_positions.weight, std=0.02)
+
+    def placed(self, embedded_SD: Tensor, position_S: Tensor, waves_TD: Tensor) -> Tensor:
+        """Return embeddings of tokens with that of their positions added, (S, D)."""
+        if self.embed_positions is None or self.layernorm_embedding is None:
+            return embedded_SD + waves_TD[position_S]
+        placed_SD: Tensor = self.layernorm_embedding(embedded_SD + self.embed_positions(position_S + _NO_POSITIONS))
+        return placed_SD
 
 
 class Seq2SeqBackbone(EncoderDecoder):
@@ -176,9 +200,10 @@ class Seq2SeqBackbone(EncoderDecoder):
         super().__init__()
         layers, self.width, heads = config.shape()
         shape = (self.width, heads, config.activation)
+        learned = (self.width, positions if config.layout == "bart" else None)
         self.shared = nn.Embedding(vocabulary, self.width)
-        self.encoder = Layers([EncoderLayer(*shape) for _ in range(layers)])
-        self.decoder = Layers([DecoderLayer(*shape) for _ in range(config.decoder_layers or layers)])
+        self.encoder = Layers([EncoderLayer(*shape) for _ in range(layers)], *learned)
+        self.decoder = Layers([DecoderLayer(*shape) for _ in range(config.decoder_layers or layers)], *learned)
         self.final_logits_bias = nn.Parameter(torch.zeros(1, vocabulary))
         self.dropout = QuickDropout(0.0)
         self.start = start
@@ -211,7 +236,8 @@ class Seq2SeqBackbone(EncoderDecoder):
         target = Side.of(target_length_B, start_B + source_length_B, token_S.device)
         read_SD = self._encode(token_S[source.index_S], source.position_S, source.groups)
         crossing = Crossing.of(source_length_B, target_length_B).to(token_S.device)
-        written_UD = self._embed(token_S[target.index_S], target.position_S)
+        token_U = token_S[target.index_S].masked_fill(target.position_S == 0, self.start)
+        written_UD = self._embed(token_U, target.position_S, self.decoder)
         written_UD = self._decode(written_UD, target.groups, read_SD, crossing)
         return PackedFeatures(target.in_order(written_UD), target_length_B)
 
@@ -238,26 +264,28 @@ class Seq2SeqBackbone(EncoderDecoder):
         arrivals = cache.arrive(lengths, order)
         start_B = torch.full((len(rows),), self.start, device=device)
         crossing = Crossing.of(length_B, one_B).to(device)
-        written_BD = self._decode(self._embed(start_B, torch.zeros_like(start_B)), ones, read_SD, crossing, arrivals)
+        written_BD = self._embed(start_B, torch.zeros_like(start_B), self.decoder)
+        written_BD = self._decode(written_BD, ones, read_SD, crossing, arrivals)
         return written_BD[torch.tensor(order, device=device).argsort()]
 
     def step(self, token_B: Tensor, cache: PairMemory) -> Tensor:
         """Write one more token of each text; return the features of the next ones, (B, D)."""
         written = cache.written
         written.make_place()
-        hidden_BD = self._embed(token_B, written.length_B)
+        hidden_BD = self._embed(token_B, written.length_B, self.decoder)
         masks = (written.seen(), cache.read.filled())
         for number, layer in enumerate(self.decoder.layers):
             hidden_BD = cast("DecoderLayer", layer).step(hidden_BD, cache, number, masks)
         written.set_lengths([length + 1 for length in written.lengths])
         return hidden_BD
 
-    def _embed(self, token_S: Tensor, position_S: Tensor) -> Tensor:
-        embedded_SD: Tensor = self.dropout(self.shared(token_S) * self._scale + self.waves_TD[position_S])
+    def _embed(self, token_S: Tensor, position_S: Tensor, side: Layers) -> Tensor:
+        placed_SD = side.placed(self.shared(token_S) * self._scale, position_S, self.waves_TD)
+        embedded_SD: Tensor = self.dropout(placed_SD)
         return embedded_SD
 
     def _encode(self, token_S: Tensor, position_S: Tensor, groups: Groups) -> Tensor:
-        hidden_SD = self._embed(token_S, position_S)
+        hidden_SD = self._embed(token_S, position_S, self.encoder)
         for layer in self.encoder.layers:
             hidden_SD = self._through(layer, hidden_SD, groups)
         return hidden_SD
@@ -281,7 +309,7 @@ class Seq2SeqBackbone(EncoderDecoder):
 
 
 class Seq2Seq:
-    """Transformer that reads one text and writes another, in the layout of Hugging Face's MarianMTModel."""
+    """Transformer that reads one text and writes another, as Hugging Face's MarianMTModel or BART lays it out."""
 
     name: ClassVar[str] = "seq2seq"
     modality: ClassVar[str] = "text"
@@ -291,7 +319,7 @@ class Seq2Seq:
 
     def build(self, config: Seq2SeqConfig, state: TextState) -> Seq2SeqBackbone:
         """Return a network for texts encoded under `state`."""
-        return Seq2SeqBackbone(state.vocabulary, state.max_length, state.token(PADDING), config)
+        return Seq2SeqBackbone(state.vocabulary, state.max_length, state.token(_STARTS[config.layout]), config)
 
     def defaults(self, situation: Situation) -> Defaults:
         """Return many steps, since whole texts are to be written."""
@@ -300,13 +328,12 @@ class Seq2Seq:
         return Defaults(64 if situation.rows >= 2_000 else 16, 1e-3, 0.1, 2_000, 10, 100)
 
     def foreign_config(self, config: Seq2SeqConfig, state: TextState) -> dict[str, Any]:
-        """Return the config.json of a MarianMTModel."""
+        """Return the config.json of a MarianMTModel, or of a BartForConditionalGeneration."""
         layers, width, heads = config.shape()
         sides = {"layers": layers, "attention_heads": heads, "ffn_dim": 4 * width}
         decoder = {**sides, "layers": config.decoder_layers or layers}
         return {
-            "model_type": "marian",
-            "architectures": ["MarianMTModel"],
+            **_THEIRS[config.layout],
             "vocab_size": state.vocabulary,
             "decoder_vocab_size": state.vocabulary,
             "max_position_embeddings": state.max_length,
@@ -319,7 +346,8 @@ class Seq2Seq:
             "tie_word_embeddings": True,
             "is_encoder_decoder": True,
             "pad_token_id": state.token(PADDING),
-            "decoder_start_token_id": state.token(PADDING),
+            "decoder_start_token_id": state.token(_STARTS[config.layout]),
+            **({"bos_token_id": state.token(FIRST)} if config.layout == "bart" else {}),
             "eos_token_id": state.token(LAST),
             "forced_eos_token_id": None,
         }

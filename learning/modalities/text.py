@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from tokenizers import Tokenizer
 
@@ -27,6 +27,8 @@ from learning.modalities.tokenization import Kind
 from learning.splits import require_column
 
 _EXAMPLE = "How long does it take?"
+# Of more text than this, tokenizers are fitted on so many stretches that are spread over it.
+FITTED_BYTES, _STRETCHES = 16 << 20, 256
 
 
 class TextConfig(Config):
@@ -89,9 +91,11 @@ class Text:
     def fit(self, table: pa.Table, columns: Columns, config: TextConfig) -> TextState:
         """Fit the tokenizer on the texts; InvalidData for a missing one, or when it is not clear which column."""
         column = text_column(table, columns)
-        texts = texts_in(table, column, may_be_blank=config.exact)
+        require_texts(table, column, may_be_blank=config.exact)
+        some = _some(table, column)
+        texts = texts_in(some, column, may_be_blank=config.exact)
         if config.exact:  # what is written must be known as well as what is read
-            texts += [text for name in columns.target_names() for text in _written_in(table, name)]
+            texts += [text for name in columns.target_names() for text in _written_in(some, name)]
         tokenizer = tokenization.fit_tokenizer(
             texts, config.tokenizer, config.vocabulary_size, config.lower_case, config.exact
         )
@@ -105,11 +109,13 @@ class Text:
     def remarks(self, table: pa.Table, columns: Columns, state: TextState) -> list[str]:
         """Say how many texts are cut, and name the columns that are not read."""
         found = []
-        texts = [text for text in texts_in(table, state.column) if _may_be_cut(text, state)]
+        some = _some(table, state.column)
+        texts = [text for text in texts_in(some, state.column) if _may_be_cut(text, state)]
         cut = sum(length > state.max_length for length in tokenization.lengths(state.opened, texts))
         if cut:
+            of = "training rows" if some is table else "training rows that were looked at"
             found.append(
-                f"{cut} of {table.num_rows} training rows have more than {state.max_length} tokens; the rest of them "
+                f"{cut} of {some.num_rows} {of} have more than {state.max_length} tokens; the rest of them "
                 "is not read. Raise preprocessing.max_length, or divide the texts."
             )
         read = {state.column, *columns.target_names(), *columns.ignore}
@@ -128,7 +134,10 @@ class Text:
     def encode(self, table: pa.Table, state: TextState) -> Batch:
         """Return token_S, int32, and length_B; of lists of words also word_S and words_B, how many there are."""
         if not _holds_words(table, state.column):
-            return _packed(list(tokenization.encode(state.opened, texts_in(table, state.column), state.max_length)))
+            texts = texts_in(table, state.column)
+            return _packed(
+                [np.array(ids, np.int32) for ids in tokenization.encode(state.opened, texts, state.max_length)]
+            )
         rows = [write_out(words) for words in _lists(table, state.column)]
         encoded = list(tokenization.encode_with_offsets(state.opened, [row.text for row in rows], state.max_length))
         word_S = np.concatenate([words_of(offsets, row) for row, (_, offsets) in zip(rows, encoded, strict=True)])
@@ -209,9 +218,9 @@ def given_text(value: Any, index: int, state: TextState) -> str | list[str]:
     )
 
 
-def _packed(rows: Sequence[list[int]]) -> Batch:
+def _packed(rows: Sequence[Sequence[int] | NDArray[np.int32]]) -> Batch:
     length_B = torch.tensor([len(row) for row in rows])
-    token_S = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(length_B.sum()))
+    token_S = np.concatenate([np.asarray(row, dtype=np.int32) for row in rows])
     return {"token_S": torch.from_numpy(token_S), "length_B": length_B}
 
 
@@ -237,14 +246,15 @@ def text_column(table: pa.Table, columns: Columns) -> str:
 
 
 def _candidates(table: pa.Table, columns: Columns) -> list[str]:
-    """Return the columns with texts, or with lists of words where there are none or lists are to be predicted."""
+    """Return the columns with texts, or with lists of words where there are none or their tags are to be predicted."""
     names = columns.inputs if columns.inputs is not None else table.column_names
     left_out = {*columns.target_names(), *columns.ignore}
     kept = [name for name in names if name not in left_out]
     texts = [name for name in kept if _is_text(table.schema.field(name).type)]
     words = [name for name in kept if _holds_words(table, name)]
-    of_lists = any(name in table.column_names and _holds_words(table, name) for name in columns.target_names())
-    return (words or texts) if of_lists else (texts or words)
+    targets = [name for name in columns.target_names() if name in table.column_names]
+    tagged = [name for name in words if any(_are_paired(table, name, target) for target in targets)]
+    return tagged or texts or words
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -256,26 +266,54 @@ def _holds_words(table: pa.Table, column: str) -> bool:
     return bool((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _is_text(kind.value_type))
 
 
+def _are_paired(table: pa.Table, words: str, target: str) -> bool:
+    """Return whether most lists are as long as those of the target: labels of a row are no tags of its words."""
+    if not _holds_words(table, target):
+        return False
+    lengths = (pc.list_value_length(table.column(name)) for name in (words, target))
+    return bool(2 * (pc.sum(pc.equal(*lengths)).as_py() or 0) > table.num_rows)
+
+
 def texts_in(table: pa.Table, column: str, may_be_blank: bool = False, param: str = "columns.text") -> list[str]:
     """Return a column's texts, lists of words as one each; InvalidData names the first row that has none."""
+    require_texts(table, column, may_be_blank, param)
+    if _holds_words(table, column):
+        return [write_out(words).text for words in _lists(table, column)]
+    texts: list[str] = table.column(column).to_pylist()
+    return texts
+
+
+def require_texts(table: pa.Table, column: str, may_be_blank: bool = False, param: str = "columns.text") -> None:
+    """Raise InvalidData for a column that holds no texts, which names the first row that has none."""
     require_column(table, column, param)
     values = table.column(column)
     if _holds_words(table, column):
-        return [write_out(words).text for words in _lists(table, column)]
+        return
     if not _is_text(values.type):
         raise InvalidData(
             f'Column "{column}" holds {values.type} values, which are no text.',
             hint=f"Choose another column with {param}.",
             param=param,
         )
-    empty = values.is_null()
-    if not may_be_blank:
-        empty = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0), True)
-    row = pc.index(empty, True).as_py()
-    if row >= 0:
-        raise _empty(row, column, param)
-    texts: list[str] = values.to_pylist()
-    return texts
+    before = 0
+    for chunk in values.iterchunks():  # since the whole column may be larger than memory
+        empty = chunk.is_null()
+        if not may_be_blank:
+            empty = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(chunk)), 0), True)
+        row = pc.index(empty, True).as_py()
+        if row >= 0:
+            raise _empty(before + row, column, param)
+        before += len(chunk)
+
+
+def _some(table: pa.Table, column: str) -> pa.Table:
+    """Return rows of a table that fit in memory: all, or of a large one stretches that are spread evenly over it."""
+    total = table.column(column).nbytes
+    if total <= FITTED_BYTES:
+        return table
+    rows = max(1, table.num_rows * FITTED_BYTES // total // _STRETCHES)
+    starts = [table.num_rows * number // _STRETCHES for number in range(_STRETCHES)]
+    return pa.concat_tables([table.slice(start, rows) for start in starts])
 
 
 def _written_in(table: pa.Table, column: str) -> list[str]:

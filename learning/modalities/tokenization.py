@@ -6,6 +6,7 @@ The file format is that of the library `tokenizers`, Transformers' tokenizer.jso
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
@@ -27,6 +28,8 @@ Kind = Literal["wordpiece", "bytes", "characters"]
 PADDING, UNKNOWN, FIRST, LAST, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # The one special token of GPT-2's tokenizer, which stands for all of these but the mask.
 END_OF_TEXT = "<|endoftext|>"
+# What the special tokens are called elsewhere, by BART and Marian, where they have not the names that they have here.
+_ELSEWHERE = {PADDING: "<pad>", UNKNOWN: "<unk>", FIRST: "<s>", LAST: "</s>", MASK: "<mask>"}
 # What occurs once teaches nothing, and a vocabulary in which everything occurred would not know the unknown.
 _LEAST_COUNT = 2
 _CONTINUED = "##"
@@ -123,7 +126,7 @@ _FITTERS = {"wordpiece": _wordpiece, "bytes": _bytes, "characters": _characters}
 
 
 def number_of(tokenizer: Tokenizer, token: str) -> int:
-    """Return a token's number, or that of GPT-2's in its place; IncompatibleModel when the tokenizer has neither."""
+    """Return a token's number, or that of another's in its place; IncompatibleModel when the tokenizer has none."""
     number = tokenizer.token_to_id(_called(tokenizer, token))
     if number is None:
         raise IncompatibleModel(f"The tokenizer has no token {token}.", param="base_model")
@@ -132,23 +135,52 @@ def number_of(tokenizer: Tokenizer, token: str) -> int:
 
 def _called(tokenizer: Tokenizer, token: str) -> str:
     """Return what a tokenizer calls a special token."""
-    stands_for_it = token in SPECIAL and token != MASK and tokenizer.token_to_id(token) is None
-    return END_OF_TEXT if stands_for_it else token
+    if token not in SPECIAL:
+        return token
+    names = (token, _ELSEWHERE[token], *((END_OF_TEXT,) if token != MASK else ()))
+    return next((name for name in names if tokenizer.token_to_id(name) is not None), token)
 
 
 def opened(text: str) -> Tokenizer:
-    """Return the tokenizer of a tokenizer.json, ready to encode whole texts of any length."""
+    """Return the tokenizer of a tokenizer.json, ready to encode whole texts of any length.
+
+    A special token's name in a text is read as the characters that it is written with: it stands for no token, so that
+    whoever writes a text can forge neither its end nor a hidden token.
+    """
     tokenizer = Tokenizer.from_str(text)
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    names = {_called(tokenizer, token) for token in SPECIAL}
+    tokenizer.add_special_tokens(sorted(name for name in names if tokenizer.token_to_id(name) is not None))
+    tokenizer.encode_special_tokens = True
+    special = {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    found = [name for name, number in special.items() if len(name) > 1 and _is_read_as(tokenizer, name, number)]
+    if found:
+        _take_apart(tokenizer, found)
     return tokenizer
+
+
+def _is_read_as(tokenizer: Tokenizer, name: str, number: int) -> bool:
+    """Return whether the model itself has a special token's name for a piece of text."""
+    if name == _called(tokenizer, UNKNOWN):
+        return False  # what is unknown may be read as that
+    return any(number in tokenizer.encode(text, add_special_tokens=False).ids for text in (name, f"a {name} a"))
+
+
+def _take_apart(tokenizer: Tokenizer, names: Sequence[str]) -> None:
+    """Have these names come to the model in two pieces."""
+    within = "|".join(f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in names)
+    apart = pre_tokenizers.Split(Regex(within), "isolated")
+    before = tokenizer.pre_tokenizer
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([apart] if before is None else [before, apart])
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], most: int) -> Iterator[list[int]]:
     """Iterate over the ids of each text, first and last token included, cut to `most` tokens."""
     end = number_of(tokenizer, LAST)
-    for encoding in tokenizer.encode_batch_fast(list(texts)):
-        yield _cut(encoding.ids, most, end)
+    for begin in range(0, len(texts), _AT_ONCE):
+        for encoding in tokenizer.encode_batch_fast(list(texts[begin : begin + _AT_ONCE])):
+            yield _cut(encoding.ids, most, end)
 
 
 def encode_plain(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
@@ -200,7 +232,11 @@ def _cut(ids: list[int], most: int, end: int) -> list[int]:
 
 def lengths(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
     """Return how many tokens each text has, uncut."""
-    return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts))]
+    return [
+        len(encoding.ids)
+        for begin in range(0, len(texts), _AT_ONCE)
+        for encoding in tokenizer.encode_batch_fast(list(texts[begin : begin + _AT_ONCE]))
+    ]
 
 
 def word_starts(tokenizer: str) -> list[bool]:
@@ -219,6 +255,8 @@ def transformers_config(tokenizer: Tokenizer, most: int) -> str:
     """Return the tokenizer_config.json by which Transformers' AutoTokenizer opens what is beside it."""
     roles = {"pad": PADDING, "unk": UNKNOWN, "cls": FIRST, "sep": LAST, "mask": MASK}
     if tokenizer.token_to_id(FIRST) is None:
-        roles = {"unk": UNKNOWN, "bos": FIRST, "eos": LAST}
-    config = {f"{role}_token": _called(tokenizer, token) for role, token in roles.items()}
+        named = tokenizer.token_to_id(END_OF_TEXT) is None  # else one token is all that there is
+        roles = {"unk": UNKNOWN, "bos": FIRST, "eos": LAST, **({"pad": PADDING, "mask": MASK} if named else {})}
+    names = {role: _called(tokenizer, token) for role, token in roles.items()}
+    config = {f"{role}_token": name for role, name in names.items() if tokenizer.token_to_id(name) is not None}
     return json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": most, **config}, indent=1)

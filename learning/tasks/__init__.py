@@ -20,6 +20,7 @@ from learning.tasks.masked_audio import MaskedAudio
 from learning.tasks.masked_features import MaskedFeatures
 from learning.tasks.masked_tokens import MaskedTokens
 from learning.tasks.multi_label_image_classification import MultiLabelImageClassification
+from learning.tasks.multi_label_text_classification import MultiLabelTextClassification
 from learning.tasks.next_token_prediction import NextTokenPrediction
 from learning.tasks.object_detection import ObjectDetection
 from learning.tasks.speaker_embedding import SpeakerEmbedding
@@ -28,6 +29,7 @@ from learning.tasks.tabular_classification import TabularClassification
 from learning.tasks.tabular_regression import TabularRegression
 from learning.tasks.text_classification import TextClassification
 from learning.tasks.text_generation import TextGeneration
+from learning.tasks.text_regression import TextRegression
 from learning.tasks.token_classification import TokenClassification
 from learning.tasks.translation import Translation
 
@@ -41,6 +43,8 @@ TASKS: dict[str, Task] = {
         MaskedTokens(),
         ContrastiveTexts(),
         TextClassification(),
+        MultiLabelTextClassification(),
+        TextRegression(),
         TokenClassification(),
         NextTokenPrediction(),
         TextGeneration(),

@@ -21,6 +21,7 @@ from learning.interfaces import Batch
 from learning.modalities import tokenization
 from learning.modalities.text import TextState, texts_in
 from learning.packing import EVALUATION_POSITIONS
+from learning.spill import Growing
 
 _ROWS_AT_ONCE = 10_000
 # An odd number by which blocks begin elsewhere in each pass (Knuth 1998, The Art of Computer Programming 3, 6.4).
@@ -30,7 +31,7 @@ _MOST_SCORES = 1 << 25
 
 
 class RunningText(NamedTuple):
-    """Tokens, the first of which is only read; where each of R rows ends among them, and its characters."""
+    """Tokens, the first of which is only read; where each of R rows ends among them, and the characters up to there."""
 
     token_N: NDArray[np.int32]
     end_R: NDArray[np.int64]
@@ -45,7 +46,7 @@ class TextBlocks:
         if len(text.token_N) < 2:
             raise InvalidData("There is no text to learn from: every row is empty.", param="columns.text")
         self._token_N = torch.from_numpy(text.token_N).to(device)
-        self._end_R, self._characters_R = text.end_R, np.concatenate([[0], text.characters_R.cumsum()])
+        self._end_R, self._characters_R = text.end_R, text.characters_R
         self._predicted = len(text.token_N) - 1
         self._length = min(inputs.max_length, self._predicted)
         self._at_once = max(1, min(EVALUATION_POSITIONS, _MOST_SCORES // inputs.vocabulary) // self._length)
@@ -80,10 +81,13 @@ class TextBlocks:
 
     def _counted(self, begin_B: Tensor, length: int) -> Batch:
         first, last = (
-            self._characters_R[np.searchsorted(self._end_R, end, side="right")]
+            self._characters_before(np.searchsorted(self._end_R, end, side="right"))
             for end in (begin_B.numpy() + 1, begin_B.numpy() + length + 1)
         )
         return {**self._blocks(begin_B, length), "target_characters_B": torch.from_numpy(last - first)}
+
+    def _characters_before(self, row_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.where(row_B > 0, self._characters_R[np.maximum(row_B, 1) - 1], 0)
 
 
 def rows_of(table: pa.Table, column: str) -> Literal["lines", "documents"]:
@@ -95,8 +99,10 @@ def rows_of(table: pa.Table, column: str) -> Literal["lines", "documents"]:
 def cut(table: pa.Table, inputs: TextState, rows: Literal["lines", "documents"], device: torch.device) -> TextBlocks:
     """Return a column's texts as blocks: as lines of one text, or each with its own beginning and end."""
     first, last = inputs.token(tokenization.FIRST), inputs.token(tokenization.LAST)
-    parts: list[NDArray[np.int32]] = [np.array([first] if rows == "lines" else [], dtype=np.int32)]
-    lengths, characters = [], []
+    tokens, ends, characters = Growing(np.int32), Growing(np.int64), Growing(np.int64)
+    if rows == "lines":
+        tokens.append(np.array([first], dtype=np.int32))
+    read = 0
     for begin in range(0, table.num_rows, _ROWS_AT_ONCE):
         part = table.slice(begin, _ROWS_AT_ONCE)
         with rows_from(range(begin, table.num_rows)):
@@ -105,11 +111,13 @@ def cut(table: pa.Table, inputs: TextState, rows: Literal["lines", "documents"],
             texts = [f"{text}\n" for text in texts]
             if begin + len(texts) == table.num_rows:
                 texts[-1] = texts[-1][:-1]
-        for text, ids in zip(texts, tokenization.encode_plain(inputs.opened, texts), strict=True):
-            found = ids if rows == "lines" else [first, *ids, last]
-            parts.append(np.array(found, dtype=np.int32))
-            lengths.append(len(found))
-            characters.append(len(text))
-    end_R = np.array(lengths, dtype=np.int64).cumsum() + len(parts[0])
-    whole = RunningText(np.concatenate(parts), end_R, np.array(characters, dtype=np.int64))
-    return TextBlocks(whole, inputs, device)
+        found = [
+            ids if rows == "lines" else [first, *ids, last] for ids in tokenization.encode_plain(inputs.opened, texts)
+        ]
+        ends.append(np.array([len(ids) for ids in found], dtype=np.int64).cumsum() + len(tokens))
+        counted = np.array([len(text) for text in texts], dtype=np.int64).cumsum() + read
+        characters.append(counted)
+        read = int(counted[-1])
+        for ids in found:
+            tokens.append(np.array(ids, dtype=np.int32))
+    return TextBlocks(RunningText(tokens.whole(), ends.whole(), characters.whole()), inputs, device)

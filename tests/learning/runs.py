@@ -33,10 +33,12 @@ TRANSLATING = "translation"
 FACES = "image-embedding"
 VOICES = "speaker-embedding"
 IMAGE_LABELS = "multi-label-image-classification"
+TEXT_LABELS = "multi-label-text-classification"
+MOODS = "text-regression"
 TARGETS = {name: {"target": "label"} for name in (CLASSES, TEXTS, IMAGES, SOUNDS, FACES, VOICES)}
-TARGETS |= {name: {"target": "amount"} for name in (NUMBERS, SHADES)}
+TARGETS |= {name: {"target": "amount"} for name in (NUMBERS, SHADES, MOODS)}
 TARGETS |= {TAGS: {"target": "tags"}, THINGS: {"target": "objects"}, SPEECH: {"target": "text"}}
-TARGETS |= {IMAGE_LABELS: {"target": "labels"}}
+TARGETS |= {IMAGE_LABELS: {"target": "labels"}, TEXT_LABELS: {"targets": ["pleased", "chinese"]}}
 TARGETS |= {TRANSLATING: {"text": "text", "target": "label"}}
 TARGETS |= {WRITING: {"text": "text", "target": "label"}, "next-token-prediction": {"text": "text"}}
 # Options of an architecture and a modality by which its networks are tiny, and of a task by which it can be exact.
@@ -66,7 +68,7 @@ BYTES = {name: {"max_length": 48} for name in (WRITING, TRANSLATING, "denoising"
 SMALL = {THINGS: {"size": 16}}
 EXACT = {
     TEXTS: {"label_smoothing": 0.0, "token_masking": 0.0},
-    TAGS: {"token_masking": 0.0},
+    **{name: {"token_masking": 0.0} for name in (TAGS, MOODS, TEXT_LABELS)},
     IMAGES: {"label_smoothing": 0.0, "augmentation": "none"},
     SHADES: {"augmentation": "none"},
     IMAGE_LABELS: {"augmentation": "none"},
@@ -79,7 +81,7 @@ EXACT = {
 # What a task's score is at best, where that is not 1.
 BEST_SCORES = {TRANSLATING: 100}
 # Losses below which examples are known by heart, where it is no cross-entropy or square.
-LEAST_LOSSES = {THINGS: 0.1, IMAGE_LABELS: 0.05}
+LEAST_LOSSES = {THINGS: 0.1, IMAGE_LABELS: 0.05, TEXT_LABELS: 0.05}
 
 
 @dataclass
@@ -145,7 +147,7 @@ _TAGS = {"card": "B-thing", "order": "B-thing", "app": "B-thing", "这个餐馆"
 
 
 def small_texts(rows: int = 40, seed: int = 0) -> pa.Table:
-    """Sentences in two languages, their words, what these are about, and whether they please; and a date."""
+    """Sentences in two languages, their words, what these are about, whether they please and how much; and a date."""
     generator = np.random.default_rng(seed)
     openings = ["the card", "my order", "this app", "这个餐馆", "我的订单"]
     fillers = ["really", "again", "today", "今天", "and so on", "as ever"]
@@ -164,6 +166,9 @@ def small_texts(rows: int = 40, seed: int = 0) -> pa.Table:
             "text": texts,
             "since": days,
             "label": np.where(pleased, "good", "bad"),
+            "pleased": pleased,
+            "chinese": [not text.isascii() for text in texts],
+            "amount": [3.0 * up + ("card" in text) for up, text in zip(pleased, texts, strict=True)],
             "tokens": words,
             "tags": [[_TAGS.get(word, "O") for word in row] for row in words],
         }

@@ -189,7 +189,7 @@ def test_a_broken_input_is_named_and_its_neighbours_are_answered(task, architect
 @pytest.mark.parametrize(("task", "architecture"), SUPERVISED)
 def test_a_row_without_a_target_is_named(task, architecture, split, tables, tmp_path):
     """By its number in the file, whichever part it belongs to."""
-    target = spec_of(task).columns.target
+    target = spec_of(task).columns.target_names()[0]
     table = table_for(task)
     values = table.column(target).to_pylist()
     values[4] = None

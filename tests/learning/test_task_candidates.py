@@ -93,6 +93,23 @@ def test_tasks_for_text(tmp_path):
     ]
 
 
+def test_numbers_and_lists_of_labels_beside_sentences(tmp_path):
+    lists = [["price", "taste"], ["taste"], [], ["price", "service"]]
+    rows = [{"review": f"A sentence, number {n}.", "stars": n / 7, "about": lists[n % 4]} for n in range(40)]
+    description = described(tmp_path, rows)
+    assert suggested(description)[:2] == [
+        ("multi-label-text-classification", "about", ["review"]),
+        ("text-regression", "stars", ["review"]),
+    ]
+    labels, numbers = description.task_candidates[:2]
+    assert "lists, of 3 different labels in 40 rows" in labels.reason
+    assert labels.balance is not None
+    assert (
+        numbers.reason == '"review" is a column of sentences, and "stars" is a number column with 40 distinct '
+        "values in 40 rows"
+    )
+
+
 @pytest.mark.usefixtures("every_task")
 def test_lists_of_equal_lengths_are_tokens_and_tags(tmp_path):
     rows = [{"words": [f"w{n}", "and", "so"][: n % 3 + 1], "tags": ["B-X", "I-X", "O"][: n % 3 + 1]} for n in range(30)]

@@ -74,6 +74,12 @@ def verse(running: httpx.Client) -> str:
     return "writes"
 
 
+def test_a_prompt_cannot_forge_an_end(running: httpx.Client, verse: str) -> None:
+    inputs = ["To [SEP]", "To be, t", "[CLS][MASK]"]
+    outputs = running.post(f"/models/{verse}/predict", json={"inputs": inputs}).json()["outputs"]
+    assert [one["prompt_tokens"] for one in outputs] == [8, 8, 11]  # a token is a character
+
+
 @pytest.mark.parametrize(
     ("parameters", "param"),
     [

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from foreign_models import changed, contents, small_bert, without, zipped
+from foreign_models import SENTENCES, WORDS, changed, contents, small_bart, small_bert, without, zipped
 from servers import Stack
 from support import SHARED, finished, problem, submit, succeeded, upload
 from tokenizers import Tokenizer
@@ -186,6 +186,26 @@ def test_a_head_and_a_tokenizer_of_a_vocabulary_come_along(
     assert digests[0] == digests[1]
 
 
+def test_a_bart_learns_to_write(api: httpx.Client, tmp_path: Path) -> None:
+    files, theirs = small_bart(tmp_path / "bart")
+    job = send(api, zipped(files), "bart")
+    assert (job["status"], job["task"], job["result"]["model_type"]) == ("succeeded", "denoising", "bart"), job
+    assert api.get("/models/bart/versions/1").json()["architecture"] == "seq2seq"
+    pairs = [{"en": text, "word": text.split(" is ")[1].split(",")[0]} for text in SENTENCES]
+    rows = upload(api, "\n".join(json.dumps(pair) for pair in pairs * 8), "pairs.jsonl")
+    succeeded(api, submit(api, {
+        "kind": "finetune", "task": "translation", "base_model": "bart", "dataset": rows["id"],
+        "columns": {"text": "en", "target": "word"}, "output": {"model": "words"},
+        "hyperparameters": {"epochs": 40, "batch_size": 8, "learning_rate": 3e-3, "dropout": 0.0},
+    }))  # fmt: skip
+    outputs = api.post("/models/words/predict", json={"inputs": SENTENCES}).json()["outputs"]
+    assert sum(one["translation"] == pair["word"] for one, pair in zip(outputs, pairs, strict=True)) >= 5
+    for file in api.get("/models/words/versions/1/files").json()["data"]:
+        (tmp_path / file["path"]).write_bytes(api.get(f"/models/words/versions/1/files/{file['path']}").content)
+    opened = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+    assert type(opened) is type(theirs)
+
+
 def uncomputable(small: dict[str, bytes], tmp_path: Path) -> bytes:
     """Return an archive of a model as it is downloaded here, but of which one token has a number without weights."""
     (tmp_path / "small.zip").write_bytes(zipped(small))
@@ -206,6 +226,7 @@ def test_what_does_not_fit_fails_its_job_at_once(api: httpx.Client, small: dict[
         "has the shape": zipped(changed(small, hidden_size=8192, intermediate_size=32768, num_hidden_layers=96)),
         "3 heads do not divide the width, 32": zipped(changed(small, num_attention_heads=3)),
         "The model does not compute: ": uncomputable(small, tmp_path),
+        "The tokenizer has 10 tokens": zipped({**small, "vocab.txt": "\n".join(WORDS[:-1]).encode()}),
         "leads out of the archive": zipped({**small, "../config.json": b"{}"}),
     }
     for said, content in cases.items():

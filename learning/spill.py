@@ -1,0 +1,64 @@
+"""What is too much for memory, in a file that is gone with the process: arrays that grow, and rows of a table."""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+_Number = TypeVar("_Number", np.int32, np.int64)
+# Rows above this are written to a file when some of them are taken.
+MOST_BYTES = 256 << 20
+_ROWS_AT_ONCE = 65_536
+
+
+class Growing(Generic[_Number]):
+    """An array that is appended to on the disk, and mapped into memory when it is whole."""
+
+    def __init__(self, dtype: type[_Number]) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the array
+        self._dtype: type[_Number] = dtype
+        self._count = 0
+
+    def append(self, values: NDArray[_Number]) -> None:
+        """Write values behind the others."""
+        self._file.write(np.ascontiguousarray(values, dtype=self._dtype).data)
+        self._count += len(values)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def whole(self) -> NDArray[_Number]:
+        """Return all values, mapped."""
+        if not self._count:
+            return np.zeros(0, dtype=self._dtype)
+        self._file.flush()
+        return np.memmap(self._file, dtype=self._dtype, mode="r+", shape=(self._count,))
+
+
+def taken(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
+    """Return some rows, ascending, of a table of a mapped file; in memory if they are few, else in a file as well."""
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+        return table.slice(int(rows[0]), len(rows))
+    if table.nbytes * len(rows) <= MOST_BYTES * max(1, table.num_rows):
+        return table.take(rows)
+    with tempfile.TemporaryFile() as file:
+        with pa.ipc.new_file(file, table.schema) as writer:
+            for batch in _in_parts(table, rows):
+                writer.write_table(batch)
+        file.flush()
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
+
+
+def _in_parts(table: pa.Table, rows: NDArray[np.int64]) -> Iterator[pa.Table]:
+    for begin in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[begin : begin + _ROWS_AT_ONCE]
+        # Of the rows between the first and the last alone: taken from all, all would be copied.
+        between = table.slice(int(some[0]), int(some[-1] - some[0]) + 1)
+        yield between.take(some - some[0])
