@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from anneal.jobs import Job
 from anneal.page import Page, fetch_page
-from anneal.retry import RetryPolicy
 from anneal.transport import Transport
 from anneal.view import View
 
@@ -48,14 +48,17 @@ class Galleries:
         return fetch_page(self._transport, "/galleries", Gallery, limit=limit, **params)
 
     def change(self, name: str, **changes: Any) -> Gallery:
-        """Change threshold, false_accept_rate or metadata, or move to another model, which embeds all files anew.
+        """Change threshold, false_accept_rate or metadata; another model takes a move."""
+        return Gallery(self._transport.json("PATCH", _path(name), json=changes))
 
-        A move is waited for as long as it takes, and sent once: the service gives it up when nobody listens.
+    def move(self, name: str, model: str, **options: Any) -> Job:
+        """Submit the job that embeds all files by another version, which the gallery has once it has succeeded.
+
+        `options` are fields of the request: threshold, false_accept_rate, threads, name, priority, metadata.
         """
-        options: dict[str, Any] = {}
-        if changes.get("model") is not None:
-            options = {"timeout": self._transport.timeout_unread, "policy": RetryPolicy(retries=0)}
-        return Gallery(self._transport.json("PATCH", _path(name), json=changes, **options))
+        return Job(
+            self._transport.json("POST", f"{_path(name)}/move", json={"model": model, **options}), self._transport
+        )
 
     def delete(self, name: str) -> None:
         """Delete a gallery with its subjects, their files and embeddings."""

@@ -50,11 +50,6 @@ class Transport:
             trust_env=not is_loopback(self.url),
         )
 
-    @property
-    def timeout_unread(self) -> httpx.Timeout:
-        """The timeout of a request whose answer may take any time."""
-        return httpx.Timeout(self.timeout_s, read=None)
-
     def close(self) -> None:
         """Close the connections."""
         self._http.close()

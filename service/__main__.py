@@ -102,6 +102,7 @@ def _serve(settings: ServiceSettings) -> int:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=5,
+        forwarded_allow_ips=settings.trusted_proxies,
         http=ShortWay,
     )
     try:

@@ -21,6 +21,7 @@ from service import (
     errors,
     galleries,
     gallery_content,
+    gallery_moves,
     gallery_questions,
     gallery_subjects,
     health,
@@ -70,12 +71,12 @@ PARTS = (
     *(jobs, input_bodies, predictions, embeddings, prediction_jobs, uploads, datasets, dataset_content),
     *(quarantine, job_commands, checkpoints, loaded_models, model_import, models, catalogue, keys),
     *(queue_view, webhooks),
-    *(gallery_content, gallery_subjects, gallery_questions, galleries),
+    *(gallery_content, gallery_subjects, gallery_questions, gallery_moves, galleries),
 )
 # What a process of the role predict has of it, and one of the role api has not.
 PREDICTING = (
     *(input_bodies, predictions, embeddings, loaded_models),
-    *(gallery_content, gallery_subjects, gallery_questions, galleries),
+    *(gallery_content, gallery_subjects, gallery_questions, gallery_moves, galleries),
 )
 # A multipart body is the file and some lines around it.
 MULTIPART_OVERHEAD_BYTES = 1 << 20

@@ -16,14 +16,14 @@ from itertools import accumulate
 from time import perf_counter, thread_time
 from typing import Any, Protocol
 
+from service.batch_size import BatchSize
 from service.device import Device
 from service.errors import ApiError
 
 Answer = dict[str, Any]
 _Result = list[Answer] | Exception
-# Of one batch. Rows have as many positions as they are long: more of them at once are no faster, only later.
+# Of one batch. Rows have as many positions as they are long; how many a batch has of those is measured.
 MOST_ROWS = 1024
-MOST_POSITIONS = 4096
 WARM_ROWS = 64
 # A batch expected to take longer leaves the loop to others. Measured: the hop to the thread and back costs 0.1 ms alone
 # and, under load, what the interpreter's lock makes of it, several times as much. Sixty-four rows of a small perceptron
@@ -77,6 +77,7 @@ class _Batch:
 
     shares: list[_Share]
     positions: int
+    allowed: int = 0  # so many positions it might have had
 
     @property
     def rows(self) -> Sequence[Any]:
@@ -145,6 +146,7 @@ class Batcher:
         self._rows_waiting = 0
         self._positions_waiting = 0
         self._is_running = False  # or waits for the device
+        self._size = BatchSize()
         self._costs: dict[int, float] = {}  # seconds of the processor, by the bit length of the number of positions
         self._quick_size = 0  # the largest such length whose batches hold the loop up no longer than they may
         self.counts = Counts()
@@ -177,7 +179,7 @@ class Batcher:
         if self._is_running or not self._queue:
             return
         self._is_running = True
-        if not self._is_quick(min(self._positions_waiting, MOST_POSITIONS)):
+        if not self._is_quick(min(self._positions_waiting, self._size.most)):
             self._device.take_turn(self._run)
             return
         if batch := self._take():
@@ -209,7 +211,8 @@ class Batcher:
         """
         shares: list[_Share] = []
         left: list[Waiting] = []
-        rows, positions = MOST_ROWS, MOST_POSITIONS
+        allowed = self._size.next(self._positions_waiting)
+        rows, positions = MOST_ROWS, allowed
         while self._queue and rows:
             waiting = self._queue.popleft()
             if waiting.answered.done():
@@ -227,7 +230,7 @@ class Batcher:
                 left.append(waiting)
         self._queue.extend(left)
         self._note_start(shares)
-        return _Batch(shares, MOST_POSITIONS - positions) if shares else None
+        return _Batch(shares, allowed - positions, allowed) if shares else None
 
     def _advance(self, waiting: Waiting, taken: int) -> int:
         """Count rows as taken, and return how many positions they have."""
@@ -266,6 +269,7 @@ class Batcher:
         elapsed = perf_counter() - started
         if seconds:
             self._learn(batch.positions, seconds)
+            self._size.learn(batch.allowed, batch.positions, seconds)
         self.counts.batches += 1
         self.counts.inference_s += elapsed
         size = sum(len(share.rows) for share in batch.shares)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Generic, TypeVar
 
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
@@ -17,9 +19,8 @@ from starlette.datastructures import UploadFile
 
 from service.chosen_route import media_type
 from service.computing import RequestTimeout, deadline
-from service.dependencies import ModelsKey, PredictKey
+from service.dependencies import IdempotencyKey, ModelsKey, PredictKey
 from service.errors import ApiError
-from service.gallery_embedding import Read
 from service.gallery_questions import (
     IdentifyFields,
     IdentifyResponse,
@@ -28,7 +29,7 @@ from service.gallery_questions import (
     identified,
     verified,
 )
-from service.gallery_subjects import SubjectFields, SubjectView, acquaintance, enrolled, newcomer
+from service.gallery_subjects import Enrolment, SubjectFields, SubjectView, acquaintance, enrolled, newcomer
 from service.input_bodies import FORM, MOST_FILES, Content, ContentRoute
 from service.job_requests import Request
 from service.predictors import Loaded
@@ -44,8 +45,24 @@ class NoFields(Request):
     """Nothing but files."""
 
 
-async def _given(request: HttpRequest, schema: type[T]) -> tuple[T, Read]:
-    """Read a body to its end; return its fields, checked, and what gives its files once a model is there for them."""
+@dataclass(frozen=True, slots=True)
+class _Given(Generic[T]):
+    """A body that was read to its end: its fields, checked, and its files, which a model says how to take."""
+
+    fields: T
+    files: list[Content]
+
+    def read(self, loaded: Loaded) -> list[Any]:
+        """Return the inputs."""
+        return _inputs(self.files, loaded)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What tells it from others."""
+        return (self.fields.model_dump_json(), *(sha256(file.content).hexdigest() for file in self.files))
+
+
+async def _given(request: HttpRequest, schema: type[T]) -> _Given[T]:
     fields: dict[str, Any] = dict(request.query_params)
     files: list[Content] = []
     if media_type(request.headers) == FORM:
@@ -59,7 +76,7 @@ async def _given(request: HttpRequest, schema: type[T]) -> tuple[T, Read]:
         files.append(Content.of(await request.body(), request.headers.get("content-type", "")))
     if not files:
         raise ApiError(422, "invalid_request", "The form has no file.", hint="With curl: -F file=@path/to/file.")
-    return _checked(fields, schema), lambda loaded: _inputs(files, loaded)
+    return _Given(_checked(fields, schema), files)
 
 
 def _checked(fields: dict[str, Any], schema: type[T]) -> T:
@@ -90,19 +107,24 @@ def _inputs(files: Sequence[Content], loaded: Loaded) -> list[Any]:
 
 
 @router.post("/subjects", status_code=201)
-async def enrol_content(gallery: str, request: HttpRequest, state: Opened, caller: ModelsKey) -> SubjectView:
+async def enrol_content(
+    gallery: str, request: HttpRequest, state: Opened, caller: ModelsKey, key: IdempotencyKey = None
+) -> SubjectView:
     """Enrol a subject by what is in a body that is no JSON."""
-    fields, read = await _given(request, SubjectFields)
-    return await enrolled(state, caller.project, gallery, read, newcomer(fields), request.receive)
+    given = await _given(request, SubjectFields)
+    enrolment = Enrolment(caller, gallery, newcomer(given.fields), key, ("enrol", gallery, *given.parts))
+    return await enrolled(state, enrolment, given.read, request.receive)
 
 
 @router.post("/subjects/{subject_id}/samples", status_code=201)
 async def add_content(
-    gallery: str, subject_id: str, request: HttpRequest, state: Opened, caller: ModelsKey
+    gallery: str, subject_id: str, request: HttpRequest, state: Opened, caller: ModelsKey, key: IdempotencyKey = None
 ) -> SubjectView:
     """Enrol a subject by further files that are in a body that is no JSON."""
-    _, read = await _given(request, NoFields)
-    return await enrolled(state, caller.project, gallery, read, acquaintance(subject_id), request.receive)
+    given = await _given(request, NoFields)
+    same = ("samples", gallery, subject_id, *given.parts)
+    enrolment = Enrolment(caller, gallery, acquaintance(subject_id), key, same)
+    return await enrolled(state, enrolment, given.read, request.receive)
 
 
 @router.post("/identify")
@@ -110,9 +132,9 @@ async def identify_content(
     gallery: str, request: HttpRequest, state: Opened, caller: PredictKey, timeout_s: RequestTimeout = None
 ) -> IdentifyResponse:
     """Answer whom the files of a body that is no JSON show."""
-    fields, read = await _given(request, IdentifyFields)
+    given = await _given(request, IdentifyFields)
     async with deadline(timeout_s):
-        return await identified(state, caller.project, gallery, read, fields, request.receive)
+        return await identified(state, caller.project, gallery, given.read, given.fields, request.receive)
 
 
 @router.post("/verify")
@@ -120,6 +142,6 @@ async def verify_content(
     gallery: str, request: HttpRequest, state: Opened, caller: PredictKey, timeout_s: RequestTimeout = None
 ) -> VerifyResponse:
     """Answer whether the files of a body that is no JSON are the same, or one is the subject that is named."""
-    fields, read = await _given(request, VerifyFields)
+    given = await _given(request, VerifyFields)
     async with deadline(timeout_s):
-        return await verified(state, caller.project, gallery, read, fields, request.receive)
+        return await verified(state, caller.project, gallery, given.read, given.fields, request.receive)

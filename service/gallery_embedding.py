@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 from starlette.types import Receive
 
-from service.computing import all_computed, compute, parse
+from service import gallery_thresholds as thresholds
+from service.computing import all_computed
 from service.errors import ApiError
 from service.library import importing, read_design
 from service.predictors import Files, Loaded
@@ -49,14 +50,33 @@ def look(state: State, project: str, name: str, *, everybody: bool = False) -> L
     with state.database.read() as session:
         gallery = galleries.get(session, project, name)
         while True:
+            looked_at = (gallery.id, gallery.revision)
             version = galleries.version_of(session, gallery)
             known = galleries.everybody(session, gallery.id) if everybody else []
-            looked_at = gallery.id
             gallery = galleries.get(session, project, name)
             # A transaction may see what others commit meanwhile: embeddings are compared only with those of the same
-            # version.
-            if (gallery.id, gallery.version_id) == (looked_at, version.record.id):
+            # version, and a threshold is that of the samples it was chosen by.
+            if (gallery.id, gallery.revision) == looked_at:
                 return Looked(gallery, version, models.loadable(session, version.record.id), known)
+
+
+def with_threshold(state: State, project: str, looked: Looked | None, name: str) -> Looked:
+    """Return a gallery with its threshold, chosen anew if what it is chosen by has changed since.
+
+    Here, and not by whoever changes it: reading all embeddings, and comparing each two, is no work for a transaction
+    that others wait for. `looked` is the gallery with everybody it knows, if it was looked at so.
+    """
+    if looked is None:
+        looked = look(state, project, name)
+        if galleries.has_threshold(looked.gallery):
+            return looked
+        looked = look(state, project, name, everybody=True)
+    gallery, known = looked.gallery, looked.known
+    if not galleries.has_threshold(gallery):
+        gallery.threshold = thresholds.kept(gallery.threshold_from, looked.version.record.metrics, lambda: known)
+        with state.database.write() as session:
+            galleries.keep_threshold(session, gallery, gallery.threshold)
+    return looked
 
 
 @asynccontextmanager
@@ -73,24 +93,6 @@ async def embedded(loaded: Loaded, inputs: Sequence[Any], receive: Receive) -> V
     """Return the inputs' embeddings; the first input that does not fit fails the request (400)."""
     answers = await all_computed(loaded, loaded.embedder, inputs, receive)
     return np.array([one["embedding"] for one in answers], dtype="<f4")
-
-
-async def embedded_anew(loaded: Loaded, some: Sequence[tuple[Known, bytes]], ref: str, receive: Receive) -> Vectors:
-    """Return embeddings of enrolled files; 422 names the first that the version cannot read, and whose it is."""
-    parsed = await parse(loaded, [content for _, content in some])
-    if parsed.errors:
-        first = parsed.errors[0]
-        one = some[first.index][0]
-        raise ApiError(
-            422,
-            first.code,
-            f'{ref} cannot read the sample {one.sample_id} of the subject "{one.name}" ({one.subject_id}): '
-            f"{first.message.split(': ', 1)[-1]}",
-            hint="Delete that subject and enrol it by other files, or choose another version.",
-            param="model",
-        )
-    waiting = await compute(loaded.embedder, parsed, receive)
-    return np.array([answer["embedding"] for answer in waiting.answers] if waiting else [], dtype="<f4")
 
 
 def contents(loaded: Loaded, inputs: Sequence[Any]) -> list[bytes]:

@@ -16,7 +16,7 @@ from starlette.types import Receive
 from service.computing import RequestTimeout, check_count, compute, deadline, parse
 from service.dependencies import PredictKey
 from service.errors import ApiError
-from service.gallery_embedding import Looked, Read, Vectors, embedded, in_thread, loaded_for, look
+from service.gallery_embedding import Looked, Read, Vectors, embedded, in_thread, loaded_for, look, with_threshold
 from service.gallery_subjects import bodies
 from service.gallery_thresholds import ThresholdView
 from service.job_requests import Request
@@ -144,6 +144,8 @@ async def identified(
 ) -> IdentifyResponse:
     """Answer who each input shows; one that does not fit gets an error and leaves the others alone."""
     looked = await in_thread(lambda: look(state, project, name, everybody=True))
+    if asked.threshold is None:
+        looked = await in_thread(lambda: with_threshold(state, project, looked, name))
     async with loaded_for(state, project, looked) as loaded:
         inputs = await in_thread(lambda: read(loaded))
         check_count(inputs, state)
@@ -172,7 +174,7 @@ async def verified(
     state: State, project: str, name: str, read: Read, asked: VerifyFields, receive: Receive
 ) -> VerifyResponse:
     """Answer whether two files, or a file and a subject, are the same; one that does not fit fails the request."""
-    looked = await in_thread(lambda: look(state, project, name, everybody=asked.subject is not None))
+    looked = await in_thread(lambda: _looked_for(state, project, name, asked))
     async with loaded_for(state, project, looked) as loaded:
         inputs = await in_thread(lambda: read(loaded))
         try:
@@ -194,6 +196,14 @@ async def verified(
         score=score,
         verified=None if threshold is None else score >= threshold.value,
     )
+
+
+def _looked_for(state: State, project: str, name: str, asked: VerifyFields) -> Looked:
+    """Return the gallery with what a question needs of it: whom it knows, and its threshold."""
+    looked = look(state, project, name, everybody=True) if asked.subject is not None else None
+    if asked.threshold is None:
+        return with_threshold(state, project, looked, name)
+    return looked or look(state, project, name)
 
 
 def _only(looked: Looked, subject: str) -> Looked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple
@@ -13,22 +14,26 @@ from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy.orm import Session
 from starlette.types import Receive
 
-from service.dependencies import Listing, ModelsKey, Paged
+from service.dependencies import IdempotencyKey, Listing, ModelsKey, Paged
 from service.errors import ApiError
-from service.galleries import TRIES, Metadata, quota_of, refresh_threshold
+from service.galleries import Metadata, quota_of
 from service.gallery_embedding import Looked, Read, Vectors, contents, embedded, in_thread, loaded_for, look
 from service.job_requests import StoredRequest
 from service.predictions import CONTENTS
 from service.predictors import Loaded
 from service.state import Opened, State
+from service.submission import once
 from service.times import rfc3339
-from store import galleries
+from store import galleries, idempotency
+from store.errors import Conflict
 from store.galleries import Moved, New
 from store.gallery_records import GalleryRecord, SampleRecord, SubjectRecord
+from store.keys import Principal
 
 router = APIRouter(prefix="/galleries/{gallery}/subjects", tags=["galleries"])
 
 MOST_AT_ONCE = 100
+TRIES = 5  # of a gallery that moves meanwhile
 
 SubjectName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Inputs = Annotated[
@@ -111,24 +116,53 @@ class Whose(NamedTuple):
     write: Callable[[Session, GalleryRecord], SubjectRecord]
 
 
-async def enrolled(state: State, project: str, name: str, read: Read, whose: Whose, receive: Receive) -> SubjectView:
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Who asks that files are added to whom; and the key and the parts by which the same request is known again."""
+
+    caller: Principal
+    gallery: str
+    whose: Whose
+    key: str | None
+    request: tuple[str, ...]
+
+
+async def enrolled(state: State, asked: Enrolment, read: Read, receive: Receive) -> SubjectView:
     """Add files to a subject of a gallery, embedded by the version that it has when they are written.
 
     Those that it has already are left out, so that a request may be repeated.
     """
     for left in reversed(range(TRIES)):
-        looked = await in_thread(partial(look, state, project, name))
+        if (earlier := await in_thread(partial(_earlier, state, asked))) is not None:
+            return earlier
+        project = asked.caller.project
+        looked = await in_thread(partial(look, state, project, asked.gallery))
         async with loaded_for(state, project, looked) as loaded:
             files = await in_thread(partial(_files, loaded, read))
-            await in_thread(partial(_require_welcome, state, project, name, files, whose))
+            if (earlier := await in_thread(partial(_welcomed, state, asked, files))) is not None:
+                return earlier
             vectors_NE = await embedded(loaded, files, receive)
         try:
-            write = _writer(state, project, looked, list(zip(files, vectors_NE, strict=True)), whose)
-            return await in_thread(write)
+            return await in_thread(partial(_written, state, asked, looked, list(zip(files, vectors_NE, strict=True))))
         except Moved:
             if not left:
                 raise
     raise AssertionError
+
+
+def _earlier(state: State, asked: Enrolment) -> SubjectView | None:
+    """Return what the same request with the same key has made, if it came before."""
+    if asked.key is None:
+        return None
+    with state.database.read() as session:
+        fingerprint = idempotency.fingerprint(*asked.request)
+        found = idempotency.earlier(session, asked.caller.project, asked.key, fingerprint)
+        return None if found is None else _view(session, asked, found)
+
+
+def _view(session: Session, asked: Enrolment, subject_id: str) -> SubjectView:
+    gallery = galleries.get(session, asked.caller.project, asked.gallery)
+    return SubjectView.of(session, gallery.name, galleries.subject(session, gallery, subject_id))
 
 
 def _files(loaded: Loaded, read: Read) -> list[bytes]:
@@ -144,33 +178,44 @@ def _files(loaded: Loaded, read: Read) -> list[bytes]:
     return contents(loaded, inputs)
 
 
-def _require_welcome(state: State, project: str, name: str, files: Sequence[bytes], whose: Whose) -> None:
-    """Refuse what would be refused at the end before anything is computed and stored for it."""
+def _welcomed(state: State, asked: Enrolment, files: Sequence[bytes]) -> SubjectView | None:
+    """Refuse what would be refused at the end before anything is computed and stored for it.
+
+    Unless it is refused for what the same request did: its first sending may have ended just now.
+    """
     digests = [sha256(content).hexdigest() for content in files]
-    with state.database.read() as session:
-        gallery = galleries.get(session, project, name)
-        subject = whose.look(session, gallery)
-        new = galleries.lacking(session, subject.id, digests) if subject else set(digests)
-        galleries.require_room(session, gallery, len(new), quota_of(state))
-
-
-def _writer(
-    state: State, project: str, looked: Looked, made: Sequence[tuple[bytes, Vectors]], whose: Whose
-) -> Callable[[], SubjectView]:
-    def write() -> SubjectView:
-        stored = [New(state.artifacts.write([content]), vector_E.tobytes()) for content, vector_E in made]
-        by_digest = {one.artifact.sha256: one for one in stored}
-        with state.database.write() as session:
-            gallery = galleries.get(session, project, looked.gallery.name)
-            galleries.held(session, gallery, version_id=looked.version.record.id)
-            subject = whose.write(session, gallery)
-            new = [by_digest[digest] for digest in galleries.lacking(session, subject.id, by_digest)]
+    try:
+        with state.database.read() as session:
+            gallery = galleries.get(session, asked.caller.project, asked.gallery)
+            subject = asked.whose.look(session, gallery)
+            new = galleries.lacking(session, subject.id, digests) if subject else set(digests)
             galleries.require_room(session, gallery, len(new), quota_of(state))
-            galleries.add_samples(session, state.artifacts, subject, new)
-            refresh_threshold(session, gallery, looked.version, None)
-            return SubjectView.of(session, gallery.name, subject)
+    except Conflict:
+        if (earlier := _earlier(state, asked)) is not None:
+            return earlier
+        raise
+    return None
 
-    return write
+
+def _written(state: State, asked: Enrolment, looked: Looked, made: Sequence[tuple[bytes, Vectors]]) -> SubjectView:
+    """Store files and write their rows; Moved when the gallery has another version by now."""
+    stored = [New(state.artifacts.write([content]), vector_E.tobytes()) for content, vector_E in made]
+    by_digest = {one.artifact.sha256: one for one in stored}
+
+    def write(session: Session) -> SubjectRecord:
+        gallery = galleries.get(session, asked.caller.project, asked.gallery)
+        galleries.held(session, gallery, version_id=looked.version.record.id)
+        subject = asked.whose.write(session, gallery)
+        new = [by_digest[digest] for digest in galleries.lacking(session, subject.id, by_digest)]
+        galleries.require_room(session, gallery, len(new), quota_of(state))
+        galleries.add_samples(session, state.artifacts, subject, new)
+        galleries.changed(session, gallery, by_samples=True)
+        return subject
+
+    with state.database.write() as session:
+        find = partial(session.get_one, SubjectRecord)
+        subject = once(session, asked.caller, asked.key, asked.request, find, write)
+        return _view(session, asked, subject.id)
 
 
 def newcomer(fields: SubjectFields) -> Whose:
@@ -192,10 +237,17 @@ def acquaintance(subject_id: str) -> Whose:
 
 @router.post("", status_code=201, openapi_extra=bodies("name", "metadata"))
 async def enrol_subject(
-    gallery: str, asked: SubjectCreate, request: HttpRequest, state: Opened, caller: ModelsKey
+    gallery: str,
+    asked: SubjectCreate,
+    request: HttpRequest,
+    state: Opened,
+    caller: ModelsKey,
+    key: IdempotencyKey = None,
 ) -> SubjectView:
     """Enrol a subject by one file or several; in a form, its name is the field `name`, else of the address."""
-    return await enrolled(state, caller.project, gallery, lambda _: asked.inputs, newcomer(asked), request.receive)
+    same = ("enrol", gallery, asked.model_dump_json())
+    enrolment = Enrolment(caller, gallery, newcomer(asked), key, same)
+    return await enrolled(state, enrolment, lambda _: asked.inputs, request.receive)
 
 
 @router.get("")
@@ -224,11 +276,18 @@ def get_subject(gallery: str, subject_id: str, state: Opened, caller: ModelsKey)
 
 @router.post("/{subject_id}/samples", status_code=201, openapi_extra=bodies())
 async def add_samples(
-    gallery: str, subject_id: str, asked: SamplesCreate, request: HttpRequest, state: Opened, caller: ModelsKey
+    gallery: str,
+    subject_id: str,
+    asked: SamplesCreate,
+    request: HttpRequest,
+    state: Opened,
+    caller: ModelsKey,
+    key: IdempotencyKey = None,
 ) -> SubjectView:
     """Enrol a subject by further files; those that it has already are left out."""
-    whose = acquaintance(subject_id)
-    return await enrolled(state, caller.project, gallery, lambda _: asked.inputs, whose, request.receive)
+    same = ("samples", gallery, subject_id, asked.model_dump_json())
+    enrolment = Enrolment(caller, gallery, acquaintance(subject_id), key, same)
+    return await enrolled(state, enrolment, lambda _: asked.inputs, request.receive)
 
 
 @router.delete("/{subject_id}", status_code=204)
@@ -238,4 +297,4 @@ def delete_subject(gallery: str, subject_id: str, state: Opened, caller: ModelsK
         record = galleries.get(session, caller.project, gallery)
         galleries.held(session, record)
         galleries.remove_subject(session, galleries.subject(session, record, subject_id))
-        refresh_threshold(session, record, galleries.version_of(session, record), None)
+        galleries.changed(session, record, by_samples=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,9 +10,8 @@ from pydantic import BaseModel, Field
 
 from service.errors import ApiError
 from service.library import importing
-from store.galleries import Known
+from store.galleries import AUTO, ENROLLED, EVALUATION, GIVEN, Known
 
-AUTO, EVALUATION, ENROLLED, GIVEN = "auto", "evaluation", "enrolled", "given"
 # Validation pairs first: test pairs are for reporting, but better than none.
 _SPLITS = ("validation", "test")
 
@@ -41,12 +40,26 @@ def asked_from(threshold: float | str, false_accept_rate: float) -> dict[str, An
     return {"source": GIVEN, "value": float(threshold), "false_accept_rate": false_accept_rate}
 
 
-def chosen(asked: Mapping[str, Any], metrics: Mapping[str, Any], known: Sequence[Known]) -> dict[str, Any] | None:
+def changed(asked: Mapping[str, Any], threshold: float | str | None, rate: float | None) -> dict[str, Any]:
+    """Return what is asked for once some of it is to be something else."""
+    source = asked.get("value", asked["source"]) if threshold is None else threshold
+    return asked_from(source, rate or asked["false_accept_rate"])
+
+
+def require_possible(asked: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    """Raise 422 for a threshold that can never be had from a version of these metrics."""
+    chosen(asked, metrics, list)
+
+
+def chosen(
+    asked: Mapping[str, Any], metrics: Mapping[str, Any], known: Callable[[], Sequence[Known]]
+) -> dict[str, Any] | None:
     """Return the threshold that was asked for; None while there are too few pairs to choose it by.
 
-    `metrics` are those of the gallery's version, by part; `known` what is enrolled. Of the false accept rates that an
-    evaluation has thresholds for, the highest counts that is not above the one asked for. An evaluation of subjects
-    that training knew counts only when asked for by name: pairs of strangers are accepted more often.
+    `metrics` are those of the gallery's version, by part; `known` reads what is enrolled, where that counts. Of the
+    false accept rates that an evaluation has thresholds for, the highest counts that is not above the one asked for. An
+    evaluation of subjects that training knew counts only when asked for by name: pairs of strangers are accepted more
+    often.
     """
     source, rate = asked["source"], asked["false_accept_rate"]
     if source == GIVEN:
@@ -62,7 +75,17 @@ def chosen(asked: Mapping[str, Any], metrics: Mapping[str, Any], known: Sequence
             "that has several files of several subjects.",
             param="threshold",
         )
-    return found or _by_enrolled(known, rate) if source != EVALUATION else found
+    return found or _by_enrolled(known(), rate)
+
+
+def kept(
+    asked: Mapping[str, Any], metrics: Mapping[str, Any], known: Callable[[], Sequence[Known]]
+) -> dict[str, Any] | None:
+    """Return the threshold that was asked for; None also when the gallery has moved to where it cannot be had."""
+    try:
+        return chosen(asked, metrics, known)
+    except ApiError:
+        return None
 
 
 def _by_evaluation(metrics: Mapping[str, Any], rate: float, source: str) -> dict[str, Any] | None:

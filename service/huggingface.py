@@ -8,8 +8,10 @@ from fastapi import APIRouter, Depends, Response
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from pydantic import Field
+from starlette.datastructures import Headers
 from starlette.types import Receive
 
+from service.chosen_route import media_type
 from service.computing import RequestTimeout, check_all_fit, check_count, deadline, every_answer, in_use, parse
 from service.dependencies import Authorization, Scheme
 from service.embeddings import alike
@@ -29,7 +31,18 @@ if TYPE_CHECKING:
     from learning.prediction import Parsed
 
 router = APIRouter(prefix="/hf", tags=["hugging face"])
-content = APIRouter(prefix="/hf", route_class=ContentRoute, include_in_schema=False)
+
+
+class FileRoute(ContentRoute):
+    """A route for bodies that are no JSON; the client says of a file's bytes nothing at all."""
+
+    @staticmethod
+    def is_for(headers: Headers) -> bool:
+        """Return whether the body is a file, a form or a text, or of no named type."""
+        return not media_type(headers) or ContentRoute.is_for(headers)
+
+
+content = APIRouter(prefix="/hf", route_class=FileRoute, include_in_schema=False)
 
 _OF_ENTITY = ("start", "end", "score")
 
@@ -62,10 +75,12 @@ async def infer_hugging_face(
 ) -> Response:
     """Return a label or number for each row of a table, or what fits each input; a wrong one fails the request.
 
-    For an input that is classified that is its labels and their scores, the highest first; for one whose entities are
-    found, these, with nothing around those of a single input; for one of a base model its embedding; for one that goes
-    on, the text as `generated_text`; for one that is translated, `translation_text`; else the native answer. For
-    {"source_sentence", "sentences"}: how like each sentence is to the source.
+    For an input that is classified that is its labels and their scores, the highest first; for an image on which
+    objects are found, these, each with its `box`; for one whose entities are found, these; for a recording that is
+    written down its `text`, with its words as `chunks`; for one of a base model its embedding; for one that goes on,
+    the text as `generated_text`; for one that is translated, `translation_text`; else the native answer. There is
+    nothing around the answer to a single file, or around a single text's entities. For {"source_sentence",
+    "sentences"}: how like each sentence is to the source.
     """
     if asked.stream:
         return await _streamed(asked, state, meant, timeout_s)
@@ -81,10 +96,11 @@ async def infer_hugging_face(
         if loaded.predictor.goes_on:
             written = _translated if _translates(loaded) else _written
             return JSONResponse(await written(asked, state, loaded, inputs, request.receive), headers=headers)
+        takes_files = _takes_files(loaded)
         answers = await every_answer(state, loaded, inputs, asked.parameters, request.receive)
     form = _ranked if asked.table is None else _short
     content = [form(one) for one in answers]
-    alone = asked.table is None and not isinstance(asked.inputs, list) and "entities" in answers[0]
+    alone = asked.table is None and not isinstance(asked.inputs, list) and (takes_files or "entities" in answers[0])
     return JSONResponse(content[0] if alone else content, headers=headers)
 
 
@@ -110,6 +126,14 @@ async def _translated(
     parameters = TranslationParameters.read(asked.parameters)
     answers = await every_answer(state, loaded, inputs, parameters.native(), receive)
     return [{"translation_text": answer["translation"]} for answer in answers]
+
+
+def _takes_files(loaded: Loaded) -> bool:
+    """Return whether inputs are images or recordings: the client expects nothing around the answer to one of them."""
+    with importing:
+        from learning.capabilities import Filed
+
+    return isinstance(loaded.predictor.design.modality, Filed)
 
 
 def _text(given: Any) -> str:
@@ -183,7 +207,7 @@ def _is_number(schema: dict[str, Any], name: str) -> bool:
 
 
 def _ranked(answer: dict[str, Any]) -> Any:
-    """Return what the client expects of an input: labels with scores, highest first, entities, or an embedding."""
+    """Return what the client expects of an input: labels with scores, highest first, or what was found or heard."""
     if "label" in answer:
         if answer["label"] is None and "probabilities" not in answer:
             return []  # none of them was likely enough
@@ -197,7 +221,18 @@ def _ranked(answer: dict[str, Any]) -> Any:
             {"entity_group": entity["label"], "word": entity["text"], **{name: entity[name] for name in _OF_ENTITY}}
             for entity in answer["entities"]
         ]
+    if "objects" in answer:
+        return [{"label": one["label"], "score": one["score"], "box": _corners(one)} for one in answer["objects"]]
+    if "words" in answer:
+        chunks = [{"text": one["word"], "timestamp": [one["start"], one["end"]]} for one in answer["words"]]
+        return {"text": answer["text"], "chunks": chunks}
     return answer.get("embedding", answer)
+
+
+def _corners(one: dict[str, Any]) -> dict[str, int]:
+    """Return a box by its corners, in whole pixels."""
+    right, low = one["x"] + one["width"], one["y"] + one["height"]
+    return {"xmin": round(one["x"]), "ymin": round(one["y"]), "xmax": round(right), "ymax": round(low)}
 
 
 def _short(answer: dict[str, Any]) -> Any:

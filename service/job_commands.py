@@ -152,6 +152,9 @@ def clone_job(
             raise IllegalTransition(f"Job {job_id} reads a model.", hint=hint)
         if job.kind == jobs.PREDICT:
             raise IllegalTransition(f"Job {job_id} only predicts.", hint="Ask for the prediction again.")
+        if job.kind == jobs.MOVE:
+            hint = "Move the gallery again with POST /api/v1/galleries/{gallery}/move."
+            raise IllegalTransition(f"Job {job_id} moves a gallery.", hint=hint)
         asked = _checked(_merged(job.spec, how.overrides))
         return jobs.submit(session, job_requests.resolved(session, caller.project, asked))
 

@@ -24,6 +24,10 @@ class ServiceSettings(StoreSettings):
     allowed_hosts: str = Field(
         default="", description="Comma-separated host names that requests may name; empty: loopback names only."
     )
+    trusted_proxies: str = Field(
+        default="127.0.0.1",
+        description="Comma-separated addresses or networks whose X-Forwarded-Proto is believed; *: anybody's.",
+    )
     max_upload_bytes: int = Field(default=10 << 30, ge=1, description="Largest upload in bytes.")
     upload_expiry_s: float = Field(
         default=86_400.0, gt=0, description="Seconds after its last part for which an upload is kept."

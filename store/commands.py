@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import bindparam, case, select
 from sqlalchemy.orm import Session
 
-from store import checkpoints, jobs
+from store import checkpoints, gallery_moves, jobs
 from store.database import database_now
 from store.errors import Conflict, IllegalTransition
 from store.records import JobDatasetRecord, JobRecord
@@ -116,7 +116,7 @@ def retry(session: Session, project: str, job_id: str, *, from_checkpoint: bool)
     if gone := gone - datasets.keys():
         what = " and ".join(sorted(gone))
         raise Conflict(f"What job {job_id} read as {what} was deleted.", hint="Upload it again, and submit a new job.")
-    return jobs.submit(
+    made = jobs.submit(
         session,
         jobs.NewJob(
             kind=job.kind,
@@ -137,6 +137,9 @@ def retry(session: Session, project: str, job_id: str, *, from_checkpoint: bool)
             user_metadata=job.user_metadata,
         ),
     )
+    if made.kind == jobs.MOVE:
+        gallery_moves.begin(session, made)
+    return made
 
 
 def _refuse(job: JobRecord, verb: str) -> JobRecord:

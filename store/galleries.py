@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -17,12 +17,17 @@ from store import ids, models
 from store.artifacts import Artifact, ArtifactStore
 from store.database import alone, database_now
 from store.errors import Conflict, NotFound, QuotaExceeded
-from store.gallery_records import GalleryRecord, SampleRecord, SubjectRecord
+from store.gallery_records import GalleryRecord, SampleEmbeddingRecord, SampleRecord, SubjectRecord
 from store.models import Version
 
 
 class Moved(Conflict):
-    """The gallery has moved to another version, or another file was enrolled, since it was looked at."""
+    """The gallery has moved to another version since it was looked at."""
+
+
+AUTO, EVALUATION, ENROLLED, GIVEN = "auto", "evaluation", "enrolled", "given"
+BY_NO_SAMPLE = (EVALUATION, GIVEN)
+"""Where a threshold comes from: pairs that the version was evaluated on, the samples, or the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,9 @@ def create(
             session.add(record)
             session.flush()
     except IntegrityError:
+        models.by_id(session, version.record.id)  # it may have been deleted meanwhile
+        if session.scalar(_named(project, name)) is None:
+            raise
         raise Conflict(
             f'There is a gallery "{name}" already.', hint="Choose another name, or enrol into that one.", param="name"
         ) from None
@@ -89,12 +97,23 @@ def create(
     return record
 
 
+def _named(project: str, name: str) -> Select[GalleryRecord]:
+    return select(GalleryRecord).where(GalleryRecord.project == project, GalleryRecord.name == name)
+
+
 def get(session: Session, project: str, name: str) -> GalleryRecord:
     """Return the project's gallery by name, as the database has it now; NotFound otherwise."""
-    query = select(GalleryRecord).where(GalleryRecord.project == project, GalleryRecord.name == name)
-    record = session.scalar(query, execution_options={"populate_existing": True})
+    record = session.scalar(_named(project, name), execution_options={"populate_existing": True})
     if record is None:
         raise NotFound(f'No gallery "{name}".', hint="List them with GET /api/v1/galleries.")
+    return record
+
+
+def by_id(session: Session, gallery_id: str) -> GalleryRecord:
+    """Return a gallery by its id; NotFound when it was deleted."""
+    record = session.get(GalleryRecord, gallery_id)
+    if record is None:
+        raise NotFound("That gallery was deleted.", hint="List them with GET /api/v1/galleries.")
     return record
 
 
@@ -131,9 +150,7 @@ def counts(session: Session, gallery_id: str) -> tuple[int, int]:
 def remove(session: Session, gallery: GalleryRecord) -> None:
     """Delete a gallery with all its subjects."""
     held(session, gallery)
-    subjects = select(SubjectRecord.id).where(SubjectRecord.gallery_id == gallery.id)
-    session.execute(delete(SampleRecord).where(SampleRecord.subject_id.in_(subjects)))
-    session.execute(delete(SubjectRecord).where(SubjectRecord.gallery_id == gallery.id))
+    _forget(session, SubjectRecord.gallery_id == gallery.id)
     session.execute(delete(GalleryRecord).where(GalleryRecord.id == gallery.id))
 
 
@@ -213,14 +230,22 @@ def samples_of(session: Session, subject_id: str) -> list[SampleRecord]:
 
 def lacking(session: Session, subject_id: str, digests: Iterable[str]) -> list[str]:
     """Return which of these files, each once, a subject has no sample of."""
-    known = {sample.sha256 for sample in samples_of(session, subject_id)}
+    known = set(session.scalars(select(SampleRecord.sha256).where(SampleRecord.subject_id == subject_id)))
     return [digest for digest in dict.fromkeys(digests) if digest not in known]
 
 
 def remove_subject(session: Session, record: SubjectRecord) -> None:
     """Delete a subject with its samples."""
-    session.execute(delete(SampleRecord).where(SampleRecord.subject_id == record.id))
-    session.execute(delete(SubjectRecord).where(SubjectRecord.id == record.id))
+    _forget(session, SubjectRecord.id == record.id)
+
+
+def _forget(session: Session, whom: ColumnElement[bool]) -> None:
+    """Delete subjects with all that is known of them."""
+    gone = select(SubjectRecord.id).where(whom)
+    samples = select(SampleRecord.id).where(SampleRecord.subject_id.in_(gone))
+    session.execute(delete(SampleEmbeddingRecord).where(SampleEmbeddingRecord.sample_id.in_(samples)))
+    session.execute(delete(SampleRecord).where(SampleRecord.subject_id.in_(gone)))
+    session.execute(delete(SubjectRecord).where(whom))
 
 
 def everybody(session: Session, gallery_id: str) -> list[Known]:
@@ -234,39 +259,30 @@ def everybody(session: Session, gallery_id: str) -> list[Known]:
     return [Known(*row) for row in session.execute(query)]
 
 
-def contents(session: Session, artifacts: ArtifactStore, some: Sequence[Known]) -> list[tuple[Known, bytes]]:
-    """Return samples with what is in their files; those deleted meanwhile, whose files may be gone, are left out."""
-    found = []
-    for one in some:
-        try:
-            found.append((one, artifacts.path(one.sha256).read_bytes()))
-        except (NotFound, FileNotFoundError):
-            if session.scalar(select(SampleRecord.id).where(SampleRecord.id == one.sample_id)) is not None:
-                raise
-    return found
+def changed(session: Session, gallery: GalleryRecord, *, by_samples: bool = False) -> None:
+    """Note that what the gallery's threshold is chosen by has changed; one that no sample counts for stays."""
+    stays = by_samples and has_threshold(gallery) and (gallery.threshold or {}).get("source") in BY_NO_SAMPLE
+    gallery.revision += 1
+    if stays:
+        gallery.threshold_at = gallery.revision
+    gallery.updated_at = database_now()
+    session.flush()
+    session.refresh(gallery)
 
 
-def move(session: Session, gallery: GalleryRecord, version: Version, embeddings: Mapping[str, bytes]) -> list[Known]:
-    """Have the gallery use another version, which made these embeddings of its samples; return them all.
+def has_threshold(gallery: GalleryRecord) -> bool:
+    """Return whether the threshold is that of the gallery as it is; null counts, while there is none to be had."""
+    return gallery.threshold_at == gallery.revision
 
-    Moved when there is a sample that has none: it was enrolled meanwhile.
-    """
-    held(session, gallery)
-    found = everybody(session, gallery.id)
-    if any(one.sample_id not in embeddings for one in found):
-        raise Moved(f'Somebody was enrolled in gallery "{gallery.name}" meanwhile.', hint="Try again.")
-    if found:
-        session.execute(
-            update(SampleRecord),
-            [{"id": one.sample_id, "embedding": embeddings[one.sample_id]} for one in found],
-        )
+
+def keep_threshold(session: Session, gallery: GalleryRecord, threshold: dict[str, Any] | None) -> None:
+    """Keep what was chosen for the gallery as it was looked at, unless it has changed since."""
     session.execute(
         update(GalleryRecord)
-        .where(GalleryRecord.id == gallery.id)
-        .values(version_id=version.record.id, updated_at=database_now())
+        .where(GalleryRecord.id == gallery.id, GalleryRecord.revision == gallery.revision)
+        .values(threshold=threshold, threshold_at=gallery.revision)
         .execution_options(synchronize_session=False)
     )
-    return everybody(session, gallery.id)
 
 
 def version_of(session: Session, gallery: GalleryRecord) -> Version:

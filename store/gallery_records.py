@@ -22,6 +22,11 @@ class GalleryRecord(Record):
     # What was asked for, and what it came to: null while there is nothing to choose a threshold by.
     threshold_from: Mapped[dict[str, Any]]
     threshold: Mapped[dict[str, Any] | None]
+    # Goes up with whatever a threshold is chosen by; the one above is of the revision `threshold_at`.
+    revision: Mapped[int] = mapped_column(default=0)
+    threshold_at: Mapped[int] = mapped_column(default=0)
+    # The job that moves it to another version, or the last that did, or was to.
+    move_job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     user_metadata: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[float] = created()
     updated_at: Mapped[float] = created()
@@ -51,5 +56,16 @@ class SampleRecord(Record):
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     subject_id: Mapped[str] = mapped_column(ForeignKey("subjects.id"), index=True)
     sha256: Mapped[str] = mapped_column(ForeignKey("artifacts.sha256"), index=True)
-    embedding: Mapped[bytes] = mapped_column(LargeBinary)  # of length 1, as little-endian float32
+    # Of length 1, as little-endian float32; read only where it is named.
+    embedding: Mapped[bytes] = mapped_column(LargeBinary, deferred=True, deferred_raiseload=True)
     created_at: Mapped[float] = created()
+
+
+class SampleEmbeddingRecord(Record):
+    """What a version that a gallery is to move to made of a sample: it goes with the sample, as all that is known."""
+
+    __tablename__ = "sample_embeddings"
+
+    sample_id: Mapped[str] = mapped_column(ForeignKey("samples.id"), primary_key=True)
+    version_id: Mapped[str] = mapped_column(ForeignKey("versions.id"), primary_key=True, index=True)
+    embedding: Mapped[bytes] = mapped_column(LargeBinary)

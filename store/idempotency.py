@@ -37,13 +37,26 @@ def begin(session: Session, project: str, key: str, request: str) -> Idempotency
         return None
     except IntegrityError:
         record = session.get_one(IdempotencyRecord, (project, key))
+    _require_same(record, request)
+    return record
+
+
+def earlier(session: Session, project: str, key: str, request: str) -> str | None:
+    """Return the id of what an earlier request with the key has made, without taking the key."""
+    record = session.get(IdempotencyRecord, (project, key))
+    if record is None:
+        return None
+    _require_same(record, request)
+    return record.resource_id
+
+
+def _require_same(record: IdempotencyRecord, request: str) -> None:
     if record.fingerprint != request:
         raise IdempotencyMismatch(
-            f'Idempotency-Key "{key}" was used for another request.',
+            f'Idempotency-Key "{record.key}" was used for another request.',
             hint="Send a new key with a new request.",
             param="Idempotency-Key",
         )
-    return record
 
 
 def finish(session: Session, project: str, key: str, resource_id: str) -> None:

@@ -26,6 +26,7 @@ from store.transition import announce, dependency_error, record_event
 INGEST = "ingest"  # the kind of the job that makes a dataset out of an upload
 PREDICT = "predict"  # the kind of the job that answers for many inputs at once
 IMPORT = "import"  # the kind of the job that makes a model out of files from elsewhere
+MOVE = "move"  # the kind of the job by which a gallery comes to use another version
 
 
 @dataclass(frozen=True, slots=True)

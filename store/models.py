@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from store import ids, webhooks
 from store.database import database_now
 from store.errors import Conflict, NotFound
-from store.gallery_records import GalleryRecord
+from store.gallery_records import GalleryRecord, SampleEmbeddingRecord
 from store.records import AliasRecord, ArtifactRecord, ModelRecord, VersionFileRecord, VersionRecord
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -229,10 +229,13 @@ def remove_version(session: Session, version: Version) -> None:
     _require_no_gallery(session, version)
     try:
         with session.begin_nested():
+            made = SampleEmbeddingRecord.version_id == version.record.id  # for a move that has not ended
+            session.execute(delete(SampleEmbeddingRecord).where(made))
             session.execute(delete(VersionFileRecord).where(VersionFileRecord.version_id == version.record.id))
             session.delete(version.record)
             session.flush()
     except IntegrityError:
+        _require_no_gallery(session, version)  # one may have begun to use it just now
         raise Conflict(f"Version {version.ref} is the base model of a job and stays for its lineage.") from None
 
 

@@ -102,15 +102,21 @@ def register_image(stack: Stack, name: str, side: int = 224, precision: Literal[
     return _store(stack, design, name)
 
 
-def register_faces(stack: Stack, name: str, size: int = 16) -> int:
-    """Register a version that embeds pictures, by random weights, and return its bytes."""
+def register_faces(stack: Stack, name: str, size: int = 16, side: int = 16) -> int:
+    """Register a version that embeds pictures of that side, by random weights, and return its bytes.
+
+    Small ones by a flat network, larger ones by a ResNet-18, which takes a while.
+    """
     cells = [{"bytes": content, **images.inspect(content)._asdict()} for content in (png(1), png(2))]
     rows = pa.table({"image": pa.array(cells, MEDIA_TYPES["image"]), "label": ["a", "b"]})
     modality, task, columns = Image(), ImageEmbedding(), Columns(target="label")
-    inputs = modality.fit(rows, columns, ImageConfig(size=16))
+    inputs = modality.fit(rows, columns, ImageConfig(size=side))
     targets = task.fit(rows, columns, ImageEmbeddingConfig(embedding_size=size), inputs)
-    network = FlattenMlpConfig(hidden_sizes=(8,))
-    return _store(stack, Design(task, FlattenMlp(), modality, ImageConfig(size=16), network, inputs, targets), name)
+    made: tuple[Any, Any] = FlattenMlp(), FlattenMlpConfig(hidden_sizes=(8,))
+    if side > 16:
+        made = ResNet(), ResNetConfig(size="18")
+    architecture, network = made
+    return _store(stack, Design(task, architecture, modality, ImageConfig(size=side), network, inputs, targets), name)
 
 
 def _store(stack: Stack, design: Design, name: str, aliases: tuple[str, ...] = ()) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from store import checkpoints, datasets, files, jobs, models
+from store import checkpoints, datasets, files, gallery_moves, jobs, models
 from store.errors import CorruptArtifact, NotFound
 from store.records import CheckpointRecord, DatasetRecord, JobDatasetRecord, JobRecord
 from store.settings import StoreSettings
@@ -57,6 +58,8 @@ def prepare(context: Context, token: Token, directory: Path) -> Assignment:
             return _import(context, session, token, job, directory)
         if job.kind == jobs.PREDICT:
             return _prediction(context, session, token, job, directory)
+        if job.kind == jobs.MOVE:
+            return _move(context, session, token, job, directory)
         return _training(context, session, token, job, directory)
 
 
@@ -134,6 +137,36 @@ def _prediction(context: Context, session: Session, token: Token, job: JobRecord
         files=given,
         base=str(directory / "base"),
         resume=_newest_checkpoints(context, session, job, directory),
+    )
+
+
+def _move(context: Context, session: Session, token: Token, job: JobRecord, directory: Path) -> Assignment:
+    spec = job.resolved or {}
+    found = models.loadable(session, models.by_id(session, spec["version_id"]).record.id)
+    context.artifacts.copy_to(found, directory / "base")
+    left, embedded = gallery_moves.unmoved(session, job)
+    samples = directory / "samples.json"
+    samples.write_text(
+        json.dumps(
+            [
+                {
+                    "sample": one.sample_id,
+                    "subject": one.subject_id,
+                    "name": one.name,
+                    "path": str(context.artifacts.path(one.sha256)),
+                }
+                for one in left
+            ]
+        )
+    )
+    return Assignment(
+        job_id=job.id,
+        attempt=token.attempt,
+        kind=job.kind,
+        directory=str(directory),
+        spec={**spec, "embedded": embedded},
+        files={"samples": str(samples)},
+        base=str(directory / "base"),
     )
 
 

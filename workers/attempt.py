@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 import queue
 import threading
@@ -13,7 +15,7 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from store import attempts, checkpoints
+from store import attempts, checkpoints, gallery_moves
 from store.attempts import Measurement, Orders
 from store.checkpoints import NewCheckpoint, Retention
 from store.errors import Fenced
@@ -194,6 +196,8 @@ class Attempt:
             self._measure(message)
         elif kind == "checkpoint":
             self._publish_checkpoint(message)
+        elif kind == "embeddings":
+            self._keep_embeddings(self._path(message["file"]))
         elif kind == "resolved":
             with self._context.database.write() as session:
                 attempts.describe(session, self._token, message["environment"], message["spec"])
@@ -229,6 +233,12 @@ class Attempt:
             checkpoints.publish(session, self._token, new, self._retention)
         for path in stored:  # the child writes them under a new name each time
             self._path(path).unlink(missing_ok=True)
+
+    def _keep_embeddings(self, path: Path) -> None:
+        found = {sample: base64.b64decode(vector) for sample, vector in json.loads(path.read_bytes()).items()}
+        with self._context.database.write() as session:
+            gallery_moves.keep(session, self._token, found)
+        path.unlink()
 
     def _path(self, relative: str) -> Path:
         return Path(self._given.directory) / relative

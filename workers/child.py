@@ -14,7 +14,7 @@ import traceback
 from typing import Any
 
 from learning.errors import LearningError
-from store.jobs import IMPORT, INGEST, PREDICT
+from store.jobs import IMPORT, INGEST, MOVE, PREDICT
 from workers.protocol import EXPECTED_ERROR, NO_ROOM, STOP, STOPPED_AT_CHECKPOINT, Assignment
 
 
@@ -76,6 +76,10 @@ def _do(channel: Channel) -> int:
         from workers.prediction_run import run_prediction
 
         return 0 if run_prediction(channel) else STOPPED_AT_CHECKPOINT
+    if channel.assignment.kind == MOVE:
+        from workers.move_run import run_move
+
+        return 0 if run_move(channel) else STOPPED_AT_CHECKPOINT
     from workers.training_run import run_training
 
     return 0 if run_training(channel) else STOPPED_AT_CHECKPOINT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,7 @@ from learning.dataset_prediction import DatasetPrediction, ListedRows, Operation
 from learning.errors import InvalidData
 from learning.prediction import Predictor
 from workers.child import Channel
-
-PROGRESS_S = 0.5
-FIRST_RATE_S = 0.2  # before that a rate says little
+from workers.row_clock import Clock
 
 
 def run_prediction(channel: Channel) -> bool:
@@ -31,7 +28,8 @@ def run_prediction(channel: Channel) -> bool:
     directory.mkdir()
     rows = _rows(channel, predictor)
     segments = [Segment.at(path) for folder in given.resume.values() for path in Path(folder).glob("*.jsonl")]
-    clock = _Clock(channel, rows.count, sum(one.stop - one.start for one in segments), spec["checkpoint_every_s"])
+    answered = sum(one.stop - one.start for one in segments)
+    clock = Clock(channel, "predicting", rows.count, answered, spec["checkpoint_every_s"])
     clock.tell(0)
     operation = Operation.named(spec["operation"], predictor, spec["parameters"])
     for segment in DatasetPrediction(operation, rows, directory).run(segments, clock.is_due):
@@ -98,42 +96,3 @@ def _first_error(segments: list[Segment]) -> dict[str, Any] | None:
                         found: dict[str, Any] = error
                         return found
     return None
-
-
-class _Clock:
-    """Says when a segment has been long enough, and tells how far the job is, by this attempt's own rate."""
-
-    def __init__(self, channel: Channel, count: int, before: int, every_s: float) -> None:
-        self._channel = channel
-        self._count = count
-        self._before = before
-        self._every_s = every_s
-        self._began = self._rested = time.monotonic()
-        self._told = 0.0
-
-    def is_due(self, done: int) -> bool:
-        """Return whether the segment ends here."""
-        now = time.monotonic()
-        if now - self._told > PROGRESS_S or self._before + done == self._count:
-            self.tell(done)
-        return self._channel.stop_requested or now - self._rested > self._every_s
-
-    def rest(self) -> None:
-        """Begin another segment."""
-        self._rested = time.monotonic()
-
-    def tell(self, done: int) -> None:
-        """Send progress."""
-        self._told = time.monotonic()
-        elapsed, answered = self._told - self._began, self._before + done
-        rate = done / elapsed if done and elapsed > FIRST_RATE_S else None
-        self._channel.send(
-            "progress",
-            phase="predicting",
-            rows=answered,
-            total_rows=self._count,
-            fraction=answered / self._count if self._count else 1.0,
-            examples_per_second=rate,
-            eta_seconds=(self._count - answered) / rate if rate else None,
-            updated_at=time.time(),
-        )

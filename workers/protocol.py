@@ -19,7 +19,7 @@ TRAINING, INGESTION = "training", "ingestion"
 FORK_MESSAGE_BYTES = 4096
 
 # Phases of a child's work in which it can be asked to stop at a checkpoint; in any other there is nothing to keep.
-RESUMABLE = frozenset({"training", "predicting"})
+RESUMABLE = frozenset({"training", "predicting", "embedding"})
 
 STOP = "stop"  # the only command: write a checkpoint and exit; why is the supervisor's business
 

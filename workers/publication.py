@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from store import attempts, checkpoints, datasets, files, jobs, lineage, models
+from store import attempts, checkpoints, datasets, files, gallery_moves, jobs, lineage, models
 from store.artifacts import Artifact
 from store.records import JobRecord
 from store.states import State
@@ -17,7 +17,10 @@ from workers.context import Context
 
 
 def publish(context: Context, token: Token, result: Mapping[str, Any]) -> None:
-    """Store the result's files and end the job; Fenced, with nothing written, when it is ours no more."""
+    """Store the result's files and end the job; Fenced, with nothing written, when it is ours no more.
+
+    Moved when a gallery has files that no embedding was made of, since they were enrolled meanwhile.
+    """
     stored = {name: context.artifacts.add(Path(path)) for name, path in result["files"].items()}
     with context.database.write() as session:
         job = session.get_one(JobRecord, token.job_id)
@@ -30,6 +33,10 @@ def publish(context: Context, token: Token, result: Mapping[str, Any]) -> None:
             return
         if job.kind == jobs.PREDICT:
             _keep_output(session, token, job, result, stored["output"])
+            return
+        if job.kind == jobs.MOVE:
+            attempts.complete(session, token, {})
+            job.result = gallery_moves.finish(session, job)
             return
         digests = {path: artifact.sha256 for path, artifact in stored.items()}
         # First: it raises Fenced unless the job is still ours to complete, and then no version is made.

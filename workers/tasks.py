@@ -9,6 +9,7 @@ import structlog
 from store import attempts
 from store.attempts import CrashBudget
 from store.errors import Fenced, StoreError
+from store.galleries import Moved
 from store.records import JobRecord
 from store.token import Token
 from workers import assignment, publication
@@ -42,6 +43,9 @@ def _run_attempt(context: Context, job: JobRecord) -> None:
     except Fenced as error:
         log.warning("stopped", job=job.id, reason=str(error))
         _let_go(context, token)
+    except Moved as error:
+        with context.database.write() as session:
+            attempts.give_up(session, token, error.message.rstrip("."))
     except StoreError as error:
         with context.database.write() as session:
             attempts.fail(session, token, _as_json(error))

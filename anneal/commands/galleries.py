@@ -53,12 +53,16 @@ def show(name: Gallery, as_json: JsonOption = False) -> None:
 def move(
     name: Gallery,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="name, name:3 or name@alias.")],
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the gallery has moved.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Move a gallery to another version, by which all its files are embedded anew."""
     with client() as service:
-        moved = service.galleries.change(name, model=model).to_dict()
-    _print_gallery(moved, as_json=as_json)
+        job = service.galleries.move(name, model)
+        if wait:
+            job.wait()
+        found = service.galleries.get(name).to_dict()
+    _print_gallery(found, as_json=as_json)
 
 
 @app.command()
@@ -180,6 +184,8 @@ def _print_gallery(gallery: dict[str, Any], *, as_json: bool) -> None:
     tell(
         f"{gallery['name']}: {gallery['subjects']} subjects by {gallery['samples']} files, known by {gallery['model']}."
     )
+    if gallery["move"]:
+        tell(f"It is being moved to {gallery['move']['model']} by job {gallery['move']['job']}.")
     threshold = gallery["threshold"]
     if threshold is None:
         tell("There is no threshold yet: too few pairs to choose one by.")

@@ -138,7 +138,9 @@ def test_galleries(anneal: Run, embedded: Stack, tmp_path: Path) -> None:
     assert (verified.returncode, "the same" in verified.stderr + verified.stdout) == (0, True)
     assert anneal("galleries", "verify", "door", one, two, "--threshold", "1").returncode == 1
     assert anneal("galleries", "verify", "door", one).returncode == 2
-    assert json.loads(anneal("galleries", "move", "door", "visitors:1", "--json").stdout)["samples"] == 2
+    register_faces(embedded, "visitors", size=24)
+    moved = json.loads(anneal("galleries", "move", "door", "visitors", "--json").stdout)
+    assert (moved["model"], moved["samples"], moved["move"]) == ("visitors:2", 2, None)
     assert anneal("galleries", "forget", "door", subject["id"]).returncode == 0
     assert json.loads(anneal("galleries", "show", "door", "--json").stdout)["samples"] == 0
     assert anneal("galleries", "delete", "door").returncode == 0

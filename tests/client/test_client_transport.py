@@ -72,22 +72,6 @@ def test_a_conflict_still_in_work_is_tried_again_but_a_permanent_one_is_not(serv
     assert len(server.asked("DELETE /datasets/ds_1")) == 1
 
 
-def test_moving_a_gallery_is_waited_for_and_sent_once(server, answer, refuse):
-    moved = answer(200, {"object": "gallery", "name": "staff"})
-
-    def slow(_request):
-        time.sleep(0.3)
-        return moved
-
-    path = "PATCH /galleries/staff"
-    server.on(path, slow, refuse(503, "Busy."))
-    with Client(server.url, "key.secret", timeout=0.1) as client:
-        assert client.galleries.change("staff", model="faces").name == "staff"
-        with pytest.raises(anneal.AnnealError, match="Busy"):
-            client.galleries.change("staff", model="faces")
-        assert len(server.asked(path)) == 2
-
-
 def test_pauses_grow_and_are_capped():
     policy = RetryPolicy(first_pause_s=1.0, longest_pause_s=4.0)
 

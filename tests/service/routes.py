@@ -51,6 +51,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("patch", "/api/v1/galleries/{gallery}"): {"json": {"threshold": 0.5}},
     ("post", "/api/v1/galleries/{gallery}/subjects"): {"json": {"name": "x", "inputs": ["eA=="]}},
     ("post", "/api/v1/galleries/{gallery}/subjects/{subject_id}/samples"): {"json": {"inputs": ["eA=="]}},
+    ("post", "/api/v1/galleries/{gallery}/move"): {"json": {"model": "shared"}},
     ("post", "/api/v1/galleries/{gallery}/identify"): {"json": {"inputs": ["eA=="]}},
     ("post", "/api/v1/galleries/{gallery}/verify"): {"json": {"inputs": ["eA==", "eA=="]}},
 }

@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from huggingface_hub import InferenceClient
 from media_files import packed, tone, wav
+from servers import Stack
 from support import SHARED, classify, problem, submit, succeeded, upload
 
 TINY = {"name": "conv-transformer", "size": "tiny"}
@@ -69,7 +71,9 @@ def test_upload_finetune_predict(running: httpx.Client, heard: dict[str, Any]) -
     assert (seen["mels"], seen["rate"], seen["warnings"]) == (40, 8000, [])
 
 
-def test_upload_pretrain_finetune_predict(running: httpx.Client, heard: dict[str, Any], tmp_path: Path) -> None:
+def test_upload_pretrain_finetune_predict(
+    embedded: Stack, running: httpx.Client, heard: dict[str, Any], tmp_path: Path
+) -> None:
     members = {f"{n}.wav": glide(n, n % 2 == 1) for n in range(300, 340)}
     unlabelled = upload(running, packed(tmp_path / "unlabelled.zip", members))
     candidates = [(one["task"], one["target"]) for one in unlabelled["task_candidates"]]
@@ -92,6 +96,10 @@ def test_upload_pretrain_finetune_predict(running: httpx.Client, heard: dict[str
     inputs = [as_base64(glide(201, True)), as_base64(glide(202, False))]
     found = running.post("/models/tuned-glides/predict", json={"inputs": inputs}).json()
     assert [output["label"] for output in found["outputs"]] == ["rising", "falling"]
+    hub = InferenceClient(model=f"{embedded.url}/hf/models/tuned-glides", token=embedded.key)
+    for ranked in (hub.audio_classification(glide(201, True)), hub.audio_classification(glide(201, True), top_k=2)):
+        assert [one.label for one in ranked] == ["rising", "falling"]
+        assert ranked[0].score == pytest.approx(found["outputs"][0]["score"], abs=1e-4)
 
 
 @pytest.mark.parametrize(

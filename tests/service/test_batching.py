@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from service.batching import MOST_POSITIONS, MOST_ROWS, ON_LOOP_S, Batcher
+from service.batch_size import START
+from service.batching import MOST_ROWS, ON_LOOP_S, Batcher
 from service.device import Device
 from service.errors import ApiError
 
@@ -106,18 +107,18 @@ def test_many_rows_go_in_pieces_and_others_come_in_between(doubler: Doubler) -> 
 
 
 def test_rows_count_by_their_positions(doubler: Doubler) -> None:
-    half = MOST_POSITIONS // 2
+    half = START // 2
 
     async def scenario(batcher: Batcher) -> None:
         # Each row has as many positions as its value: two halves, then one that is too long by itself, then the rest.
-        first, second = batcher.submit([half, half - 1, 2 * MOST_POSITIONS]), batcher.submit([half, 1, half])
+        first, second = batcher.submit([half, half - 1, 2 * START]), batcher.submit([half, 1, half])
         doubler.go.set()
-        assert [one["value"] for one in await first.answered] == [2 * half, 2 * half - 2, 4 * MOST_POSITIONS]
+        assert [one["value"] for one in await first.answered] == [2 * half, 2 * half - 2, 4 * START]
         assert [one["value"] for one in await second.answered] == [2 * half, 2, 2 * half]
         assert (batcher._rows_waiting, batcher._positions_waiting) == (0, 0)
 
     run(doubler, scenario, positions=int)
-    assert doubler.batches == [[1], [half, half - 1], [half, 1], [2 * MOST_POSITIONS], [half]]
+    assert doubler.batches == [[1], [half, half - 1], [half, 1], [2 * START], [half]]
 
 
 def test_two_models_have_the_device_in_turn() -> None:

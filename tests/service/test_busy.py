@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
+from media_files import encoded
+from PIL import Image
 from processes import resident
-from registered import LONGEST, register_text
+from registered import LONGEST, register_image, register_text
 from servers import Stack
 from support import problem, wait_until
 
@@ -119,3 +123,21 @@ def test_memory_comes_back(slow: Stack, calls: httpx.Client) -> None:
         # Its weights alone are 38 MB.
         wait_until(lambda: resident(process) < sizes[-1] - 30_000_000)
     assert sizes[1] < 1.1 * sizes[0]
+
+
+def test_reading_large_pictures_holds_nobody_up(slow: Stack, calls: httpx.Client) -> None:
+    register_image(slow, "pictures", side=16)
+    calls.post("/models/pictures/load").raise_for_status()
+    large = base64.b64encode(encoded(Image.new("RGB", (4000, 3000), (40, 90, 200)))).decode()
+    took: list[float] = []
+    with ThreadPoolExecutor(1) as pool:
+        began = time.monotonic()
+        reading = pool.submit(calls.post, "/models/pictures/predict", json={"inputs": [large] * 12})
+        while not reading.done():
+            asked = time.monotonic()
+            httpx.get(f"{slow.url}/livez").raise_for_status()
+            took.append(time.monotonic() - asked)
+        seconds = time.monotonic() - began
+    assert reading.result().json()["errors"] == []
+    assert len(took) > 5, (took, seconds)
+    assert max(took) < seconds / 3, (took, seconds)

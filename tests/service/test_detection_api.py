@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from huggingface_hub import InferenceClient
 from media_files import coco, encoded, packed, picture
 from PIL import Image
+from servers import Stack
 from support import SHARED, finished, submit, succeeded, upload
 
 SIZE = (40, 30)
@@ -54,7 +56,7 @@ def overlap(found: dict[str, Any], box: list[float]) -> float:
     return shared / (found["width"] * found["height"] + width * height - shared)
 
 
-def test_upload_pretrain_detect_predict(api: httpx.Client, tmp_path: Path) -> None:
+def test_upload_pretrain_detect_predict(stack: Stack, api: httpx.Client, tmp_path: Path) -> None:
     train = upload(api, scenes(tmp_path / "scenes.zip", range(48)))
     test = upload(api, scenes(tmp_path / "test.zip", range(100, 116)))
     assert [(c["task"], c["target"]) for c in train["task_candidates"]] == [
@@ -94,6 +96,14 @@ def test_upload_pretrain_detect_predict(api: httpx.Client, tmp_path: Path) -> No
     drawn = api.post("/models/scenes/predict", json={"inputs": inputs, "parameters": {"drawn": True}}).json()
     png = base64.b64decode(drawn["outputs"][0]["image"].removeprefix("data:image/png;base64,"))
     assert Image.open(io.BytesIO(png)).size == SIZE
+    hub = InferenceClient(model=f"{stack.url}/hf/models/scenes", token=stack.key)
+    for boxed in (hub.object_detection(content), hub.object_detection(content, threshold=0.2)):
+        first = {one.label: one for one in reversed(boxed)}
+        assert set(first) == {"blue", "red"}
+        for label, (x, y, width, height) in boxes:
+            corners = first[label].box
+            there = (corners.xmin, corners.ymin, corners.xmax, corners.ymax)
+            assert there == pytest.approx((x, y, x + width, y + height), abs=3)
     wrong = api.post("/models/scenes/predict", json={"inputs": inputs, "parameters": {"threshold": 2}})
     assert wrong.status_code == 422
     assert "threshold" in wrong.text

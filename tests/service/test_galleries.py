@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,10 @@ from media_files import encoded, packed, png, wav
 from PIL import Image
 from servers import Stack
 from sqlalchemy import func, select
-from support import classify, problem, stack_database, submit, succeeded, upload
+from support import classify, finished, problem, stack_database, submit, succeeded, upload
 
-from service import gallery_thresholds as thresholds
 from store.artifacts import ArtifactStore
 from store.collection import Collector
-from store.galleries import Known
 from store.gallery_records import GalleryRecord, SampleRecord, SubjectRecord
 
 SIDE = 24
@@ -150,6 +149,42 @@ def test_files_come_as_they_are(running: httpx.Client, make: Make) -> None:
     assert running.get(f"{path}/subjects/{formed['id']}").json() == listed[0]
 
 
+def test_a_repeated_enrolment_is_one(running: httpx.Client, make: Make) -> None:
+    name = make()["name"]
+    asked = {"name": name, "model": "faces:1", "metadata": {"floor": 2}}
+    running.delete(f"/galleries/{name}")
+    key = {"Idempotency-Key": f"make {name}"}
+    made = [running.post("/galleries", json=asked, headers=key) for _ in range(2)]
+    assert [answer.status_code for answer in made] == [201, 201]
+    assert made[0].json() == made[1].json()
+    other = {**asked, "metadata": {"floor": 3}}
+    problem(running.post("/galleries", json=other, headers=key), 422, "idempotency_mismatch")
+
+    path = f"/galleries/{name}/subjects"
+    key = {"Idempotency-Key": f"enrol into {name}"}
+    body = {"name": "Ada", "inputs": [text(face(100, number)) for number in range(2)]}
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: running.post(path, json=body, headers=key), range(6)))
+    assert {answer.status_code for answer in answers} == {201}, [answer.text for answer in answers]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    problem(running.post(path, json={**body, "name": "Grace"}, headers=key), 422, "idempotency_mismatch")
+    problem(running.post(path, json=body), 409, "conflict")
+    raw = {"content": face(101, 0), "params": {"name": "Grace"}}
+    kind = {"Content-Type": "image/png", "Idempotency-Key": f"a file for {name}"}
+    first, second = (running.post(path, **raw, headers=kind) for _ in range(2))
+    assert (first.status_code, first.json()) == (201, second.json())
+    problem(running.post(path, **{**raw, "content": face(101, 1)}, headers=kind), 422, "idempotency_mismatch")
+
+    more, key = {"inputs": [text(face(100, 7))]}, {"Idempotency-Key": f"more for {name}"}
+    samples = f"{path}/{answers[0].json()['id']}/samples"
+    first, second = (running.post(samples, json=more, headers=key) for _ in range(2))
+    assert len(first.json()["samples"]) == 3
+    assert first.json() == second.json()
+    running.delete(f"{path}/{answers[0].json()['id']}")
+    problem(running.post(samples, json=more, headers=key), 404, "not_found")
+    assert running.get(f"/galleries/{name}").json()["subjects"] == 1
+
+
 def stored(stack: Stack, gallery_id: str) -> tuple[int, int, int]:
     """How many rows of a gallery, of its subjects and of all samples whose subject is there, or is not."""
     database = stack_database(stack)
@@ -198,12 +233,24 @@ def test_what_is_deleted_is_gone(embedded: Stack, running: httpx.Client, make: M
     problem(running.get(path), 404, "not_found")
 
 
+def move(running: httpx.Client, gallery: str, model: str, **fields: Any) -> dict[str, Any]:
+    """Submit a move and return its job once it has ended."""
+    asked = running.post(f"/galleries/{gallery}/move", json={"model": model, **fields})
+    assert asked.status_code == 202, asked.text
+    assert asked.headers["Location"] == f"/api/v1/jobs/{asked.json()['id']}"
+    return finished(running, asked.json()["id"])
+
+
 def test_moving_embeds_everybody_anew(running: httpx.Client, make: Make) -> None:
     gallery = make(4)
     path = f"/galleries/{gallery['name']}"
     probe = {"inputs": [text(face(102, 9))]}
     before = running.post(f"{path}/identify", json=probe).json()
-    moved = running.patch(path, json={"model": "faces", "metadata": {"why": "wider"}}).json()
+    job = move(running, gallery["name"], "faces")
+    assert (job["status"], job["result"]["ref"], job["result"]["samples"]) == ("succeeded", "faces:2", 12), job
+    assert (job["progress"]["phase"], job["progress"]["rows"], job["progress"]["fraction"]) == ("embedding", 12, 1)
+    moved = running.patch(path, json={"metadata": {"why": "wider"}}).json()
+    assert moved["move"] is None
     assert (moved["model"], moved["samples"], moved["metadata"]) == ("faces:2", 12, {"why": "wider"})
     assert moved["threshold"]["value"] != gallery["threshold"]["value"]
     after = running.post(f"{path}/identify", json=probe).json()
@@ -218,10 +265,15 @@ def test_moving_embeds_everybody_anew(running: httpx.Client, make: Make) -> None
     }
     # A number that was given is of the scores of the version before.
     assert running.patch(path, json={"threshold": 0.5}).json()["threshold"]["source"] == "given"
-    assert running.patch(path, json={"model": "faces:2"}).json()["threshold"]["source"] == "given"  # it is there
     refused = problem(running.delete("/models/faces/versions/2"), 409, "conflict")
     assert f'the gallery "{gallery["name"]}"' in refused["detail"]
-    assert running.patch(path, json={"model": "faces:1"}).json()["threshold"] == gallery["threshold"]
+    assert move(running, gallery["name"], "faces:1")["status"] == "succeeded"
+    assert running.get(path).json()["threshold"] == gallery["threshold"]
+    assert (
+        move(running, gallery["name"], "faces:2", threshold="enrolled", false_accept_rate=0.1)["status"] == "succeeded"
+    )
+    chosen = running.get(path).json()["threshold"]
+    assert (chosen["source"], chosen["pairs"]) == ("enrolled", {"same": 12, "different": 54})
 
 
 def test_moving_says_whose_file_cannot_be_read(embedded: Stack, running: httpx.Client, make: Make) -> None:
@@ -234,13 +286,16 @@ def test_moving_says_whose_file_cannot_be_read(embedded: Stack, running: httpx.C
     file.chmod(0o600)
     file.write_bytes(content[:40])
     try:
-        refused = problem(running.patch(path, json={"model": "faces:2"}), 422, "invalid_input")
+        job = move(running, gallery["name"], "faces:2")
     finally:
         file.write_bytes(content)
+    assert (job["status"], job["attempt"], job["error"]["code"]) == ("failed", 1, "invalid_input"), job
     for named in ("faces:2", subject["samples"][0]["id"], '"person 701"', subject["id"]):
-        assert named in refused["detail"]
-    assert "Input" not in refused["detail"]
+        assert named in job["error"]["message"]
+    assert "Input" not in job["error"]["message"]
     assert running.get(path).json()["model"] == "faces:1"
+    again = running.post(f"/jobs/{job['id']}/retry", json={})
+    assert succeeded(running, again.json()["id"])["result"]["ref"] == "faces:2"
 
 
 def test_moving_keeps_to_the_modality(running: httpx.Client, make: Make, tmp_path: Path) -> None:
@@ -250,7 +305,7 @@ def test_moving_keeps_to_the_modality(running: httpx.Client, make: Make, tmp_pat
     few = {"hyperparameters": {"max_steps": 1, "batch_size": 4}, "task_config": {}, "output": {"model": "two-voices"}}
     dataset = upload(running, packed(tmp_path / "voices.zip", members))
     succeeded(running, submit(running, {**learn(dataset["id"]), **voices, **few}))
-    refused = running.patch(f"/galleries/{make(1, each=1)['name']}", json={"model": "two-voices"})
+    refused = running.post(f"/galleries/{make(1, each=1)['name']}/move", json={"model": "two-voices"})
     assert "reads audio" in problem(refused, 422, "invalid_request")["detail"]
 
 
@@ -268,21 +323,6 @@ def test_a_threshold_says_where_it_comes_from(running: httpx.Client, make: Make)
     assert running.get(path).json()["threshold"]["pairs"] == {"same": 15, "different": 90}
     refused = running.patch(path, json={"threshold": "evaluation", "false_accept_rate": 1e-6})
     assert "Set threshold to" in problem(refused, 422, "no_validation_pairs")["hint"]
-
-
-def test_an_evaluation_counts_by_itself_only_when_its_subjects_were_new() -> None:
-    point = {"false_accept_rate": 0.01, "threshold": 0.4, "true_accept_rate": 0.9}
-    held = {"thresholds": [point], "pairs": {"same": 200, "different": 300}, "new_subjects": 0}
-    known = [Known(str(n), f"sub_{n}", str(n), "", np.eye(4, dtype="<f4")[n].tobytes()) for n in range(4)]
-    by_itself = thresholds.chosen(thresholds.asked_from("auto", 0.2), {"validation": held}, known)
-    assert by_itself is not None
-    assert (by_itself["source"], by_itself["new_subjects"]) == ("enrolled", None)
-    asked = thresholds.chosen(thresholds.asked_from("evaluation", 0.2), {"validation": held}, known)
-    assert asked is not None
-    assert (asked["source"], asked["value"], asked["new_subjects"]) == ("evaluation", 0.4, 0)
-    mixed = thresholds.chosen(thresholds.asked_from("auto", 0.2), {"validation": held | {"new_subjects": 3}}, known)
-    assert mixed is not None
-    assert (mixed["source"], mixed["new_subjects"]) == ("evaluation", 3)
 
 
 def test_an_empty_gallery_knows_nobody(running: httpx.Client, make: Make) -> None:
@@ -306,7 +346,11 @@ def test_what_a_gallery_refuses(running: httpx.Client, rows: str, make: Make) ->
     succeeded(running, submit(running, classify(rows, output={"model": "rows-only"})))
     wrong = running.post("/galleries", json={"name": "wrong", "model": "rows-only"})
     assert "image-embedding" in problem(wrong, 422, "no_embedder")["hint"]
-    problem(running.patch(path, json={"model": "rows-only"}), 422, "no_embedder")
+    problem(running.post(f"{path}/move", json={"model": "rows-only"}), 422, "no_embedder")
+    problem(running.post(f"{path}/move", json={"model": "faces:9"}), 404, "not_found")
+    given = {"model": "faces:2", "threshold": "evaluation", "false_accept_rate": 1e-6}
+    problem(running.post(f"{path}/move", json=given), 422, "no_validation_pairs")
+    problem(running.patch(path, json={"model": "faces:2"}), 422, "invalid_request")
     known = running.get(f"{path}/subjects").json()["data"][0]
     twice = problem(
         running.post(f"{path}/subjects", json={"name": " person 100 ", "inputs": [text(face(100, 1))]}), 409, "conflict"

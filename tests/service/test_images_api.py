@@ -10,8 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+from huggingface_hub import InferenceClient
 from media_files import encoded, packed, picture, png
 from PIL import Image
+from servers import Stack
 from support import SHARED, classify, problem, submit, succeeded, upload
 
 TINY = {"name": "resnet", "size": "tiny"}
@@ -42,7 +44,7 @@ def as_base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def test_upload_pretrain_finetune_predict(api: httpx.Client, tmp_path: Path) -> None:
+def test_upload_pretrain_finetune_predict(stack: Stack, api: httpx.Client, tmp_path: Path) -> None:
     unlabelled = upload(api, packed(tmp_path / "u.zip", {f"{n}.png": stripes(n * 2, n % 2 == 0) for n in range(40)}))
     labelled = upload(api, striped(tmp_path / "stripes.zip", 60))
     test = upload(api, striped(tmp_path / "test.zip", 30, 100))
@@ -89,6 +91,10 @@ def test_upload_pretrain_finetune_predict(api: httpx.Client, tmp_path: Path) -> 
     assert answer["outputs"][2:] == [None, None, None]
     assert [(error["index"], error["code"]) for error in answer["errors"]] == [(n, "invalid_input") for n in (2, 3, 4)]
     assert "is a GIF image" in answer["errors"][1]["message"]
+    hub = InferenceClient(model=f"{stack.url}/hf/models/stripes", token=stack.key)
+    for ranked in (hub.image_classification(stripes(201, True)), hub.image_classification(stripes(201, True), top_k=2)):
+        assert [one.label for one in ranked] == ["upright", "level"]
+        assert ranked[0].score == pytest.approx(answer["outputs"][0]["score"], abs=1e-5)
     embedded = api.post("/models/stripes-base/predict", json={"inputs": [good]}).json()
     assert len(embedded["outputs"][0]["embedding"]) == 64
     card = api.get("/models/stripes/schema").json()

@@ -11,7 +11,7 @@ import numpy as np
 import openai
 import pytest
 from openai import OpenAI
-from registered import TEXTS, register_text
+from registered import TEXTS, register, register_text
 from servers import Stack
 from support import TRAIN, new_key, wait_until
 
@@ -147,12 +147,17 @@ def test_a_request_that_is_sent_again(stack: Stack, file: Any) -> None:
     assert ids[0] == ids[1] == ids[2] != ids[3] == ids[4]
 
 
-def test_models(client: OpenAI, job: Any) -> None:
+def test_models(stack: Stack, client: OpenAI, job: Any) -> None:
     made = client.models.retrieve("by-open-ai")
     assert (made.id, made.object, made.owned_by) == ("by-open-ai:1", "model", "default")
     assert made.id in [one.id for one in client.models.list()]
     with pytest.raises(openai.NotFoundError, match="nobody"):
         client.models.retrieve("nobody")
+    register(stack, "short-lived")
+    gone = client.models.delete("short-lived:1")
+    assert (gone.id, gone.deleted) == ("short-lived:1", True)
+    with pytest.raises(openai.NotFoundError, match="short-lived"):
+        client.models.retrieve("short-lived:1")
 
 
 @pytest.fixture(scope="module")
@@ -200,9 +205,19 @@ def test_a_batch(client: OpenAI, api: httpx.Client, embedder: str) -> None:
     assert (error["custom_id"], error["error"]["code"]) == ("r2", "invalid_input")
     assert client.batches.retrieve(batch.id) == done
     assert api.get(f"/predictions/{batch.id}").status_code == 404  # it takes another scope
-    assert [one.id for one in client.batches.list(limit=1)] == [batch.id]
+    assert batch.id in [one.id for one in client.batches.list(limit=1)]
     client.files.create(file=("rows.csv", b"a,b\n1,2\n"), purpose="fine-tune")
     assert {one.purpose for one in client.files.list()} >= {"batch", "batch_output", "batch_errors", "fine-tune"}
+
+
+def test_a_batch_that_is_cancelled(client: OpenAI, embedder: str) -> None:
+    body = {"model": embedder, "input": [TEXTS[0]] * 20}
+    lines = [{"custom_id": f"r{n}", "method": "POST", "url": "/v1/embeddings", "body": body} for n in range(200)]
+    file = client.files.create(file=("b.jsonl", "\n".join(map(json.dumps, lines)).encode()), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
+    assert client.batches.cancel(batch.id).status in ("cancelling", "cancelled")
+    wait_until(lambda: client.batches.retrieve(batch.id).status == "cancelled")
+    assert client.batches.retrieve(batch.id).output_file_id is None
 
 
 @pytest.mark.parametrize(

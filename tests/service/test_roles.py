@@ -51,12 +51,13 @@ def test_the_composition_gives_each_its_role() -> None:
     Loader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
     services = yaml.load(block("yaml"), Loader)["services"]
     whole = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]["api"]
-    assert services["api"]["environment"] == {"ANNEAL_ROLE": "api"}
+    trusting = {"ANNEAL_TRUSTED_PROXIES": "*"}
+    assert services["api"]["environment"] == {"ANNEAL_ROLE": "api", **trusting}
     ours = services["predict"]
     same = ("image", "init", "restart", "cap_drop", "security_opt", "volumes", "command")
     assert {name: ours[name] for name in same} == {name: whole[name] for name in same}
     changed = {"ANNEAL_ROLE": "predict", "ANNEAL_ALLOWED_HOSTS": ours["environment"]["ANNEAL_ALLOWED_HOSTS"]}
-    assert ours["environment"] == {**whole["environment"], **changed}
+    assert ours["environment"] == {**whole["environment"], **trusting, **changed}
 
 
 @pytest.fixture(scope="module")

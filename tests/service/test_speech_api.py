@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from huggingface_hub import InferenceClient
 from media_files import packed, wav
 from servers import Stack
 from support import problem, submit, succeeded, upload
@@ -70,7 +71,7 @@ def writes(running: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> d
     return {**job, "train": train["id"], "test": test["id"]}
 
 
-def test_upload_finetune_predict(running: httpx.Client, writes: dict[str, Any]) -> None:
+def test_upload_finetune_predict(embedded: Stack, running: httpx.Client, writes: dict[str, Any]) -> None:
     measured = writes["result"]["metrics"]["test"]
     assert measured["cer"] < 0.05
     assert measured["character_accuracy"] == pytest.approx(1 - measured["cer"])
@@ -91,6 +92,12 @@ def test_upload_finetune_predict(running: httpx.Client, writes: dict[str, Any]) 
     for word, start, end in zip(output["words"], (0.03, 0.38, 0.63), (0.23, 0.48, 0.93), strict=True):
         assert start - 0.05 <= word["start"] < word["end"] <= end + 0.05
         assert 0.5 < word["score"] <= 1
+    hub = InferenceClient(model=f"{embedded.url}/hf/models/letters", token=embedded.key)
+    heard = hub.automatic_speech_recognition(said("ab 好 cab"))
+    assert heard.text == "ab 好 cab"
+    assert [(chunk.text, *chunk.timestamp) for chunk in heard.chunks or []] == [
+        (word["word"], pytest.approx(word["start"]), pytest.approx(word["end"])) for word in output["words"]
+    ]
 
 
 def test_a_beam_and_a_batch_answer_the_same_text(running: httpx.Client, writes: dict[str, Any]) -> None:
