@@ -208,14 +208,8 @@ def _is_number(schema: dict[str, Any], name: str) -> bool:
 
 def _ranked(answer: dict[str, Any]) -> Any:
     """Return what the client expects of an input: labels with scores, highest first, or what was found or heard."""
-    if "label" in answer:
-        if answer["label"] is None and "probabilities" not in answer:
-            return []  # none of them was likely enough
-        scores = answer.get("probabilities", {answer["label"]: answer["score"]})  # the likeliest come first
-        return [{"label": label, "score": score} for label, score in scores.items()]
-    if "labels" in answer:
-        shares = answer.get("probabilities", dict.fromkeys(answer["labels"]))
-        return [{"label": label, "score": score} for label, score in shares.items()]
+    if "label" in answer or "labels" in answer:
+        return _labels(answer)
     if "entities" in answer:
         return [
             {"entity_group": entity["label"], "word": entity["text"], **{name: entity[name] for name in _OF_ENTITY}}
@@ -227,6 +221,17 @@ def _ranked(answer: dict[str, Any]) -> Any:
         chunks = [{"text": one["word"], "timestamp": [one["start"], one["end"]]} for one in answer["words"]]
         return {"text": answer["text"], "chunks": chunks}
     return answer.get("embedding", answer)
+
+
+def _labels(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return labels with scores, the likeliest first; none where none of them was likely enough."""
+    if "labels" in answer:
+        shares = answer.get("probabilities", dict.fromkeys(answer["labels"]))
+    elif answer["label"] is None and "probabilities" not in answer:
+        shares = {}
+    else:
+        shares = answer.get("probabilities", {answer["label"]: answer.get("score")})
+    return [{"label": label, "score": score} for label, score in shares.items()]
 
 
 def _corners(one: dict[str, Any]) -> dict[str, int]:
