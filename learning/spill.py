@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
+import weakref
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
@@ -21,7 +22,8 @@ class Growing(Generic[_Number]):
     """An array that is appended to on the disk, and mapped into memory when it is whole."""
 
     def __init__(self, dtype: type[_Number]) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the array
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is mapped, or nobody can map it any more
+        weakref.finalize(self, self._file.close)
         self._dtype: type[_Number] = dtype
         self._count = 0
 
@@ -34,11 +36,12 @@ class Growing(Generic[_Number]):
         return self._count
 
     def whole(self) -> NDArray[_Number]:
-        """Return all values, mapped."""
-        if not self._count:
-            return np.zeros(0, dtype=self._dtype)
-        self._file.flush()
-        return np.memmap(self._file, dtype=self._dtype, mode="r+", shape=(self._count,))
+        """Return all values, mapped; nothing can be appended any more."""
+        with self._file as file:
+            if not self._count:
+                return np.zeros(0, dtype=self._dtype)
+            file.flush()
+            return np.memmap(file, dtype=self._dtype, mode="r+", shape=(self._count,))
 
 
 def taken(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
