@@ -102,6 +102,9 @@ class TableExamples:
         numbers: RowNumbers | None = None,
     ) -> None:
         self._table = table
+        # Rows are taken from the parts that they are in: taken from the whole, all of it would be copied for each batch.
+        self._parts = [part for part in table.to_batches() if part.num_rows]
+        self._ends = np.array([part.num_rows for part in self._parts], dtype=np.int64).cumsum()
         self._encode = encode
         self._device = device
         self._numbers = numbers
@@ -115,8 +118,17 @@ class TableExamples:
         for number in range(start, count_batches(len(indices), batch_size)):
             rows = np.sort(indices[number * batch_size : (number + 1) * batch_size])
             with rows_from(self._numbers), rows_from(rows):
-                batch = self._encode(self._table.take(rows))
+                batch = self._encode(self._rows(rows))
             yield on_device(batch, self._device)
+
+    def _rows(self, rows: RowNumbers) -> pa.Table:
+        """Return some rows, ascending."""
+        part_B = np.searchsorted(self._ends, rows, side="right")
+        found = []
+        for place in np.unique(part_B).tolist():
+            part = self._parts[place]
+            found.append(part.take(pa.array(rows[part_B == place] - (self._ends[place] - part.num_rows))))
+        return pa.Table.from_batches(found, schema=self._table.schema)
 
     def everything(self) -> Iterator[Batch]:
         """Yield every row once, in order."""
