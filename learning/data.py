@@ -102,7 +102,7 @@ class TableExamples:
         numbers: RowNumbers | None = None,
     ) -> None:
         self._table = table
-        # Rows are taken from the parts that they are in: taken from the whole, all of it would be copied for each batch.
+        # Rows are taken from the parts that they are in: from the whole, all of it would be copied for each batch.
         self._parts = [part for part in table.to_batches() if part.num_rows]
         self._ends = np.array([part.num_rows for part in self._parts], dtype=np.int64).cumsum()
         self._encode = encode
