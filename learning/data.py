@@ -20,6 +20,7 @@ from learning.config import count_batches
 from learning.errors import rows_from
 from learning.interfaces import Batch
 from learning.packing import pieces
+from learning.spill import Parted
 from learning.splits import RowNumbers
 
 _LONG = 2**63 - 1
@@ -102,9 +103,7 @@ class TableExamples:
         numbers: RowNumbers | None = None,
     ) -> None:
         self._table = table
-        # Rows are taken from the parts that they are in: from the whole, all of it would be copied for each batch.
-        self._parts = [part for part in table.to_batches() if part.num_rows]
-        self._ends = np.array([part.num_rows for part in self._parts], dtype=np.int64).cumsum()
+        self._parted = Parted(table)
         self._encode = encode
         self._device = device
         self._numbers = numbers
@@ -118,17 +117,8 @@ class TableExamples:
         for number in range(start, count_batches(len(indices), batch_size)):
             rows = np.sort(indices[number * batch_size : (number + 1) * batch_size])
             with rows_from(self._numbers), rows_from(rows):
-                batch = self._encode(self._rows(rows))
+                batch = self._encode(self._parted.take(rows))
             yield on_device(batch, self._device)
-
-    def _rows(self, rows: RowNumbers) -> pa.Table:
-        """Return some rows, ascending."""
-        part_B = np.searchsorted(self._ends, rows, side="right")
-        found = []
-        for place in np.unique(part_B).tolist():
-            part = self._parts[place]
-            found.append(part.take(pa.array(rows[part_B == place] - (self._ends[place] - part.num_rows))))
-        return pa.Table.from_batches(found, schema=self._table.schema)
 
     def everything(self) -> Iterator[Batch]:
         """Yield every row once, in order."""
