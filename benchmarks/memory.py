@@ -1,6 +1,6 @@
 """How much memory ingestion and pretraining take on a text file that is larger than it.
 
-    python -m benchmarks.memory --mib 2048 --task masked-tokens --directory /tmp/memory
+    python benchmarks/memory.py --task masked-tokens --mib 2048
 
 Each part is a process of its own, as in a job; what it holds is read from the kernel all the while. "anonymous" is what
 it has allocated; pages of mapped files that happen to be in memory count beside, since the kernel takes them back.
@@ -14,6 +14,8 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -112,16 +114,25 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=2048)
     parser.add_argument("--task", default="masked-tokens")
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--directory", type=Path, required=True)
+    parser.add_argument("--directory", type=Path, help="where to keep the file and its dataset; default: nowhere")
     asked = parser.parse_args()
-    asked.directory.mkdir(parents=True, exist_ok=True)
-    source, table = asked.directory / f"{asked.mib}.txt", asked.directory / f"{asked.mib}.arrow"
+    directory = asked.directory or Path(tempfile.mkdtemp(prefix="memory-"))
+    try:
+        _measure_all(directory, asked.mib, asked.task, asked.steps)
+    finally:
+        if asked.directory is None:
+            shutil.rmtree(directory)
+
+
+def _measure_all(directory: Path, mib: int, task: str, steps: int) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    source, table = directory / f"{mib}.txt", directory / f"{mib}.arrow"
     if not source.exists():
-        print(json.dumps({"mib": asked.mib, "lines": write_text(source, asked.mib)}), flush=True)
+        print(json.dumps({"mib": mib, "lines": write_text(source, mib)}), flush=True)
     if not table.exists():
         print(json.dumps({"part": "ingestion", **measured(ingested, source, table)}), flush=True)
-    found = measured(pretrained, table, asked.task, asked.steps, asked.directory / "run")
-    print(json.dumps({"part": asked.task, **found, "met": found["anonymous_mib"] < MOST_MIB}), flush=True)
+    found = measured(pretrained, table, task, steps, directory / "run")
+    print(json.dumps({"part": task, **found, "met": found["anonymous_mib"] < MOST_MIB}), flush=True)
 
 
 if __name__ == "__main__":

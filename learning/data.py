@@ -20,6 +20,7 @@ from learning.config import count_batches
 from learning.errors import rows_from
 from learning.interfaces import Batch
 from learning.packing import pieces
+from learning.spill import Parted
 from learning.splits import RowNumbers
 
 _LONG = 2**63 - 1
@@ -102,6 +103,7 @@ class TableExamples:
         numbers: RowNumbers | None = None,
     ) -> None:
         self._table = table
+        self._parted = Parted(table)
         self._encode = encode
         self._device = device
         self._numbers = numbers
@@ -115,7 +117,7 @@ class TableExamples:
         for number in range(start, count_batches(len(indices), batch_size)):
             rows = np.sort(indices[number * batch_size : (number + 1) * batch_size])
             with rows_from(self._numbers), rows_from(rows):
-                batch = self._encode(self._table.take(rows))
+                batch = self._encode(self._parted.take(rows))
             yield on_device(batch, self._device)
 
     def everything(self) -> Iterator[Batch]:

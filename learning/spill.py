@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
+import weakref
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
@@ -21,7 +22,8 @@ class Growing(Generic[_Number]):
     """An array that is appended to on the disk, and mapped into memory when it is whole."""
 
     def __init__(self, dtype: type[_Number]) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the array
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is mapped, or nobody can map it any more
+        weakref.finalize(self, self._file.close)
         self._dtype: type[_Number] = dtype
         self._count = 0
 
@@ -34,11 +36,12 @@ class Growing(Generic[_Number]):
         return self._count
 
     def whole(self) -> NDArray[_Number]:
-        """Return all values, mapped."""
-        if not self._count:
-            return np.zeros(0, dtype=self._dtype)
-        self._file.flush()
-        return np.memmap(self._file, dtype=self._dtype, mode="r+", shape=(self._count,))
+        """Return all values, mapped; nothing can be appended any more."""
+        with self._file as file:
+            if not self._count:
+                return np.zeros(0, dtype=self._dtype)
+            file.flush()
+            return np.memmap(file, dtype=self._dtype, mode="r+", shape=(self._count,))
 
 
 def taken(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
@@ -46,7 +49,7 @@ def taken(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
         return table.slice(int(rows[0]), len(rows))
     if table.nbytes * len(rows) <= MOST_BYTES * max(1, table.num_rows):
-        return table.take(rows)
+        return Parted(table).take(rows)
     with tempfile.TemporaryFile() as file:
         with pa.ipc.new_file(file, table.schema) as writer:
             for batch in _in_parts(table, rows):
@@ -56,9 +59,26 @@ def taken(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
     return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
 
 
+class Parted:
+    """A table whose rows are taken from the parts that they are in: from the whole, all of it would be copied."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._schema = table.schema
+        self._parts = [part for part in table.to_batches() if part.num_rows]
+        self._ends = np.array([part.num_rows for part in self._parts], dtype=np.int64).cumsum()
+
+    def take(self, rows: NDArray[np.int64]) -> pa.Table:
+        """Return some rows, ascending."""
+        cuts = np.searchsorted(rows, self._ends)
+        found, begin = [], 0
+        for place in np.unique(np.searchsorted(self._ends, rows, side="right")).tolist():
+            part, cut = self._parts[place], int(cuts[place])
+            found.append(part.take(pa.array(rows[begin:cut] - (self._ends[place] - part.num_rows))))
+            begin = cut
+        return pa.Table.from_batches(found, schema=self._schema)
+
+
 def _in_parts(table: pa.Table, rows: NDArray[np.int64]) -> Iterator[pa.Table]:
+    parted = Parted(table)
     for begin in range(0, len(rows), _ROWS_AT_ONCE):
-        some = rows[begin : begin + _ROWS_AT_ONCE]
-        # Of the rows between the first and the last alone: taken from all, all would be copied.
-        between = table.slice(int(some[0]), int(some[-1] - some[0]) + 1)
-        yield between.take(some - some[0])
+        yield parted.take(rows[begin : begin + _ROWS_AT_ONCE])

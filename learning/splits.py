@@ -62,11 +62,17 @@ def split_rows(table: pa.Table, split: Split, label: str | None, in_order: bool 
         require_column(table, split.group, "split.group")
         groups = table.column(split.group).combine_chunks().dictionary_encode().indices
         units = groups.fill_null(-1).to_numpy(zero_copy_only=False)
-    else:
-        units = np.arange(rows)
     labelled = label and not pa.types.is_nested(table.schema.field(label).type)
-    strata = _codes(table, label) if split.stratify and label and labelled and split.group is None else np.zeros(rows)
     part_N = np.zeros(rows, dtype=np.int8)
+    if split.group is None and not (split.stratify and label and labelled):
+        # Tens of millions of rows are only looked at once here: each copy of their numbers is hundreds of megabytes.
+        mixed, held = generator.permutation(rows), _counts(rows, validation, split.test)
+        part_N[mixed[: held[0]]] = 1
+        part_N[mixed[held[0] : sum(held)]] = 2
+        return _parts(part_N)
+    if split.group is None:
+        units = np.arange(rows)
+    strata = _codes(table, label) if split.group is None and label else np.zeros(rows)
     for stratum in np.unique(strata):
         own_units = generator.permutation(np.unique(units[strata == stratum]))
         held = _counts(len(own_units), validation, split.test)
