@@ -68,7 +68,7 @@ def _of_job(session: Session, project: str, job_id: str) -> Base:
             hint=f"Wait for it: GET /api/v1/jobs/{job_id}?wait=30.",
             param="base_model",
         )
-    if maker.resolved is None or maker.task is None:
+    if maker.task is None or "architecture" not in (maker.resolved or {}):
         raise ApiError(
             422,
             "incompatible_model",
@@ -76,7 +76,7 @@ def _of_job(session: Session, project: str, job_id: str) -> Base:
             hint="Name a pretrain or finetune job.",
             param="base_model",
         )
-    return Base(job_id, task_named(maker.task).modality, maker.resolved["architecture"], job_id=job_id)
+    return Base(job_id, task_named(maker.task).modality, (maker.resolved or {})["architecture"], job_id=job_id)
 
 
 def _of_version(ref: str, version: VersionRecord) -> Base:

@@ -20,6 +20,7 @@ from service.submission import once
 from service.times import rfc3339
 from store import galleries, gallery_moves, models
 from store.database import database_now
+from store.errors import NotFound
 from store.galleries import Quota
 from store.records import GalleryRecord
 
@@ -147,11 +148,19 @@ def list_galleries(state: Opened, caller: ModelsKey, page: Paged) -> Listing[Gal
     """Return the project's galleries, newest first."""
     with state.database.read() as session:
         found = session.scalars(page.apply(galleries.listing(caller.project), GalleryRecord.id)).all()
+    there = []
     for record in found:
         if not galleries.has_threshold(record):
-            record.threshold = with_threshold(state, caller.project, None, record.name).gallery.threshold
+            try:
+                chosen = with_threshold(state, caller.project, None, record.name).gallery
+            except NotFound:
+                continue  # deleted just now
+            if chosen.id != record.id:
+                continue  # deleted just now, and made again under its name
+            record.threshold = chosen.threshold
+        there.append(record)
     with state.database.read() as session:
-        return Listing[GalleryView].of([GalleryView.of(session, record) for record in found], page)
+        return Listing[GalleryView].of([GalleryView.of(session, record) for record in there], page)
 
 
 @router.get("/{gallery}")

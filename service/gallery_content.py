@@ -56,9 +56,8 @@ class _Given(Generic[T]):
         """Return the inputs."""
         return _inputs(self.files, loaded)
 
-    @property
     def parts(self) -> tuple[str, ...]:
-        """What tells it from others."""
+        """Return what tells it from others."""
         return (self.fields.model_dump_json(), *(sha256(file.content).hexdigest() for file in self.files))
 
 
@@ -112,7 +111,7 @@ async def enrol_content(
 ) -> SubjectView:
     """Enrol a subject by what is in a body that is no JSON."""
     given = await _given(request, SubjectFields)
-    enrolment = Enrolment(caller, gallery, newcomer(given.fields), key, ("enrol", gallery, *given.parts))
+    enrolment = Enrolment(caller, gallery, newcomer(given.fields), key, lambda: ("enrol", gallery, *given.parts()))
     return await enrolled(state, enrolment, given.read, request.receive)
 
 
@@ -122,7 +121,10 @@ async def add_content(
 ) -> SubjectView:
     """Enrol a subject by further files that are in a body that is no JSON."""
     given = await _given(request, NoFields)
-    same = ("samples", gallery, subject_id, *given.parts)
+
+    def same() -> tuple[str, ...]:
+        return "samples", gallery, subject_id, *given.parts()
+
     enrolment = Enrolment(caller, gallery, acquaintance(subject_id), key, same)
     return await enrolled(state, enrolment, given.read, request.receive)
 

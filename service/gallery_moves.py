@@ -63,9 +63,7 @@ def move_gallery(
         version = models.resolve(session, caller.project, asked.model)
         require_comparable(state, session, version)
         _require_same_modality(record, galleries.version_of(session, record), version)
-        job = jobs.submit(session, _new_job(caller.project, record, version, asked))
-        gallery_moves.begin(session, job)
-        return job
+        return gallery_moves.submit(session, _new_job(caller.project, record, version, asked))
 
     return submitted(state, caller, response, key, ("move", gallery, asked.model_dump_json()), submit)
 

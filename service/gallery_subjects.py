@@ -124,7 +124,7 @@ class Enrolment:
     gallery: str
     whose: Whose
     key: str | None
-    request: tuple[str, ...]
+    request: Callable[[], tuple[str, ...]]  # not called on the event loop: files are long
 
 
 async def enrolled(state: State, asked: Enrolment, read: Read, receive: Receive) -> SubjectView:
@@ -155,7 +155,7 @@ def _earlier(state: State, asked: Enrolment) -> SubjectView | None:
     if asked.key is None:
         return None
     with state.database.read() as session:
-        fingerprint = idempotency.fingerprint(*asked.request)
+        fingerprint = idempotency.fingerprint(*asked.request())
         found = idempotency.earlier(session, asked.caller.project, asked.key, fingerprint)
         return None if found is None else _view(session, asked, found)
 
@@ -214,7 +214,7 @@ def _written(state: State, asked: Enrolment, looked: Looked, made: Sequence[tupl
 
     with state.database.write() as session:
         find = partial(session.get_one, SubjectRecord)
-        subject = once(session, asked.caller, asked.key, asked.request, find, write)
+        subject = once(session, asked.caller, asked.key, asked.request() if asked.key else (), find, write)
         return _view(session, asked, subject.id)
 
 
@@ -245,8 +245,7 @@ async def enrol_subject(
     key: IdempotencyKey = None,
 ) -> SubjectView:
     """Enrol a subject by one file or several; in a form, its name is the field `name`, else of the address."""
-    same = ("enrol", gallery, asked.model_dump_json())
-    enrolment = Enrolment(caller, gallery, newcomer(asked), key, same)
+    enrolment = Enrolment(caller, gallery, newcomer(asked), key, lambda: ("enrol", gallery, asked.model_dump_json()))
     return await enrolled(state, enrolment, lambda _: asked.inputs, request.receive)
 
 
@@ -285,7 +284,10 @@ async def add_samples(
     key: IdempotencyKey = None,
 ) -> SubjectView:
     """Enrol a subject by further files; those that it has already are left out."""
-    same = ("samples", gallery, subject_id, asked.model_dump_json())
+
+    def same() -> tuple[str, ...]:
+        return "samples", gallery, subject_id, asked.model_dump_json()
+
     enrolment = Enrolment(caller, gallery, acquaintance(subject_id), key, same)
     return await enrolled(state, enrolment, lambda _: asked.inputs, request.receive)
 

@@ -30,7 +30,6 @@ class Unmoved:
 
     sample_id: str
     subject_id: str
-    name: str
     sha256: str
 
 
@@ -67,7 +66,7 @@ def unmoved(session: Session, job: JobRecord) -> tuple[list[Unmoved], int]:
     """Return which samples are still to be embedded, oldest first, and how many have been."""
     gallery, version_id = of_job(session, job), (job.resolved or {})["version_id"]
     query = (
-        select(SampleRecord.id, SubjectRecord.id, SubjectRecord.name, SampleRecord.sha256)
+        select(SampleRecord.id, SubjectRecord.id, SampleRecord.sha256)
         .join(SubjectRecord, SampleRecord.subject_id == SubjectRecord.id)
         .where(SubjectRecord.gallery_id == gallery.id, ~_embedded(version_id))
         .order_by(SampleRecord.id)

@@ -15,7 +15,8 @@ from store import ids, webhooks
 from store.database import database_now
 from store.errors import Conflict, NotFound
 from store.gallery_records import GalleryRecord, SampleEmbeddingRecord
-from store.records import AliasRecord, ArtifactRecord, ModelRecord, VersionFileRecord, VersionRecord
+from store.records import AliasRecord, ArtifactRecord, JobRecord, ModelRecord, VersionFileRecord, VersionRecord
+from store.states import TERMINAL
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 PICTURES = "pictures/"  # how the paths of files begin that show how good a model is
@@ -247,3 +248,14 @@ def _require_no_gallery(session: Session, version: Version) -> None:
             f'Version {version.ref} is what the gallery "{name}" knows its subjects by.',
             hint="Move the gallery to another version, or delete it, first.",
         )
+    moves = (
+        select(GalleryRecord.name, JobRecord)
+        .join(JobRecord, GalleryRecord.move_job_id == JobRecord.id)
+        .where(GalleryRecord.project == version.model.project, JobRecord.state.not_in(TERMINAL))
+    )
+    for name, job in session.execute(moves):
+        if (job.resolved or {})["version_id"] == version.record.id:
+            raise Conflict(
+                f'Version {version.ref} is what the gallery "{name}" is being moved to.',
+                hint=f"Wait for job {job.id}, or cancel it, first.",
+            )

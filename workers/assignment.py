@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from store import checkpoints, datasets, files, gallery_moves, jobs, models
 from store.errors import CorruptArtifact, NotFound
+from store.gallery_records import SampleRecord
 from store.records import CheckpointRecord, DatasetRecord, JobDatasetRecord, JobRecord
 from store.settings import StoreSettings
 from store.states import HELD
@@ -146,19 +147,12 @@ def _move(context: Context, session: Session, token: Token, job: JobRecord, dire
     context.artifacts.copy_to(found, directory / "base")
     left, embedded = gallery_moves.unmoved(session, job)
     samples = directory / "samples.json"
-    samples.write_text(
-        json.dumps(
-            [
-                {
-                    "sample": one.sample_id,
-                    "subject": one.subject_id,
-                    "name": one.name,
-                    "path": str(context.artifacts.path(one.sha256)),
-                }
-                for one in left
-            ]
-        )
-    )
+    given = [
+        {"sample": one.sample_id, "subject": one.subject_id, "path": str(path)}
+        for one in left
+        if (path := _file_of(context, one)) is not None
+    ]
+    samples.write_text(json.dumps(given))
     return Assignment(
         job_id=job.id,
         attempt=token.attempt,
@@ -168,6 +162,17 @@ def _move(context: Context, session: Session, token: Token, job: JobRecord, dire
         files={"samples": str(samples)},
         base=str(directory / "base"),
     )
+
+
+def _file_of(context: Context, one: gallery_moves.Unmoved) -> Path | None:
+    """Return a sample's file; None when it went with its subject just now."""
+    try:
+        return context.artifacts.path(one.sha256)
+    except NotFound:
+        with context.database.read() as session:
+            if session.get(SampleRecord, one.sample_id) is None:
+                return None
+        raise
 
 
 def _tables(context: Context, session: Session, job_id: str) -> dict[str, str]:

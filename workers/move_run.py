@@ -16,6 +16,7 @@ from workers.child import Channel
 from workers.row_clock import Clock
 
 BLOCK_SAMPLES = 64
+_MOST_AT_ONCE = 4_096  # embeddings that are handed over, and kept in one transaction
 
 
 def run_move(channel: Channel) -> bool:
@@ -33,11 +34,12 @@ def run_move(channel: Channel) -> bool:
     for start in range(0, len(samples), BLOCK_SAMPLES):
         made |= _embedded(predictor, samples[start : start + BLOCK_SAMPLES], spec["ref"])
         done = min(start + BLOCK_SAMPLES, len(samples))
-        if clock.is_due(done) or done == len(samples):
+        stops = channel.stop_requested and done < len(samples)
+        if stops or clock.is_due(done) or done == len(samples) or len(made) >= _MOST_AT_ONCE:
             _hand_over(channel, made, done)
             made = {}
             clock.rest()
-        if channel.stop_requested and done < len(samples):
+        if stops:
             return False
     channel.send("result", files={})
     return True
@@ -45,8 +47,7 @@ def run_move(channel: Channel) -> bool:
 
 def _embedded(predictor: Predictor, some: Sequence[dict[str, str]], ref: str) -> dict[str, str]:
     """Return embeddings by sample, in base64; a file that is gone went with its sample, or is missed later."""
-    there = [(one, Path(one["path"])) for one in some]
-    read = [(one, path.read_bytes()) for one, path in there if path.exists()]
+    read = [(one, content) for one in some if (content := _content(Path(one["path"]))) is not None]
     parsed = predictor.parse([content for _, content in read])
     if parsed.errors:
         raise _unreadable(parsed.errors[0], read[parsed.errors[0].index][0], ref)
@@ -57,9 +58,17 @@ def _embedded(predictor: Predictor, some: Sequence[dict[str, str]], ref: str) ->
     }
 
 
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
 def _unreadable(error: InvalidInput, one: dict[str, str], ref: str) -> InvalidInput:
     return InvalidInput(
-        f'{ref} cannot read the sample {one["sample"]} of the subject "{one["name"]}" ({one["subject"]}): '
+        # No name: who is forgotten later must not go on standing in a job's error.
+        f"{ref} cannot read the sample {one['sample']} of the subject {one['subject']}: "
         f"{error.message.split(': ', 1)[-1]}",
         index=error.index,
         hint="Delete that subject and enrol it by other files, or choose another version.",

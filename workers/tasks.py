@@ -18,6 +18,8 @@ from workers.context import Context
 
 log = structlog.get_logger(__name__)
 
+_LONGEST_WAIT_S = 30.0
+
 
 def run_jobs(context: Context) -> None:
     """Run what is due in this worker's queues, one job after the other, until nothing is or the worker drains.
@@ -45,7 +47,9 @@ def _run_attempt(context: Context, job: JobRecord) -> None:
         _let_go(context, token)
     except Moved as error:
         with context.database.write() as session:
-            attempts.give_up(session, token, error.message.rstrip("."))
+            # The longer a gallery grows while it moves, the longer its job lets others go first.
+            wait_s = min(_LONGEST_WAIT_S, float(token.attempt))
+            attempts.give_up(session, token, error.message.rstrip("."), wait_s=wait_s)
     except StoreError as error:
         with context.database.write() as session:
             attempts.fail(session, token, _as_json(error))

@@ -80,6 +80,9 @@ def test_a_move_that_was_disturbed(column: Stack, client: httpx.Client, staff: l
     os.kill(child(column), signal.SIGKILL)
     assert client.get(STAFF).json()["move"] == {"model": "slow:1", "job": job_id}
     assert job_id in problem(client.post(f"{STAFF}/move", json={"model": "quick"}), 409, "conflict")["detail"]
+    refused = problem(client.delete("/models/slow/versions/1"), 409, "conflict")
+    assert 'the gallery "staff" is being moved to' in refused["detail"]
+    assert job_id in refused["hint"]
     some_more(client, job_id)
     client.post(f"/jobs/{job_id}/pause")
     paused = wait_for_state(client, job_id, "paused")

@@ -12,7 +12,7 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 from servers import Stack
-from support import finished, new_key, problem, succeeded, upload, wait_until
+from support import classify, finished, new_key, problem, succeeded, upload, wait_until
 
 from anneal.client import Client
 
@@ -120,6 +120,8 @@ def test_what_a_prediction_job_is_not(api: httpx.Client, rows: str) -> None:
     problem(api.post(f"/jobs/{job['id']}/checkpoints/ck_1/promote"), 409, "illegal_transition")
     trained = api.get("/jobs", params={"kind": "finetune"}).json()["data"][0]
     assert "makes no file" in problem(api.get(f"/jobs/{trained['id']}/output"), 404, "not_found")["detail"]
+    asked = classify(rows, columns={"target": "colour"}, base_model=job["id"])
+    assert "makes no model" in problem(api.post("/jobs", json=asked), 422, "incompatible_model")["detail"]
 
 
 def test_a_prediction_that_nobody_waits_for(stack: Stack, api: httpx.Client) -> None:
