@@ -159,7 +159,7 @@ class Comparable(Protocol):
 class Sequential(Protocol):
     """What a task has beside, when it can learn from rows together with those that follow them."""
 
-    def with_next_rows(self, state: Any) -> bool:
+    def with_next_rows(self, config: Any) -> bool:
         """Return whether a batch has the rows behind its own as well, as `next_token_S` and the like."""
         ...
 

@@ -46,13 +46,10 @@ class FileRows:
     def taken(self, places: Sequence[int]) -> list[tuple[int, dict[str, Any]]]:
         """Return some by their places, each with its number in the file, from 1."""
         rows = [place if self.numbers is None else int(self.numbers[place]) for place in places]
-        return list(
-            zip(
-                [row + 1 for row in rows],
-                open_table(self.path).take(pa.array(rows, pa.int64())).to_pylist(),
-                strict=True,
-            )
-        )
+        ascending = sorted(set(rows))
+        found = Parted(open_table(self.path)).take(np.array(ascending, np.int64)).to_pylist()
+        by_row = dict(zip(ascending, found, strict=True))
+        return [(row + 1, by_row[row]) for row in rows]
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> Tensor:

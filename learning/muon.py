@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from learning import device
 from learning.config import Hyperparameters
 
 _MOMENTUM = 0.95
@@ -30,6 +31,8 @@ class Muon:
     def __init__(self, weights: Sequence[Tensor], chosen: Hyperparameters) -> None:
         self._weights = [tensor.detach() for tensor in weights]  # the same memory, unknown to autograd
         self._decay = chosen.weight_decay
+        is_slow = bool(self._weights) and device.is_slow("bf16", self._weights[0].device)
+        self._dtype = torch.float32 if is_slow else torch.bfloat16
         self._momentum = [torch.zeros_like(tensor) for tensor in self._weights]
         shapes = sorted({tuple(tensor.shape) for tensor in self._weights})
         self._alike = [
@@ -46,7 +49,7 @@ class Muon:
         momentum, weights = [self._momentum[index] for index in there], [self._weights[index] for index in there]
         torch._foreach_lerp_(momentum, list(gradients), 1 - _MOMENTUM)
         ahead_NRC = torch.stack(torch._foreach_lerp(list(gradients), momentum, _MOMENTUM))
-        steps = orthogonalised(ahead_NRC).to(weights[0].dtype).unbind()
+        steps = orthogonalised(ahead_NRC, self._dtype).to(weights[0].dtype).unbind()
         torch._foreach_mul_(weights, 1 - rate * self._decay)
         torch._foreach_add_(weights, steps, alpha=-rate * _USUAL_STEP * max(weights[0].shape) ** 0.5)
 
@@ -60,11 +63,11 @@ class Muon:
             tensor.copy_(tensors[name])
 
 
-def orthogonalised(matrices_NRC: Tensor) -> Tensor:
-    """Return matrices of the same singular vectors whose singular values are all about 1, in bf16; 0 stays 0."""
+def orthogonalised(matrices_NRC: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """Return matrices of the same singular vectors whose singular values are all about 1; 0 stays 0."""
     if matrices_NRC.shape[1] > matrices_NRC.shape[2]:
-        return orthogonalised(matrices_NRC.mT).mT
-    found_NRC = matrices_NRC.bfloat16()
+        return orthogonalised(matrices_NRC.mT, dtype).mT
+    found_NRC = matrices_NRC.to(dtype)
     found_NRC = found_NRC / found_NRC.norm(dim=(1, 2), keepdim=True).clamp(min=_EPSILON)
     for _ in range(_ITERATIONS):
         gram_NRR = found_NRC @ found_NRC.mT

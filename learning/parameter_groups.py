@@ -63,6 +63,12 @@ def groups_of(network: BackboneWithHead, chosen: Hyperparameters, steps_per_epoc
     if chosen.optimizer == "muon":
         groups = _matrices_apart(groups, network.backbone)
     groups = [group for group in groups if group.parameters]
+    if chosen.optimizer == "muon" and not any(group.matrices for group in groups):
+        raise InvalidConfig(
+            "muon is for matrices of the backbone's linear layers, and none of them is trained here.",
+            hint="Choose adamw, which muon leaves everything else to.",
+            param="hyperparameters.optimizer",
+        )
     if not groups or min(group.start for group in groups) > 0:
         raise InvalidConfig(
             "With a frozen backbone there is nothing to train: the task's head has no weights.",

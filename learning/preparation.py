@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -214,12 +215,18 @@ def _parts(
         if whole.num_rows < _FEW_ROWS and split.validation == "auto" and spec.early_stopping is None:
             split = split.model_copy(update={"validation": 0.0})
     label = spec.columns.target if task.stratified else None
-    # Texts go on from row to row, so what is held out is the end; pairs of a prompt and a completion do not.
-    in_order = isinstance(task, Generative) and not spec.columns.target_names()
-    rows = split_rows(whole, split, label, in_order)
+    rows = split_rows(whole, split, label, _goes_on(task, spec))
     given = {name: table for name, table in opened.items() if name != "train"}
     numbers = {name: getattr(rows, name) for name in ("train", "validation", "test") if name not in given}
     return {**{name: take(whole, part) for name, part in numbers.items()}, **given}, numbers
+
+
+def _goes_on(task: Task, spec: TrainingSpec) -> bool:
+    """Return whether a row has to do with the one behind it, so that what is held out is the end."""
+    if isinstance(task, Sequential):
+        return task.with_next_rows(configure(task.Config, spec.task_config, "task_config"))
+    # Texts go on from row to row; pairs of a prompt and a completion do not.
+    return isinstance(task, Generative) and not spec.columns.target_names()
 
 
 def _from_checkpoint(start: Path, spec: TrainingSpec, task: Task, table: pa.Table) -> tuple[Design, BackboneWithHead]:
@@ -294,10 +301,11 @@ def encode_part(design: Design, table: pa.Table, device: torch.device, numbers: 
             design.task.check_room(targets, position_B, design.targets)
         return {**encoded, **targets}
 
+    targets: Any = design.targets
     with rows_from(numbers):
         sample = encode(table.slice(0, _SAMPLE_ROWS))
         row_bytes = sum(tensor.nbytes for tensor in sample.values()) / rows_in(sample)
-        next_rows = isinstance(design.task, Sequential) and design.task.with_next_rows(design.targets)
+        next_rows = isinstance(design.task, Sequential) and design.task.with_next_rows(targets.config)
         most = TOKENS_IN_MEMORY_BYTES if "token_S" in sample else IN_MEMORY_BYTES
         if row_bytes * table.num_rows > most:
             if next_rows:

@@ -281,10 +281,11 @@ class Llama:
             "head_dim": sizes.head_width,
             "hidden_act": "silu",
             "rms_norm_eps": config.norm_epsilon,
+            "rope_theta": config.rotary_base,  # where versions of Transformers before 5 look
             "rope_parameters": {"rope_type": "default", "rope_theta": config.rotary_base},
             "initializer_range": _DEVIATION,
             "tie_word_embeddings": True,
             "bos_token_id": state.token(FIRST),
             "eos_token_id": state.token(LAST),
-            "pad_token_id": state.token(PADDING),
+            "pad_token_id": state.opened.token_to_id(PADDING),
         }

@@ -311,9 +311,10 @@ def _some(table: pa.Table, column: str) -> pa.Table:
     total = table.column(column).nbytes
     if total <= FITTED_BYTES:
         return table
-    rows = max(1, table.num_rows * FITTED_BYTES // total // _STRETCHES)
-    starts = [table.num_rows * number // _STRETCHES for number in range(_STRETCHES)]
-    return pa.concat_tables([table.slice(start, rows) for start in starts])
+    wanted = max(1, table.num_rows * FITTED_BYTES // total)
+    stretches = min(_STRETCHES, wanted)
+    starts = [table.num_rows * number // stretches for number in range(stretches)]
+    return pa.concat_tables([table.slice(start, wanted // stretches) for start in starts])
 
 
 def _written_in(table: pa.Table, column: str) -> list[str]:

@@ -55,14 +55,14 @@ class ContrastiveTexts(MaskedTokens):
         assert isinstance(config, ContrastiveTextsConfig)
         return ContrastiveTextsState(maskable=Maskable.of(inputs, config.whole_words), config=config)
 
-    def with_next_rows(self, state: ContrastiveTextsState) -> bool:
+    def with_next_rows(self, config: ContrastiveTextsConfig) -> bool:
         """Return whether a batch has the rows behind its own as well."""
-        return state.config.positives == "next-rows"
+        return config.positives == "next-rows"
 
     def loss(self, network: Network, batch: Batch, state: MaskedTokensState) -> Tensor:
         """Return the cross-entropy of hidden tokens, and the weighted one of finding each text's twin."""
         assert isinstance(state, ContrastiveTextsState)
-        twin = "next_" if self.with_next_rows(state) else ""
+        twin = "next_" if self.with_next_rows(state.config) else ""
         batch = {name: torch.cat([batch[name], batch[f"{twin}{name}"]]) for name in ("token_S", "length_B")}
         restoring, features = self.restore(network, batch, state)
         vectors_BD = functional.normalize(features.pooled().float(), dim=1)

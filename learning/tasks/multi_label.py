@@ -76,7 +76,7 @@ class MultiLabelClassification:
         _check_labels(targets, labels)
         has_NK, _ = found.among(labels)
         counts = has_NK.sum(0).tolist()
-        if all(count == table.num_rows for count in counts):
+        if all(count in (0, table.num_rows) for count in counts):
             raise InvalidData(
                 f'Every training row has the same labels in column "{targets[0]}": {", ".join(labels[:5])}.',
                 hint="Add rows that lack some of them, or choose another target.",

@@ -182,7 +182,7 @@ class SpeechRecognition:
 
     def defaults(self, usual: Defaults, situation: Situation) -> Defaults:
         """Return small batches at a high rate, since a recording has many characters, and so more steps."""
-        return replace(usual, batch_size=16, learning_rate=2e-3, least_steps=900)
+        return replace(usual, batch_size=16, learning_rate=2e-3, least_steps=max(900, usual.least_steps))
 
     def loss(self, network: Network, batch: Batch, state: SpeechRecognitionState) -> Tensor:
         """Return the mean over rows of the nats that a character costs; in training of a view of each recording."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from learning.architectures.bert import BertBackbone, BertConfig
 from learning.config import Hyperparameters
+from learning.errors import InvalidConfig
 from learning.model import BackboneWithHead
 from learning.muon import Muon, orthogonalised
 from learning.parameter_groups import groups_of
@@ -78,3 +80,10 @@ def test_matrices_of_the_backbone_alone_are_trained_by_it() -> None:
     layer = [module for module in backbone.encoder.modules() if isinstance(module, nn.Linear)]
     assert by_muon == {id(linear.weight) for linear in layer}
     assert others == {id(parameter) for parameter in (*backbone.parameters(), *head.parameters())} - by_muon
+
+
+def test_where_no_matrix_is_trained_it_is_refused() -> None:
+    backbone = BertBackbone(5, 8, BertConfig(layers=1, width=16))
+    frozen = Hyperparameters(optimizer="muon", backbone_learning_rate_factor=0.0)
+    with pytest.raises(InvalidConfig, match="none of them is trained"):
+        groups_of(BackboneWithHead(backbone, nn.Linear(16, 2)), frozen, 1)
