@@ -11,6 +11,7 @@ TASK_NAMES: tuple[str, ...] = (
     "tabular-classification",
     "tabular-regression",
     "masked-tokens",
+    "contrastive-texts",
     "text-classification",
     "multi-label-text-classification",
     "text-regression",

@@ -67,7 +67,7 @@ class FrameHead(nn.Module):
     def forward(self, features_SD: Tensor) -> Tensor:
         """Return the frames that positions stand for, (S, phases, F)."""
         told_SE: Tensor = self.frames(functional.gelu(self.hidden(features_SD)))
-        return told_SE.view(len(told_SE), _PHASES, -1)
+        return told_SE.view(len(told_SE), _PHASES, told_SE.shape[1] // _PHASES)
 
 
 class MaskedAudio(Pretraining):

@@ -185,8 +185,8 @@ TEXTS = ["text-generation", "masked-tokens", "next-token-prediction"]
             "remark,x,y",
             [f"remark number so and so {n},{n / 7},{n % 2}" for n in range(20)],
             [
-                *("text-classification", "tabular-classification", "tabular-regression", "masked-features"),
-                *("text-generation", "masked-tokens"),
+                *("text-classification", "text-regression", "tabular-classification", "tabular-regression"),
+                *("masked-features", "text-generation", "masked-tokens"),
             ],
         ),
         (
