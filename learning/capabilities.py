@@ -108,6 +108,15 @@ class Examined(Protocol):
         ...
 
 
+@runtime_checkable
+class Detailed(Protocol):
+    """What a task has beside, when at the end of a training single rows are worth a look, not only their sums."""
+
+    def details(self, predictions: Any, targets: Batch, state: Any) -> dict[str, Any]:
+        """Return what to add to a part's metrics, of its predictions and targets, row by row in order."""
+        ...
+
+
 class Picture(NamedTuple):
     """A picture of how good a model is: its name, without an ending, and its SVG."""
 

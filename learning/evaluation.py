@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from learning.capabilities import Examined
+from learning.capabilities import Detailed, Examined
 from learning.interfaces import Batch, Examples, Predictions, rows_in
 from learning.model import BackboneWithHead, Design
 from learning.packing import joined
@@ -90,6 +90,9 @@ def examine(
     batches when `should_stop` says so.
     """
     found = _measure(design, network, examples, should_stop, most_rows)
+    if isinstance(design.task, Detailed):
+        more = design.task.details(found.predictions, found.targets, design.targets)
+        found = found._replace(metrics=found.metrics | more)
     if not isinstance(design.task, Examined):
         return found
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -27,6 +27,7 @@ from learning.errors import IncompatibleModel
 from learning.foreign_tokenizers import tokenizer_of
 from learning.foreign_weights import check, stored
 from learning.foreign_weights import read as load_stored
+from learning.interfaces import Architecture
 from learning.modalities.image import IMAGENET, Image, ImageConfig, ImageState
 from learning.modalities.text import Text, TextConfig, TextState
 from learning.modalities.tokenization import LAST, PADDING
@@ -174,13 +175,16 @@ def _gpt(config: dict[str, Any], directory: Path) -> Design:
     )
     if config.get("n_inner") not in (None, 4 * width):
         _check_fixed(config, {"n_inner": 4 * width})
-    longest = config["n_positions"]
-    inputs = _text_inputs(directory, longest, config["vocab_size"])
+    architecture_config = TransformerConfig(layers=config["n_layer"], width=width, heads=config["n_head"])
+    inputs = _text_inputs(directory, config["n_positions"], config["vocab_size"])
+    return _decoder(Gpt(), architecture_config, inputs)
+
+
+def _decoder(architecture: Architecture, architecture_config: BaseModel, inputs: TextState) -> Design:
     task = NextTokenPrediction()
     targets = task.fit(pa.table({}), Columns(), task.Config(rows="documents"), inputs)
-    preprocessing = TextConfig(max_length=longest, tokenizer="bytes", lower_case=False, exact=True)
-    architecture_config = TransformerConfig(layers=config["n_layer"], width=width, heads=config["n_head"])
-    return Design(task, Gpt(), Text(), preprocessing, architecture_config, inputs, targets)
+    preprocessing = TextConfig(max_length=inputs.max_length, tokenizer="bytes", lower_case=False, exact=True)
+    return Design(task, architecture, Text(), preprocessing, architecture_config, inputs, targets)
 
 
 # What is not written by Transformers where it is as usual.
@@ -217,15 +221,11 @@ def _llama(config: dict[str, Any], directory: Path) -> Design:
         key_value_heads=config["num_key_value_heads"],
         head_width=config["head_dim"],
         inner_width=config["intermediate_size"],
-        normalized_queries=is_qwen3,
+        query_key_norm=is_qwen3,
         rotary_base=rotary.get("rope_theta") or config.get("rope_theta", 10_000.0),
         norm_epsilon=config["rms_norm_eps"],
     )
-    inputs = _text_inputs(directory, longest, config["vocab_size"])
-    task = NextTokenPrediction()
-    targets = task.fit(pa.table({}), Columns(), task.Config(rows="documents"), inputs)
-    preprocessing = TextConfig(max_length=longest, tokenizer="bytes", lower_case=False, exact=True)
-    return Design(task, Llama(), Text(), preprocessing, architecture_config, inputs, targets)
+    return _decoder(Llama(), architecture_config, _text_inputs(directory, longest, config["vocab_size"]))
 
 
 def _seq2seq(config: dict[str, Any], directory: Path) -> Design:

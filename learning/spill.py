@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 _Number = TypeVar("_Number", np.int32, np.int64)
 # Rows above this are written to a file when some of them are taken.
 MOST_BYTES = 256 << 20
-_ROWS_AT_ONCE = 65_536
+_MOST_AT_ONCE = 64 << 20
 
 
 class Growing(Generic[_Number]):
@@ -79,6 +79,11 @@ class Parted:
 
 
 def _in_parts(table: pa.Table, rows: NDArray[np.int64]) -> Iterator[pa.Table]:
-    parted = Parted(table)
-    for begin in range(0, len(rows), _ROWS_AT_ONCE):
-        yield parted.take(rows[begin : begin + _ROWS_AT_ONCE])
+    parted, step = Parted(table), rows_within(table, _MOST_AT_ONCE)
+    for begin in range(0, len(rows), step):
+        yield parted.take(rows[begin : begin + step])
+
+
+def rows_within(table: pa.Table, most_bytes: int) -> int:
+    """Return how many rows of a table's usual size have so many bytes, one at least."""
+    return max(1, most_bytes * table.num_rows // max(1, int(table.nbytes)))

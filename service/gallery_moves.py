@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Response
 from pydantic import Field
 from sqlalchemy.orm import Session
@@ -13,9 +11,8 @@ from service.dependencies import IdempotencyKey, ModelsKey
 from service.errors import ApiError
 from service.gallery_embedding import require_comparable
 from service.gallery_thresholds import AskedThreshold, FalseAcceptRate
-from service.job_requests import StoredRequest
+from service.job_requests import RunOptions
 from service.job_views import JobView
-from service.prediction_jobs import CHECKPOINT_EVERY_S
 from service.state import Opened
 from service.submission import submitted
 from store import galleries, gallery_moves, jobs, models
@@ -26,7 +23,7 @@ from store.records import GalleryRecord, JobRecord
 router = APIRouter(prefix="/galleries/{gallery}", tags=["galleries"])
 
 
-class GalleryMove(StoredRequest):
+class GalleryMove(RunOptions):
     """The version by which a gallery is to know its subjects; its threshold is chosen anew."""
 
     model: str = Field(max_length=200, description="`name`, `name:3` or `name@alias`: the version that it means now.")
@@ -35,13 +32,6 @@ class GalleryMove(StoredRequest):
         description="From then on. Default: chosen as before; auto in place of a number, which was for other scores.",
     )
     false_accept_rate: FalseAcceptRate | None = None
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; default: by the network's size.")
-    checkpoint_every_s: float = Field(
-        CHECKPOINT_EVERY_S, ge=0.1, le=3600, description="Seconds after which what is embedded is kept."
-    )
-    priority: int = Field(0, ge=-100, le=100, description="Higher runs earlier.")
-    name: str | None = Field(None, max_length=200)
-    metadata: dict[str, Any] = Field(default_factory=dict)
 
 
 @router.post("/move", status_code=202)

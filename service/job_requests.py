@@ -30,6 +30,8 @@ from store.records import CheckpointRecord, JobRecord
 if TYPE_CHECKING:
     from learning.interfaces import Task
 
+CHECKPOINT_EVERY_S = 10.0  # of a job that applies a model
+
 
 def _model_name(name: str) -> str:
     if NAME.fullmatch(name) is None:
@@ -54,6 +56,18 @@ class StoredRequest(Request):
     def _is_storable(cls, data: Any) -> Any:
         check_storable(data)
         return data
+
+
+class RunOptions(StoredRequest):
+    """How a job is run that applies a model to rows or files."""
+
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; default: by the network's size.")
+    checkpoint_every_s: float = Field(
+        CHECKPOINT_EVERY_S, ge=0.1, le=3600, description="Seconds after which what is done is kept."
+    )
+    priority: int = Field(0, ge=-100, le=100, description="Higher runs earlier.")
+    name: str | None = Field(None, max_length=200)
+    metadata: dict[str, Any] = Field(default_factory=dict)
 
 
 class DatasetParts(Request):

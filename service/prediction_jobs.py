@@ -19,7 +19,7 @@ from service.changes import Seen
 from service.chosen_route import ChosenRoute
 from service.computing import check_count
 from service.dependencies import Authorization, IdempotencyKey, JobsKey, PredictKey, Scheme, Wait
-from service.job_requests import StoredRequest, naming, ready_dataset
+from service.job_requests import CHECKPOINT_EVERY_S, RunOptions, naming, ready_dataset
 from service.job_views import JobView
 from service.library import importing, read_design
 from service.predictions import InputError, InputWarningView, PredictRequest
@@ -41,13 +41,12 @@ if TYPE_CHECKING:
 
 router = APIRouter(tags=["predictions"])
 
-CHECKPOINT_EVERY_S = 10.0
 LOOK_AGAIN_S = 5.0
 ASSIGNED = ("operation", "parameters", "format", "keep", "text", "threads")  # what a worker has to know
 MEDIA_TYPES = {".jsonl": "application/jsonl", ".csv": "text/csv", ".parquet": "application/vnd.apache.parquet"}
 
 
-class DatasetPredict(StoredRequest):
+class DatasetPredict(RunOptions):
     """Which rows to predict for, and the file that is wanted."""
 
     dataset: str = Field(description="A dataset's id; every row of it is answered.")
@@ -58,13 +57,6 @@ class DatasetPredict(StoredRequest):
         default_factory=list, max_length=1000, description="Columns of the dataset to repeat beside each answer."
     )
     text: str | None = Field(None, description="The column with the text, where a dataset has several.")
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; default: by the network's size.")
-    checkpoint_every_s: float = Field(
-        CHECKPOINT_EVERY_S, ge=0.1, le=3600, description="Seconds after which what is answered is kept."
-    )
-    priority: int = Field(0, ge=-100, le=100, description="Higher runs earlier.")
-    name: str | None = Field(None, max_length=200)
-    metadata: dict[str, Any] = Field(default_factory=dict)
 
 
 @router.post("/models/{ref}/predict-dataset", status_code=202)

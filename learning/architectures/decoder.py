@@ -16,7 +16,15 @@ from torch.utils.checkpoint import checkpoint
 from learning.architectures.key_value_cache import Arrival, KeyValueCache
 from learning.architectures.packed_attention import Groups
 from learning.architectures.transformer import read_by_length
+from learning.config import Defaults, Situation
 from learning.interfaces import Batch, CausalBackbone, PackedFeatures
+
+
+def usual_defaults(situation: Situation) -> Defaults:
+    """Return many steps for pretraining, fewer for finetuning."""
+    if situation.kind == "pretrain":
+        return Defaults(32 if situation.rows >= 256 else 8, 2e-3, 0.0, 2_000, 3, 100)
+    return Defaults(32 if situation.rows >= 200 else 16, 5e-4, 0.1, 500, 5, 100)
 
 
 class Block(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from learning.architectures.decoder import Block, Decoder
+from learning.architectures.decoder import Block, Decoder, usual_defaults
 from learning.architectures.key_value_cache import Arrival, KeyValueCache
 from learning.architectures.packed_attention import Groups, attend
 from learning.architectures.quick_dropout import QuickDropout
@@ -168,9 +168,7 @@ class Gpt:
 
     def defaults(self, situation: Situation) -> Defaults:
         """Return many steps for pretraining, fewer for finetuning."""
-        if situation.kind == "pretrain":
-            return Defaults(32 if situation.rows >= 256 else 8, 2e-3, 0.0, 2_000, 3, 100)
-        return Defaults(32 if situation.rows >= 200 else 16, 5e-4, 0.1, 500, 5, 100)
+        return usual_defaults(situation)
 
     def foreign_config(self, config: TransformerConfig, state: TextState) -> dict[str, Any]:
         """Return the config.json of a GPT2LMHeadModel."""

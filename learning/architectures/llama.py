@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from learning.architectures.decoder import Block, Decoder
+from learning.architectures.decoder import Block, Decoder, usual_defaults
 from learning.architectures.key_value_cache import Arrival, KeyValueCache
 from learning.architectures.packed_attention import Groups, attend
 from learning.architectures.quick_dropout import QuickDropout
@@ -44,7 +44,7 @@ class LlamaConfig(TransformerConfig):
     inner_width: int | None = Field(
         None, ge=1, le=65_536, description="Features within a feed-forward layer; default: eight thirds of the width."
     )
-    normalized_queries: bool = Field(
+    query_key_norm: bool = Field(
         True, description="Normalise queries and keys before they meet, as Qwen3 does and LLaMA does not."
     )
     rotary_base: float = Field(10_000.0, gt=1, le=1e9, description="How slowly the slowest turn turns.")
@@ -117,7 +117,7 @@ class Attention(nn.Module):
         self.k_proj, self.v_proj = (nn.Linear(sizes.width, keys, bias=False) for _ in range(2))
         self.o_proj = nn.Linear(queries, sizes.width, bias=False)
         self.q_norm, self.k_norm = (
-            HeadNorm(sizes.head_width, config.norm_epsilon) if config.normalized_queries else nn.Identity()
+            HeadNorm(sizes.head_width, config.norm_epsilon) if config.query_key_norm else nn.Identity()
             for _ in range(2)
         )
         self.dropout = QuickDropout(0.0)
@@ -259,15 +259,13 @@ class Llama:
 
     def defaults(self, situation: Situation) -> Defaults:
         """Return many steps for pretraining, fewer for finetuning."""
-        if situation.kind == "pretrain":
-            return Defaults(32 if situation.rows >= 256 else 8, 2e-3, 0.0, 2_000, 3, 100)
-        return Defaults(32 if situation.rows >= 200 else 16, 5e-4, 0.1, 500, 5, 100)
+        return usual_defaults(situation)
 
     def foreign_config(self, config: LlamaConfig, state: TextState) -> dict[str, Any]:
         """Return the config.json of a Qwen3ForCausalLM, or a LlamaForCausalLM where queries are as they come."""
         layers, _, _ = config.shape()
         sizes = config.sizes()
-        kind, name = ("qwen3", "Qwen3ForCausalLM") if config.normalized_queries else ("llama", "LlamaForCausalLM")
+        kind, name = ("qwen3", "Qwen3ForCausalLM") if config.query_key_norm else ("llama", "LlamaForCausalLM")
         return {
             "model_type": kind,
             "architectures": [name],

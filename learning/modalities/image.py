@@ -25,6 +25,7 @@ from learning.images import Fit, Pixels, Target
 from learning.interfaces import Batch, InputWarning, PredictionOptions
 from learning.media_types import UnreadableMedia
 from learning.modalities.media_columns import MediaKind, field_of
+from learning.spill import Parted
 
 _LARGEST_AUTO = 64
 _FITTED_ROWS = 2_000
@@ -219,7 +220,7 @@ def _normalization(table: pa.Table, state: ImageState, kind: str) -> tuple[tuple
         return (mean, deviation) if state.channels == 3 else ((grey[0],), (grey[1],))
     step = max(1, table.num_rows // _FITTED_ROWS)
     rows = np.arange(0, table.num_rows, step)
-    pixels_NCHW = Image().encode(table.take(rows), state)["image_BCHW"].numpy()
+    pixels_NCHW = Image().encode(Parted(table).take(rows), state)["image_BCHW"].numpy()
     moments = [_moments(pixels_NCHW[:, channel]) for channel in range(state.channels)]
     return tuple(mean for mean, _ in moments), tuple(deviation for _, deviation in moments)
 

@@ -6,7 +6,7 @@ tokens of each, L characters of the longest transcript.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -27,7 +27,6 @@ from learning.config import Columns, Config, Defaults, Situation
 from learning.errors import InvalidData, InvalidRow
 from learning.interfaces import (
     Batch,
-    Examples,
     InputWarning,
     Kind,
     Link,
@@ -244,25 +243,10 @@ class SpeechRecognition:
             tally.add(*pair)
         return tally.metrics()
 
-    def examine(
-        self,
-        network: Network,
-        examples: Examples,
-        inputs: AudioState,
-        state: SpeechRecognitionState,
-        check: Callable[[], None],
-    ) -> dict[str, Any]:
-        """Return, word by word, the recordings of a part that have most errors, of as many as are looked at."""
-        found: list[dict[str, Any]] = []
-        row = 0
-        for batch in examples.everything():
-            check()
-            for wanted, written in _compared(self.predict(network, batch, state), batch, state):
-                row += 1
-                if wanted != written:
-                    found.append({"row": row, **compared(wanted, written)})
-            if row >= _MOST_ALIGNED:
-                break
+    def details(self, predictions: PackedPredictions, targets: Batch, state: SpeechRecognitionState) -> dict[str, Any]:
+        """Return, word by word, the recordings that have most errors, of as many as are looked at."""
+        pairs = enumerate(_compared(predictions, targets, state)[:_MOST_ALIGNED], 1)
+        found = [{"row": row, **compared(wanted, written)} for row, (wanted, written) in pairs if wanted != written]
         found.sort(key=lambda one: one["substitutions"] + one["deletions"] + one["insertions"], reverse=True)
         return {"alignments": found[:_SHOWN_ALIGNMENTS]}
 

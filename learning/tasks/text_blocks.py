@@ -21,9 +21,9 @@ from learning.interfaces import Batch
 from learning.modalities import tokenization
 from learning.modalities.text import TextState, texts_in
 from learning.packing import EVALUATION_POSITIONS
-from learning.spill import Growing
+from learning.spill import Growing, rows_within
 
-_ROWS_AT_ONCE = 10_000
+_MOST_AT_ONCE = 2 << 20  # bytes of text whose tokens are in memory as Python has them
 # An odd number by which blocks begin elsewhere in each pass (Knuth 1998, The Art of Computer Programming 3, 6.4).
 _SPREAD = 2_654_435_761
 # Evaluation has a number for each position and token of the vocabulary.
@@ -92,7 +92,8 @@ class TextBlocks:
 
 def rows_of(table: pa.Table, column: str) -> Literal["lines", "documents"]:
     """Return what the rows are: documents if there is the end of a line within one, else lines of one text."""
-    found = any("\n" in text for text in texts_in(table.slice(0, _ROWS_AT_ONCE), column, may_be_blank=True))
+    beginning = table.slice(0, rows_within(table.select([column]), _MOST_AT_ONCE))
+    found = any("\n" in text for text in texts_in(beginning, column, may_be_blank=True))
     return "documents" if found else "lines"
 
 
@@ -102,9 +103,9 @@ def cut(table: pa.Table, inputs: TextState, rows: Literal["lines", "documents"],
     tokens, ends, characters = Growing(np.int32), Growing(np.int64), Growing(np.int64)
     if rows == "lines":
         tokens.append(np.array([first], dtype=np.int32))
-    read = 0
-    for begin in range(0, table.num_rows, _ROWS_AT_ONCE):
-        part = table.slice(begin, _ROWS_AT_ONCE)
+    read, step = 0, rows_within(table.select([inputs.column]), _MOST_AT_ONCE)
+    for begin in range(0, table.num_rows, step):
+        part = table.slice(begin, step)
         with rows_from(range(begin, table.num_rows)):
             texts = texts_in(part, inputs.column, may_be_blank=True)
         if rows == "lines":

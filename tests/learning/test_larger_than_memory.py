@@ -19,7 +19,7 @@ from learning.spill import Growing, taken
 @pytest.fixture
 def little_memory(monkeypatch):
     monkeypatch.setattr(spill, "MOST_BYTES", 1_000)
-    monkeypatch.setattr(spill, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(spill, "_MOST_AT_ONCE", 400)
     monkeypatch.setattr(preparation, "TOKENS_IN_MEMORY_BYTES", 1_000)
     monkeypatch.setattr(text, "FITTED_BYTES", 2_000)
     monkeypatch.setattr(text, "_STRETCHES", 8)
