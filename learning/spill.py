@@ -86,4 +86,6 @@ def _in_parts(table: pa.Table, rows: NDArray[np.int64]) -> Iterator[pa.Table]:
 
 def rows_within(table: pa.Table, most_bytes: int) -> int:
     """Return how many rows of a table's usual size have so many bytes, one at least."""
-    return max(1, most_bytes * table.num_rows // max(1, int(table.nbytes)))
+    size: int = table.nbytes
+    rows: int = table.num_rows
+    return max(1, most_bytes * rows // max(1, size))
