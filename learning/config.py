@@ -6,6 +6,8 @@ so that the service can describe and check a request before anything heavy is lo
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -20,10 +22,24 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+# How pydantic names the alternatives of a union within a path; who reads it asked for a field.
+_UNION_TAG = re.compile(r"str|dict|int|float|bool|.*\[.*|constrained-.*|function-.*|[A-Z]\w*")
+
+
+def field_names(path: Iterable[int | str]) -> list[str]:
+    """Return a path of pydantic's as the names and numbers that lead to a field."""
+    return [str(part) for part in path if not _UNION_TAG.fullmatch(str(part))]
+
+
+def what_is_wrong(message: str) -> str:
+    """Return a message of pydantic's without what it puts before our own."""
+    return message.removeprefix("Value error, ")
+
+
 def described(error: ValidationError) -> str:
     """Return the first thing that is wrong as a sentence: where, which value, and what it has to be."""
     first = error.errors()[0]
-    where, said = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
+    where, said = ".".join(field_names(first["loc"])), what_is_wrong(first["msg"])
     return f"{where} is {first['input']!r:.80}: {said}." if where else f"{said}."
 
 

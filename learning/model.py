@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from learning import low_rank
 from learning.architectures import architecture_named
 from learning.capabilities import Pyramidal, Renamed, Spatial, Writer
-from learning.config import described
+from learning.config import described, field_names, what_is_wrong
 from learning.errors import IncompatibleModel, InvalidConfig
 from learning.interfaces import Architecture, Backbone, Batch, InputWarning, Modality, Task
 from learning.low_rank import LowRank
@@ -144,9 +144,9 @@ def configure(schema: type[BaseModel], values: dict[str, Any], param: str) -> Ba
         return schema.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join([param, *(str(part) for part in first["loc"])])
+        where = ".".join([param, *field_names(first["loc"])])
         raise InvalidConfig(
-            f"{where}: {first['msg']}; got {first['input']!r}.",
+            f"{where}: {what_is_wrong(first['msg'])}; got {first['input']!r}.",
             hint=f"Known options: {', '.join(schema.model_fields)}." if first["type"] == "extra_forbidden" else None,
             param=where,
         ) from None

@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 
 from learning import errors as learning_errors
+from learning.config import field_names, what_is_wrong
 from service.error_forms import written
 from store import errors as store_errors
 
@@ -231,10 +232,6 @@ def _fields(request: Request, schema: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-# How pydantic names the alternatives of a union within a path; the caller asked for a field.
-_UNION_TAG = re.compile(r"str|dict|int|float|bool|.*\[.*|constrained-.*|function-.*|[A-Z]\w*")
-
-
 def field_errors(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return what pydantic found, one entry for each place in the body."""
     return _by_pointer([_field_error(item) for item in found])
@@ -247,7 +244,7 @@ def _by_pointer(errors: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _field_error(item: dict[str, Any]) -> dict[str, Any]:
     place, *path = item["loc"]
-    names = [str(part) for part in path if not _UNION_TAG.fullmatch(str(part))]
+    names = field_names(path)
     where = ".".join(names) or str(place)
     value = item.get("input")
     without_value = item["type"] == "missing" or isinstance(value, dict | list)
@@ -264,8 +261,7 @@ def _in_words(item: dict[str, Any]) -> str:
     """Return pydantic's message without its own terms, which the caller has never heard of."""
     if item["type"] == "extra_forbidden":
         return "there is no such field"
-    message: str = item["msg"].removeprefix("Value error, ")
-    return message.replace("dictionary or object to extract fields from", "JSON object")
+    return what_is_wrong(item["msg"]).replace("dictionary or object to extract fields from", "JSON object")
 
 
 def _shown(value: Any) -> str:

@@ -333,7 +333,7 @@ def test_a_bert_that_transformers_saved_is_a_base_model(kind, tmp_path):
 
 
 def test_heads_divide_the_width() -> None:
-    with pytest.raises(InvalidConfig, match="5 heads do not divide the width, 256"):
+    with pytest.raises(InvalidConfig, match=r"^architecture_config: 5 heads do not divide the width, 256"):
         configure(BertConfig, {"heads": 5}, "architecture_config")
     for width in range(16, 1024, 16):
         heads = BertConfig(width=width).shape()[2]
