@@ -17,7 +17,7 @@ from store.collection import Collector
 from store.database import Database
 from store.errors import Conflict, Fenced, NotFound, QuotaExceeded
 from store.galleries import Moved, New, Quota
-from store.gallery_records import SampleEmbeddingRecord
+from store.gallery_records import SampleEmbeddingRecord, SubjectRecord
 from store.records import JobRecord
 from store.token import Token
 
@@ -102,9 +102,10 @@ def hand_over(database: Database, token: Token) -> list[str]:
     """Embed what is not embedded yet; return whose it was."""
     with database.read() as session:
         left, _ = gallery_moves.unmoved(session, session.get_one(JobRecord, token.job_id))
+        whose = [session.get_one(SubjectRecord, one.subject_id).name for one in left]
     with database.write() as session:
         gallery_moves.keep(session, token, {one.sample_id: b"\1" * 4 for one in left})
-    return [one.name for one in left]
+    return whose
 
 
 def finish(database: Database, token: Token) -> None:
