@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from service import gallery_thresholds as thresholds
+from service import library
 from service.dependencies import IdempotencyKey, Listing, ModelsKey, Paged
 from service.gallery_embedding import require_comparable, with_threshold
 from service.gallery_thresholds import AskedThreshold, FalseAcceptRate, ThresholdView
@@ -135,6 +136,7 @@ def create_gallery(asked: GalleryCreate, state: Opened, caller: ModelsKey, key: 
         record.threshold = thresholds.chosen(wanted, version.record.metrics, list)
         return record
 
+    library.warm()
     with state.database.write() as session:
         request = ("galleries", asked.model_dump_json())
         record = once(session, caller, key, request, lambda gallery_id: galleries.by_id(session, gallery_id), make)

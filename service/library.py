@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING
 
 from service.collector import lasting
@@ -31,8 +32,13 @@ def read_design(store: ArtifactStore, files: Mapping[str, Artifact | ArtifactRec
     return Design.from_dict(json.loads(store.path(files[CONFIG_FILE].sha256).read_bytes()))
 
 
+@cache
 def warm() -> None:
-    """Import what the first jobs and predictions need."""
+    """Import what the first jobs and predictions need, unless that was done.
+
+    Called before a transaction that checks what a model or a job is made of: one that waits for an import keeps every
+    other writer waiting.
+    """
     with importing, lasting():
         import learning.estimation
         import learning.prediction

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from fastapi import Response
 from sqlalchemy.orm import Session
 
+from service import library
 from service.job_views import JobView, job_view
 from service.state import State
 from store import idempotency, jobs
@@ -50,6 +51,7 @@ def submitted(
     submit: Callable[[Session], JobRecord],
 ) -> JobView:
     """Return the job that `submit` makes, or the one that it made when the same request came with the same key."""
+    library.warm()
     with state.database.write() as session:
         job = once(session, caller, key, request, lambda job_id: jobs.get(session, caller.project, job_id), submit)
         session.flush()
