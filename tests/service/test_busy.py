@@ -127,15 +127,24 @@ def test_memory_comes_back(slow: Stack, calls: httpx.Client) -> None:
 
 def test_reading_large_pictures_holds_nobody_up(slow: Stack, calls: httpx.Client) -> None:
     register_image(slow, "pictures", side=16)
-    calls.post("/models/pictures/load").raise_for_status()
     large = base64.b64encode(encoded(Image.new("RGB", (4000, 3000), (40, 90, 200)))).decode()
+    others_are_answered_during(slow, calls, "pictures", [large] * 12)
+
+
+def test_reading_long_texts_holds_nobody_up(slow: Stack, calls: httpx.Client) -> None:
+    register_text(slow, "texts")
+    others_are_answered_during(slow, calls, "texts", ["my card is lost. " * 30_000] * 8)
+
+
+def others_are_answered_during(stack: Stack, calls: httpx.Client, model: str, inputs: list[str]) -> None:
+    calls.post(f"/models/{model}/load").raise_for_status()
     took: list[float] = []
     with ThreadPoolExecutor(1) as pool:
         began = time.monotonic()
-        reading = pool.submit(calls.post, "/models/pictures/predict", json={"inputs": [large] * 12})
+        reading = pool.submit(calls.post, f"/models/{model}/predict", json={"inputs": inputs})
         while not reading.done():
             asked = time.monotonic()
-            httpx.get(f"{slow.url}/livez").raise_for_status()
+            httpx.get(f"{stack.url}/livez").raise_for_status()
             took.append(time.monotonic() - asked)
         seconds = time.monotonic() - began
     assert reading.result().json()["errors"] == []
