@@ -4,12 +4,13 @@ import base64
 import copy
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
-from runs import BEST_SCORES, EXACT, LEAST_LOSSES, RATES, Recorder, run, saved, spec_of, table_for, write
+from runs import BEST_SCORES, EXACT, LEAST_LOSSES, RATES, Recorder, Run, run, saved, spec_of, table_for, write
 
 from learning import checkpoint
 from learning.architectures import ARCHITECTURES
@@ -36,10 +37,38 @@ STARTS = [(base, *pair) for base in PRETRAINING for pair in SUPERVISED if (base,
 @pytest.fixture
 def tables(request, tmp_path):
     task = request.node.callspec.params["task"]
+    return tables_of(task, tmp_path)
+
+
+def tables_of(task, directory):
     return {
-        "train": write(table_for(task), tmp_path / "train.arrow"),
-        "test": write(table_for(task, 11, seed=1), tmp_path / "test.arrow"),
+        "train": write(table_for(task), directory / "train.arrow"),
+        "test": write(table_for(task, 11, seed=1), directory / "test.arrow"),
     }
+
+
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory):
+    """What trains a network when it is first asked for: most tests look at the same ones, and change nothing."""
+    kept = {}
+
+    def training(task, architecture, **fields):
+        which = (task, architecture, repr(fields))
+        if which not in kept:
+            directory = tmp_path_factory.mktemp("training")
+            result = run(made(task, architecture, **fields), tables_of(task, directory), directory)
+            kept[which] = Trained(result, saved(result, directory / "model"))
+        return kept[which]
+
+    return training
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run to its end, and where the model is that it made."""
+
+    run: Run
+    path: Path
 
 
 def made(task, architecture, **fields):
@@ -75,24 +104,24 @@ def test_pretraining_lowers_its_loss(task, architecture, tables, tmp_path):
 
 
 @pytest.mark.parametrize(("task", "architecture"), PAIRS)
-def test_the_same_seed_gives_the_same_bits(task, architecture, tables, tmp_path):
-    first, second, other = (
-        run(made(task, architecture, seed=seed), tables, tmp_path / str(number))
-        for number, seed in enumerate((3, 3, 4))
-    )
+def test_the_same_seed_gives_the_same_bits(task, architecture, tables, trainings, tmp_path):
+    first = trainings(task, architecture).run
+    second, other = (run(made(task, architecture, seed=seed), tables, tmp_path / str(seed)) for seed in (0, 4))
     assert first.recorder.evaluations == second.recorder.evaluations
     assert_same(first.outcome.weights, second.outcome.weights)
     assert first.metrics["train"]["loss"] != other.metrics["train"]["loss"]
 
 
-@pytest.mark.parametrize("stop", [1, 4, 5, 8, 12])
+@pytest.mark.parametrize(
+    "stop", [pytest.param(1, marks=pytest.mark.slow), 4, 5, pytest.param(8, marks=pytest.mark.slow), 12]
+)
 @pytest.mark.parametrize(("task", "architecture"), PAIRS)
-def test_a_stopped_run_resumes_as_if_it_never_had(task, architecture, stop, tables, tmp_path):
+def test_a_stopped_run_resumes_as_if_it_never_had(task, architecture, stop, tables, trainings, tmp_path):
     # 32 training rows and 8 to a batch: 4 steps an epoch. It is asked whether to stop after each step and in each
     # evaluation: 4 is between an epoch's last step and its evaluation, 5 in that, 8 and 12 in the middle of an epoch.
     options = {"dropout": 0.3, "schedule": "one-cycle", "gradient_clip": 1.0}
-    spec = made(task, architecture, hyperparameters={**SHORT, **options}, split={"validation": 0.2})
-    whole = run(spec, tables, tmp_path / "whole")
+    fields = {"hyperparameters": {**SHORT, **options}, "split": {"validation": 0.2}}
+    spec, whole = made(task, architecture, **fields), trainings(task, architecture, **fields).run
     half = run(spec, tables, tmp_path / "half", Recorder(stop_after=stop))
     assert not half.outcome.finished
     if whole.prepared.resolved.steps_per_epoch == 4:  # not of rows that were put together and cut into blocks
@@ -109,39 +138,43 @@ def test_every_checkpoint_stays_as_it_was_written(task, architecture, tables, tm
     # The last step is saved twice, before and after the best weights are put in place: whoever still reads the first
     # must not find the second.
     spec = made(task, architecture, hyperparameters=SHORT, split={"validation": 0.2}, checkpointing={"every_steps": 4})
-    whole = run(spec, tables, tmp_path / "whole")
-    paths = whole.recorder.checkpoints
-    steps = [checkpoint.read(path).position.step for path in paths]
-    assert steps[-2] == steps[-1] == whole.prepared.resolved.total_steps
-    assert [checkpoint.read(path).position.finished for path in paths[-2:]] == [False, True]
-    for number, path in enumerate(paths):
+    recorder = Recorder()
+    written = []
+    recorder.on_checkpoint = lambda path, _: written.append((path, contents(path)))
+    whole = run(spec, tables, tmp_path / "whole", recorder)
+    assert all(content for _, content in written)
+    assert [contents(path) for path, _ in written] == [content for _, content in written]
+    positions = [checkpoint.read(path).position for path, _ in written]
+    assert positions[-2].step == positions[-1].step == whole.prepared.resolved.total_steps
+    assert [position.finished for position in positions[-2:]] == [False, True]
+    for number, (path, _) in enumerate(written[-2:]):
         rest = run(spec, tables, tmp_path / f"rest-{number}", resume=checkpoint.read(path))
         assert_same(rest.outcome.weights, whole.outcome.weights)
 
 
 @pytest.mark.parametrize(("task", "architecture"), PAIRS)
-def test_saved_and_loaded_it_answers_the_same(task, architecture, tables, tmp_path):
-    result = run(made(task, architecture), tables, tmp_path / "run")
-    design, weights = load(saved(result, tmp_path / "model"))
-    assert design.to_dict() == result.prepared.design.to_dict()
+def test_saved_and_loaded_it_answers_the_same(task, architecture, tables, trainings):
+    trained = trainings(task, architecture)
+    design, weights = load(trained.path)
+    assert design.to_dict() == trained.run.prepared.design.to_dict()
     network = design.build()
     network.load_state_dict(weights)
     table = open_table(tables["test"])
-    once, again = (predicted(design, one, table) for one in (network, result.prepared.network))
+    once, again = (predicted(design, one, table) for one in (network, trained.run.prepared.network))
     torch.testing.assert_close(once, again, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("task", "architecture"), PAIRS)
-def test_the_predictor_answers_what_evaluation_measured(task, architecture, tables, tmp_path):
-    result = run(made(task, architecture), tables, tmp_path / "run")
-    predictor = Predictor(saved(result, tmp_path / "model"))
+def test_the_predictor_answers_what_evaluation_measured(task, architecture, tables, trainings):
+    trained = trainings(task, architecture)
+    predictor = Predictor(trained.path)
     design, table = predictor.design, open_table(tables["test"])
     inputs = values_of(table, design.modality.column_names(design.inputs))
     served = predictor.predict(inputs)
     assert served.errors == []
-    predictions = predicted(design, result.prepared.network, table)
+    predictions = predicted(design, trained.run.prepared.network, table)
     if not isinstance(design.task, Generative):  # what is written is no measure of what was learned
-        folded = predicting(copy.deepcopy(result.prepared.network), "fp32")
+        folded = predicting(copy.deepcopy(trained.run.prepared.network), "fp32")
         predicts = predicted(design, folded, table)
         assert served.outputs == design.task.answers(predicts, design.targets, predictor.parse(inputs).rows)
         for one, other in zip(flat(predicts), flat(predictions), strict=True):
@@ -149,14 +182,13 @@ def test_the_predictor_answers_what_evaluation_measured(task, architecture, tabl
     parts = everything(design, table)
     targets = {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name.startswith("target")}
     measured = design.task.metrics(predictions, targets, design.targets)
-    assert {name: result.metrics["test"][name] for name in measured} == measured
+    assert {name: trained.run.metrics["test"][name] for name in measured} == measured
 
 
 @pytest.mark.parametrize(("task", "architecture"), PAIRS)
-def test_a_batch_of_n_is_n_batches_of_one(task, architecture, tables, tmp_path):
-    config = {"batch_normalization": True} if architecture == "mlp" else {}
-    result = run(made(task, architecture, architecture_config=config), tables, tmp_path / "run")
-    predictor = Predictor(saved(result, tmp_path / "model"))
+def test_a_batch_of_n_is_n_batches_of_one(task, architecture, tables, trainings):
+    fields = {"architecture_config": {"batch_normalization": True}} if architecture == "mlp" else {}
+    predictor = Predictor(trainings(task, architecture, **fields).path)
     inputs = values_of(open_table(tables["test"]), predictor.design.modality.column_names(predictor.design.inputs))
     together = predictor.predict(inputs).outputs
     apart = [predictor.predict([value]).outputs[0] for value in inputs]
@@ -165,8 +197,8 @@ def test_a_batch_of_n_is_n_batches_of_one(task, architecture, tables, tmp_path):
 
 
 @pytest.mark.parametrize(("task", "architecture"), PAIRS)
-def test_the_schema_s_example_can_be_answered(task, architecture, tables, tmp_path):
-    predictor = Predictor(saved(run(made(task, architecture), tables, tmp_path / "run"), tmp_path / "model"))
+def test_the_schema_s_example_can_be_answered(task, architecture, trainings):
+    predictor = Predictor(trainings(task, architecture).path)
     card = describe(predictor.design)
     served = predictor.predict([card["example"]])
     assert served.errors == []
@@ -174,8 +206,8 @@ def test_the_schema_s_example_can_be_answered(task, architecture, tables, tmp_pa
 
 
 @pytest.mark.parametrize(("task", "architecture"), PAIRS)
-def test_a_broken_input_is_named_and_its_neighbours_are_answered(task, architecture, tables, tmp_path):
-    predictor = Predictor(saved(run(made(task, architecture), tables, tmp_path / "run"), tmp_path / "model"))
+def test_a_broken_input_is_named_and_its_neighbours_are_answered(task, architecture, trainings):
+    predictor = Predictor(trainings(task, architecture).path)
     good = describe(predictor.design)["example"]
     name = predictor.design.modality.column_names(predictor.design.inputs)[0]
     whole = good if isinstance(good, dict) else {}
@@ -199,9 +231,9 @@ def test_a_row_without_a_target_is_named(task, architecture, split, tables, tmp_
 
 
 @pytest.mark.parametrize(("pretraining", "task", "architecture"), STARTS)
-def test_finetuning_starts_from_the_base_model_and_learns(task, architecture, pretraining, tables, tmp_path):
-    before = run(made(pretraining, architecture), tables, tmp_path / "a")
-    base = saved(before, tmp_path / "base")
+def test_finetuning_starts_from_the_base_model_and_learns(task, architecture, pretraining, tables, trainings, tmp_path):
+    trained = trainings(pretraining, architecture)
+    before, base = trained.run, trained.path
     # Numbers are hit more slowly than classes are told apart.
     epochs = 120 if task == "text-regression" else 40
     exactly = {"epochs": epochs, "learning_rate": RATES.get(architecture, 3e-3), "dropout": 0.0}
@@ -213,7 +245,7 @@ def test_finetuning_starts_from_the_base_model_and_learns(task, architecture, pr
     # What was fitted is taken over, for whichever column is read.
     fitted = [prepared.design.inputs.model_dump(exclude={"column"}) for prepared in (pretrained, before.prepared)]
     assert fitted[0] == fitted[1]
-    after = run(spec, tables, tmp_path / "b", base=base)
+    after = run(spec, tables, tmp_path, base=base)
     assert after.metrics["train"][TASKS[task].score] > 0.9 * BEST_SCORES.get(task, 1)
 
 
@@ -239,6 +271,11 @@ def predicted(design, network, table):
     network.eval()
     with torch.inference_mode():
         return joined([design.task.predict(network, part, design.targets) for part in everything(design, table)])
+
+
+def contents(directory):
+    """The files of a directory."""
+    return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def everything(design, table):
