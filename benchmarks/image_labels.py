@@ -34,7 +34,7 @@ from learning.modalities.image import Image, ImageConfig
 
 RESULTS = Path(__file__).parent / "results" / "image_labels.json"
 TASK = "image-classification"
-MODELS = BASELINE, SCRATCH, PRETRAINING = "SVM on pixels", "from scratch", "contrastive-images"
+MODELS = BASELINE, SCRATCH, PRETRAINING, VGG = "SVM on pixels", "from scratch", "contrastive-images", "VGG from scratch"
 CHOOSING_ROWS = 1_500
 
 
@@ -145,10 +145,11 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
         return kept(classical(open_table(rows), open_table(test)))
 
     def network(rows: Path, model: str, seed: int) -> dict[str, float]:
-        scratch = model == SCRATCH
-        base = None if scratch else pretrained(benchmark, options.data, work, json.loads(options.pretrain))
-        settings = json.loads(options.scratch if scratch else options.finetune)
-        return kept(finetuned(rows, test, base, seed, settings))
+        if model == PRETRAINING:
+            base = pretrained(benchmark, options.data, work, json.loads(options.pretrain))
+            return kept(finetuned(rows, test, base, seed, json.loads(options.finetune)))
+        architecture = {"architecture": "vgg"} if model == VGG else {}
+        return kept(finetuned(rows, test, None, seed, {**json.loads(options.scratch), **architecture}))
 
     parts = [few]
     if options.all:
@@ -158,7 +159,7 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
         if BASELINE in options.models:
             yield {**place, "model": BASELINE, "seed": 0}, partial(baseline, rows)
         for seed in range(options.seeds):
-            for model in (model for model in (SCRATCH, PRETRAINING) if model in options.models):
+            for model in (model for model in MODELS[1:] if model in options.models):
                 yield {**place, "model": model, "seed": seed}, partial(network, rows, model, seed)
 
 

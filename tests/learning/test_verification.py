@@ -15,7 +15,7 @@ from sklearn import metrics as reference
 from learning import verification
 from learning.errors import InvalidConfig, InvalidData
 from learning.margin_softmax import margin_softmax
-from learning.preparation import check
+from learning.preparation import check, resolve_for
 from learning.verification import Pairs
 
 SETTINGS = settings(max_examples=60, deadline=None)
@@ -124,6 +124,12 @@ def test_whole_subjects_are_held_out(tmp_path):
     rates = [point["false_accept_rate"] for point in held["thresholds"]]
     assert rates == sorted(rates, reverse=True)
     assert rates
+
+
+@pytest.mark.parametrize(("rows", "batch_size"), [(30, 16), (99, 16), (100, 32), (5_000, 64)])
+def test_few_images_have_smaller_batches(rows, batch_size):
+    spec = spec_of("image-embedding", columns={"target": "person"})
+    assert resolve_for(spec, rows, 700_000).batch_size == batch_size
 
 
 def test_one_row_at_once_is_refused():
