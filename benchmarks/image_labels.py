@@ -3,8 +3,9 @@
     python benchmarks/image_labels.py [--data DIRECTORY] [--datasets mnist ...] [--seeds 3] [--work DIRECTORY]
 
 The base model learns from the unlabelled images, and where the labelled training images are few in number also from
-those, labels ignored; once. Few labelled rows are the given file; everything is measured on the test file. With
---choose nothing is tested: settings are compared on labelled images that are neither among the few nor in the test.
+those, labels ignored; once. Few labelled rows are the given file; everything is measured on the test file.
+With --choose nothing is tested: settings are compared on labelled images that are neither among the few nor in the
+test.
 Prints the table and writes benchmarks/results/image_labels.json and .md. With --work the base model stays there, is
 used again, and its training goes on where it was stopped.
 """
