@@ -114,8 +114,8 @@ def equal_error_rate(found: Pairs) -> float | None:
 def least_detection_cost(found: Pairs, prior: float = 0.01) -> float | None:
     """Return the least mean cost of a decision over all thresholds (minDCF); None without either kind of pair.
 
-    A share `prior` of what is decided is genuine, and either mistake costs 1. Divided by what accepting nobody costs, or
-    everybody if that is cheaper, so that 1 is no help (NIST speaker recognition evaluation, 2016).
+    A share `prior` of what is decided is genuine, and either mistake costs 1. Divided by what accepting nobody costs,
+    or everybody if that is cheaper, so that 1 is no help (NIST speaker recognition evaluation, 2016).
     """
     if not len(found.genuine_G) or not len(found.impostor_I):
         return None
