@@ -2,10 +2,11 @@
 
     python benchmarks/audio_labels.py [--data DIRECTORY] [--datasets fsdd_word ...] [--seeds 3] [--work DIRECTORY]
 
-Networks have the default settings, but that speakers are learned without changes of speed and pitch. The base model
-learns from the training recordings, labels ignored, once for words and once for speakers. Few labelled rows are the
-given file; everything is measured on the test file. With --choose nothing is tested: settings are compared on training
-recordings that are not among the few.
+Networks have the default settings, but that speakers are learned by `speaker-net` and without changes of speed and
+pitch, and words by `conv-transformer`. The base model learns from the training recordings, labels ignored, once for
+words and once for speakers. Few labelled rows are the given file; everything is measured on the test file. From all
+labelled rows a network learns from scratch alone. With --choose nothing is tested: settings are compared on training
+recordings that are not among those that are learned from.
 Prints the table and writes benchmarks/results/audio_labels.json and .md. With --work the base model stays there, is
 used again, and its training goes on where it was stopped.
 """
@@ -48,15 +49,25 @@ FRAMES = 32
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A file of few labels, the column they are in, and how views differ, in pretraining and in finetuning."""
+    """A file of labels, the column they are in, and how views differ, in pretraining and in finetuning."""
 
     name: str
+    file: str
     target: str
     augmentation: str
+    architecture: str
+    models: tuple[str, ...] = MODELS
 
 
+WHOLE = "fsdd_train"
 # At another speed and pitch a voice is another one's.
-BENCHMARKS = (Benchmark("fsdd_word", "text", "speech"), Benchmark("fsdd_speaker", "speaker", "masks"))
+WORD, SPEAKER = ("text", "speech", "conv-transformer"), ("speaker", "masks", "speaker-net")
+BENCHMARKS = (
+    Benchmark("fsdd_word", "fsdd_few10_word", *WORD),
+    Benchmark("fsdd_speaker", "fsdd_few10_speaker", *SPEAKER),
+    Benchmark("fsdd_word_all", WHOLE, *WORD, (BASELINE, SCRATCH)),
+    Benchmark("fsdd_speaker_all", WHOLE, *SPEAKER, (BASELINE, SCRATCH)),
+)
 
 
 def unlabelled(data: Path, work: Path) -> Path:
@@ -71,7 +82,7 @@ def pretrained(benchmark: Benchmark, data: Path, work: Path, settings: dict[str,
     if not (directory / "model.safetensors").exists():
         spec = TrainingSpec(
             **{
-                "kind": "pretrain", "task": PRETRAINING, "architecture": "conv-transformer",
+                "kind": "pretrain", "task": PRETRAINING, "architecture": benchmark.architecture,
                 "task_config": {"augmentation": benchmark.augmentation}, "split": {"validation": 0.0}, **settings,
             }
         )  # fmt: skip
@@ -86,7 +97,7 @@ def finetuned(
     """Return the metrics of one finetuning."""
     spec = TrainingSpec(
         **{
-            "kind": "finetune", "task": TASK, "architecture": "conv-transformer", "seed": seed,
+            "kind": "finetune", "task": TASK, "architecture": benchmark.architecture, "seed": seed,
             "columns": Columns(target=benchmark.target), "task_config": {"augmentation": benchmark.augmentation},
             "split": {"validation": 0.0}, **settings,
         }
@@ -122,25 +133,41 @@ def apart(benchmark: Benchmark, data: Path, work: Path, few: Path) -> Path:
     return write(whole.take(chosen), work / f"{benchmark.name}-apart.arrow")
 
 
+def parted(benchmark: Benchmark, work: Path, whole: Path) -> tuple[Path, Path]:
+    """Return most of the training recordings to learn from, and the others to choose settings by."""
+    order = np.random.default_rng(0).permutation(len(open_table(whole)))
+    parts = {"learned": order[CHOOSING_ROWS // 5 :], "held": order[: CHOOSING_ROWS // 5]}
+    learned, held = (
+        write(open_table(whole).take(np.sort(rows)), work / f"{benchmark.name}-{name}.arrow")
+        for name, rows in parts.items()
+    )
+    return learned, held
+
+
 def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> Iterator[few_labels.Run]:
     """Yield one run per model and seed."""
-    few = read(options.data, benchmark.name.replace("_", "_few10_"), "zip", work)
-    test = apart(benchmark, options.data, work, few) if options.choose else read(options.data, "fsdd_test", "zip", work)
+    learned = read(options.data, benchmark.file, "zip", work)
+    if not options.choose:
+        test = read(options.data, "fsdd_test", "zip", work)
+    elif benchmark.file == WHOLE:
+        learned, test = parted(benchmark, work, learned)
+    else:
+        test = apart(benchmark, options.data, work, learned)
 
     def baseline() -> dict[str, float]:
-        return kept(classical(benchmark, open_table(few), open_table(test)))
+        return kept(classical(benchmark, open_table(learned), open_table(test)))
 
     def network(model: str, seed: int) -> dict[str, float]:
         scratch = model == SCRATCH
         base = None if scratch else pretrained(benchmark, options.data, work, json.loads(options.pretrain))
         settings = json.loads(options.scratch if scratch else options.finetune)
-        return kept(finetuned(benchmark, {"train": few, "test": test}, base, seed, settings))
+        return kept(finetuned(benchmark, {"train": learned, "test": test}, base, seed, settings))
 
-    place = {"dataset": benchmark.name, "rows": len(open_table(few))}
+    place = {"dataset": benchmark.name, "rows": len(open_table(learned))}
     if BASELINE in options.models:
         yield {**place, "model": BASELINE, "seed": 0}, baseline
     for seed in range(options.seeds):
-        for model in (model for model in (SCRATCH, PRETRAINING) if model in options.models):
+        for model in (model for model in benchmark.models[1:] if model in options.models):
             yield {**place, "model": model, "seed": seed}, partial(network, model, seed)
 
 

@@ -6,7 +6,8 @@ Strings of three to five words are learned by themselves, or together with recor
 learns from all of these recordings, their transcripts ignored, once. The baseline cuts a string where it is silent, as
 these were put together, and knows each word by a support vector machine on its spectrogram. Everything is measured on
 the test file, by the likeliest path, without a model of the language. Single words that are said too fast for the
-positions of the network, about one in a hundred, are not learned from by themselves. With --choose nothing is tested:
+positions of the network, about one in a hundred, are not learned from by themselves. Where single words are among the
+recordings, up to four of these are put one after another at random, in training alone. With --choose nothing is tested:
 settings are compared on strings made of training recordings that are in no training string; the single words and the
 base model then do without these recordings.
 Prints the table and writes benchmarks/results/transcripts.json and .md. With --work the base model stays there, is
@@ -64,13 +65,14 @@ Samples = NDArray[np.int16]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What transcripts are learned from, and whether words by themselves are among it."""
+    """What transcripts are learned from, whether words by themselves are among it, and how many are joined."""
 
     name: str
     with_words: bool
+    joined: int
 
 
-BENCHMARKS = Benchmark("strings", False), Benchmark("strings_and_words", True)
+BENCHMARKS = Benchmark("strings", False, 1), Benchmark("strings_and_words", True, 4)
 
 
 @dataclass(frozen=True)
@@ -206,12 +208,14 @@ def pretrained(unlabelled: Path, work: Path, settings: dict[str, Any]) -> Path:
     return directory
 
 
-def finetuned(tables: dict[str, Path], base: Path | None, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+def finetuned(
+    benchmark: Benchmark, tables: dict[str, Path], base: Path | None, seed: int, settings: dict[str, Any]
+) -> dict[str, Any]:
     """Return the metrics of one finetuning."""
     spec = TrainingSpec(
         **{
             "kind": "finetune", "task": TASK, "seed": seed, "columns": Columns(target="text"),
-            "split": {"validation": 0.0}, **SETTINGS, **settings,
+            "task_config": {"joined": benchmark.joined}, "split": {"validation": 0.0}, **SETTINGS, **settings,
         }
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as directory:
@@ -230,7 +234,9 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
     def network(model: str, seed: int) -> dict[str, float]:
         scratch = model == SCRATCH
         base = None if scratch else pretrained(found.unlabelled, work, json.loads(options.pretrain))
-        return kept(finetuned(tables, base, seed, json.loads(options.scratch if scratch else options.finetune)))
+        return kept(
+            finetuned(benchmark, tables, base, seed, json.loads(options.scratch if scratch else options.finetune))
+        )
 
     place = {"dataset": benchmark.name, "rows": len(open_table(tables["train"]))}
     if BASELINE in options.models:

@@ -20,7 +20,7 @@ Normalization = Literal["recording", "bands", "none"]
 _LEAST_POWER = 1e-10
 # What is quieter than this below a recording's loudest frame and band is noise of the file's numbers.
 _RANGE_DB = 80.0
-_LEAST_DEVIATION = 1e-3
+LEAST_DEVIATION = 1e-3
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class LogMel:
         log_TF = log_TF - log_TF.max()
         over = (0,) if self.normalization == "bands" else (0, 1)
         mean, deviation = log_TF.mean(over, keepdim=True), log_TF.std(over, correction=0, keepdim=True)
-        return (log_TF - mean) / deviation.clamp_min(_LEAST_DEVIATION)
+        return (log_TF - mean) / deviation.clamp_min(LEAST_DEVIATION)
 
     def power(self, samples_N: Samples) -> Tensor:
         """Return the power in each band, power_TF."""

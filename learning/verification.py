@@ -104,14 +104,32 @@ def equal_error_rate(found: Pairs) -> float | None:
 
     Where no threshold makes both alike, the mean of both at the threshold that comes nearest.
     """
-    genuine_G, impostor_I = (score_P.double().sort().values for score_P in found)
-    if not len(genuine_G) or not len(impostor_I):
+    if not len(found.genuine_G) or not len(found.impostor_I):
         return None
-    threshold_P = torch.cat([genuine_G, impostor_I])
-    refused_P = torch.searchsorted(genuine_G, threshold_P).double() / len(genuine_G)
-    false_P = 1 - torch.searchsorted(impostor_I, threshold_P).double() / len(impostor_I)
+    refused_P, false_P = _wrong(found)
     nearest = int((refused_P - false_P).abs().argmin())
     return float(refused_P[nearest] + false_P[nearest]) / 2
+
+
+def least_detection_cost(found: Pairs, prior: float = 0.01) -> float | None:
+    """Return the least mean cost of a decision over all thresholds (minDCF); None without either kind of pair.
+
+    A share `prior` of what is decided is genuine, and either mistake costs 1. Divided by what accepting nobody costs,
+    or everybody if that is cheaper, so that 1 is no help (NIST speaker recognition evaluation, 2016).
+    """
+    if not len(found.genuine_G) or not len(found.impostor_I):
+        return None
+    refused_P, false_P = _wrong(found)
+    cost_P = (prior * refused_P + (1 - prior) * false_P) / min(prior, 1 - prior)
+    return min(float(cost_P.min()), prior / min(prior, 1 - prior))
+
+
+def _wrong(found: Pairs) -> tuple[Tensor, Tensor]:
+    """Return the shares of genuine pairs refused and of impostor pairs accepted, with each score as a threshold."""
+    genuine_G, impostor_I = (score_P.double().sort().values for score_P in found)
+    threshold_P = torch.cat([genuine_G, impostor_I])
+    refused_P = torch.searchsorted(genuine_G, threshold_P).double() / len(genuine_G)
+    return refused_P, 1 - torch.searchsorted(impostor_I, threshold_P).double() / len(impostor_I)
 
 
 class Operating(NamedTuple):

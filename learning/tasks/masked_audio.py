@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from learning.config import Columns, Config
 from learning.interfaces import Batch, Network, PackedFeatures
+from learning.joined_recordings import neighbours, summed
 from learning.modalities.audio import AudioState
 from learning.spectrogram_augmentation import SoundView, augment
 from learning.tasks.pretraining import Pretraining
@@ -90,8 +91,8 @@ class MaskedAudio(Pretraining):
     def loss(self, network: Network, batch: Batch, state: MaskedAudioState) -> Tensor:
         """Return the mean absolute error in the values of hidden frames."""
         config = state.config
-        length_B = joined(batch["length_B"], config.joined, config.joined_seconds / state.frame_seconds)
-        whole = {"frame_SF": batch["frame_SF"], "length_B": length_B}
+        count_J = neighbours(batch["length_B"], config.joined, config.joined_seconds / state.frame_seconds)
+        whole = {"frame_SF": batch["frame_SF"], "length_B": summed(batch["length_B"], count_J)}
         if config.augmentation == "speech":
             whole = augment(whole, _MOVED)
         frame_SF, length_B = whole["frame_SF"], whole["length_B"]
@@ -103,21 +104,6 @@ class MaskedAudio(Pretraining):
         told_HF = network.head(features.features_SD[position_H])[torch.arange(len(place_H)), phase_H]
         error_HF: Tensor = (told_HF.float() - frame_SF[place_H.to(frame_SF.device)]).abs()
         return error_HF.sum() / max(1, error_HF.numel())
-
-
-def joined(length_B: Tensor, most: int, most_frames: float) -> Tensor:
-    """Return lengths of rows of which neighbours are one, up to `most` and as long as that: drawn for each."""
-    found: list[int] = []
-    left = 0
-    draws = torch.randint(most, (len(length_B),)).tolist()
-    for length, draw in zip(length_B.tolist(), draws, strict=True):
-        if left and found[-1] + length <= most_frames:
-            found[-1] += length
-            left -= 1
-        else:
-            found.append(length)
-            left = draw
-    return torch.tensor(found)
 
 
 def hidden(length_B: Tensor, share: float, span: float) -> Tensor:

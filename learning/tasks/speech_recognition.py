@@ -36,9 +36,11 @@ from learning.interfaces import (
     PredictionOptions,
     Target,
 )
+from learning.joined_recordings import neighbours, put_together
 from learning.modalities.audio import RECORDINGS, Audio, AudioRow, AudioState
 from learning.modalities.media_columns import field_of
 from learning.spectrogram_augmentation import SoundView, audible
+from learning.spectrograms import Normalization
 from learning.splits import require_column, require_values
 from learning.tasks import mistakes
 from learning.tasks.classification import only_target
@@ -52,6 +54,8 @@ _MOST_CHARACTERS = 10_000
 _LEAST_WINDOW_S = 5.0
 # Of a part so many rows are looked at, from the first on, for the recordings whose errors are shown.
 _MOST_ALIGNED, _SHOWN_ALIGNMENTS = 2_000, 20
+# Silence between recordings that are put one after another: the least has room for a space.
+_GAP_SECONDS = (0.05, 0.3)
 # What a character is taken for that training does not know; nothing heard is ever equal to it.
 _UNKNOWN, _NOTHING = 0, -1
 _REPLACEMENT = "\ufffd"
@@ -70,6 +74,13 @@ class SpeechRecognitionConfig(HeardConfig):
     sentences: tuple[str, ...] = Field(
         (), description="Texts beside the transcripts that are counted, such as what else may be said."
     )
+    joined: int = Field(
+        1,
+        ge=1,
+        le=32,
+        description="Recordings that training puts one after another, with their transcripts, up to so many at "
+        "random; 1: none. Words that are said by themselves are learned within sentences by it.",
+    )
 
 
 class SpeechRecognitionState(Config):
@@ -81,7 +92,9 @@ class SpeechRecognitionState(Config):
     frame_seconds: float
     view: SoundView | None
     counts: CharacterCounts | None = None
-    window_seconds: float = 30.0  # of what predictions hear at a time
+    window_seconds: float = 30.0  # of what predictions hear at a time, and training at most of joined recordings
+    joined: int = 1
+    normalization: Normalization = "recording"
 
     @cached_property
     def model(self) -> CharacterModel | None:
@@ -149,6 +162,8 @@ class SpeechRecognition:
             view=config.view and audible(config.view, inputs.frame_seconds),
             counts=CharacterCounts.of(chain(texts, sentences), order) if order else None,
             window_seconds=_window_seconds(table, inputs),
+            joined=config.joined,
+            normalization=inputs.normalization,
         )
 
     def targets(self, table: pa.Table, state: SpeechRecognitionState, encoded: Batch) -> Batch:
@@ -184,16 +199,19 @@ class SpeechRecognition:
         return replace(usual, batch_size=16, learning_rate=2e-3, least_steps=max(900, usual.least_steps))
 
     def loss(self, network: Network, batch: Batch, state: SpeechRecognitionState) -> Tensor:
-        """Return the mean over rows of the nats that a character costs; in training of a view of each recording."""
-        seen = heard(batch, network, state.view)
-        log_SV, length_B = cast("PackedFeatures", network(seen))
+        """Return the mean over rows of the nats that a character costs; in training of a view of joined recordings."""
+        target_BL = batch["target_BL"].cpu().long()
+        texts = [tokens_L[tokens_L > _UNKNOWN] for tokens_L in target_BL]
+        seen = batch
+        if network.training and state.joined > 1:
+            seen, texts = _joined(batch, texts, state)
+        log_SV, length_B = cast("PackedFeatures", network(heard(seen, network, state.view)))
         # On the CPU, whatever the device: on others the loss has no gradient that is the same every time.
         log_TBV = pad_sequence(log_SV.cpu().split(length_B.tolist()))
-        target_BL = batch["target_BL"].cpu().long()
-        known_BL = target_BL > _UNKNOWN
+        characters_B = torch.tensor([len(text) for text in texts])
         # A view may be too short for its transcript; it says nothing then.
         return functional.ctc_loss(
-            log_TBV, target_BL[known_BL], length_B, known_BL.sum(1), blank=ctc.BLANK, zero_infinity=True
+            log_TBV, torch.cat(texts), length_B, characters_B, blank=ctc.BLANK, zero_infinity=True
         )
 
     def link(self, state: SpeechRecognitionState) -> Link | None:
@@ -268,6 +286,23 @@ class SpeechRecognition:
                 "words": {"type": "array", "items": {"type": "object", "properties": word}},
             },
         }
+
+
+def _joined(batch: Batch, texts: list[Tensor], state: SpeechRecognitionState) -> tuple[Batch, list[Tensor]]:
+    """Return recordings put one after another at random, and the characters of what is then said.
+
+    Between transcripts is a space, unless none of those that are learned from has one.
+    """
+    frame_SF, length_B = batch["frame_SF"], batch["length_B"]
+    count_J = neighbours(length_B, state.joined, state.window_seconds / state.frame_seconds)
+    gaps = tuple(round(seconds / state.frame_seconds) for seconds in _GAP_SECONDS)
+    frame_SF, length_J = put_together(frame_SF, length_B, count_J, cast("tuple[int, int]", gaps), state.normalization)
+    space = torch.tensor([1 + state.characters.index(" ")] if " " in state.characters else [], dtype=torch.int64)
+    found = []
+    for begin, count in zip((count_J.cumsum(0) - count_J).tolist(), count_J.tolist(), strict=True):
+        said = [part for text in texts[begin : begin + count] for part in (space, text)]
+        found.append(torch.cat(said[1:]))
+    return {**batch, "frame_SF": frame_SF, "length_B": length_J}, found
 
 
 def _compared(predictions: PackedPredictions, targets: Batch, state: SpeechRecognitionState) -> list[tuple[str, str]]:

@@ -168,6 +168,7 @@ class SubjectEmbedding:
             "rank_1": verification.rank_1(embedding_NE, subject_N),
             "auc": verification.auc(found),
             "eer": verification.equal_error_rate(found),
+            "min_dcf": verification.least_detection_cost(found),
             "tar_at_far_1": point.true_accept_rate if point else None,
             "accuracy": float((nearest_N == known_N)[is_known_N].double().mean()) if any_known else None,
             "subjects": len(subject_N.unique()),

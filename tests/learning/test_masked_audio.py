@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from learning.interfaces import Backbone, PackedFeatures
-from learning.tasks.masked_audio import MaskedAudio, MaskedAudioConfig, MaskedAudioState, hidden, joined, positions
+from learning.tasks.masked_audio import MaskedAudio, MaskedAudioConfig, MaskedAudioState, hidden, positions
 
 BANDS = 3
 
@@ -23,15 +23,6 @@ def test_a_share_of_the_time_is_hidden_in_stretches_within_rows(share):
     starts, ends = (row.diff() == 1).nonzero(), (row.diff() == -1).nonzero()
     alone = (ends[: len(starts)] - starts[: len(ends)]).float()
     assert 6 <= float(alone.median()) <= 14
-
-
-def test_neighbours_are_joined_up_to_a_number_and_a_length():
-    torch.manual_seed(0)
-    length_B = torch.full((1000,), 10)
-    found = joined(length_B, 4, 35)
-    assert int(found.sum()) == 10_000
-    assert set(found.tolist()) == {10, 20, 30}
-    assert joined(length_B, 1, 1e9).tolist() == length_B.tolist()
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4, 8])

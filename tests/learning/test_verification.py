@@ -67,6 +67,9 @@ def test_pairs_are_judged_as_scikit_learn_judges_them(genuine, impostor):
     nearest = np.abs(1 - true - false).min()
     equal = (false + 1 - true)[np.abs(1 - true - false) < nearest + 1e-9] / 2
     assert np.abs(verification.equal_error_rate(found) - equal).min() < 1e-9
+    for prior in (0.01, 0.5, 0.9):
+        cost = min((prior * (1 - true) + (1 - prior) * false) / min(prior, 1 - prior))
+        assert verification.least_detection_cost(found, prior) == pytest.approx(cost)
     for rate in (0.0, 0.01, 0.3, 1.0):
         threshold = verification.threshold_at(found.impostor_I, rate)
         accepts = verification.accepted(found.impostor_I, threshold)
@@ -85,6 +88,7 @@ def test_the_nearest_other_decides():
     assert [len(score) for score in verification.pairs(embedding, subject)] == [2, 8]
     lonely = verification.pairs(embedding[:1], subject[:1])
     assert (verification.auc(lonely), verification.equal_error_rate(lonely)) == (None, None)
+    assert verification.least_detection_cost(lonely) is None
     assert verification.operating_points(lonely) == []
 
 
