@@ -30,10 +30,8 @@ def test_a_model_that_began_as_a_probe_answers(running: httpx.Client) -> None:
 
 def test_a_task_without_classes_and_wrong_values_are_named(running: httpx.Client) -> None:
     rows = upload(running, ROWS)["id"]
-    errors = problem(
-        running.post("/jobs", json=body(rows, "text-regression", "amount")), 422, "invalid_config"
-    )["errors"]  # fmt: skip
-    assert errors[0]["pointer"].endswith("/hyperparameters/head_initialization")
+    refused = problem(running.post("/jobs", json=body(rows, "text-regression", "amount")), 422, "invalid_config")
+    assert refused["param"] == "hyperparameters.head_initialization"
     for name, value in {"linear_probe_c": 0, "head_initialization": "probe"}.items():
         errors = problem(running.post("/jobs", json=body(rows, **{name: value})), 422, "invalid_request")["errors"]
         assert errors[0]["pointer"].endswith(f"/hyperparameters/{name}")
