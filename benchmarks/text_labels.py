@@ -40,6 +40,7 @@ from learning.training import Plan, train
 RESULTS = Path(__file__).parent / "results" / "text_labels.json"
 TASK = "text-classification"
 CHOOSING_ROWS = 1_500
+SCRATCH = "from scratch"
 # How a model from elsewhere is finetuned; chosen on training rows that are not among the few.
 IMPORTED: dict[str, Any] = {
     "hyperparameters": {
@@ -208,7 +209,7 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
         return kept(classical(benchmark, open_table(few), open_table(test)))
 
     def network(model: str, seed: int) -> dict[str, float]:
-        scratch = model == "from scratch"
+        scratch = model == SCRATCH
         base = options.base
         if base is None and not scratch:
             base = pretrained(benchmark, options.data, work, json.loads(options.pretrain))
@@ -219,9 +220,11 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
             more = {"hyperparameters": benchmark.finetuning, **more}
         return kept(finetuned(few, test, base, seed, benchmark.preprocessing, **more))
 
-    yield {**place, "model": "TF-IDF, logistic regression", "seed": 0}, baseline
+    networks = (benchmark.model, SCRATCH) if options.base is None else (f"imported {options.called}",)
+    if not options.only:
+        yield {**place, "model": "TF-IDF, logistic regression", "seed": 0}, baseline
     for seed in range(options.seeds):
-        for model in (benchmark.model, "from scratch") if options.base is None else (f"imported {options.called}",):
+        for model in networks[:1] if options.only == "pretrained" else networks[-1:] if options.only else networks:
             yield {**place, "model": model, "seed": seed}, partial(network, model, seed)
 
 
@@ -245,6 +248,7 @@ def main() -> None:
     parser = few_labels.options(about, BENCHMARKS, "training rows that are not among the few")
     parser.add_argument("--base", type=Path, default=None, help="directory of a model to start from instead")
     parser.add_argument("--called", default="", help="what the table calls that model")
+    parser.add_argument("--only", choices=("pretrained", "scratch"), default=None, help="these networks alone")
     parser.add_argument("--all-labels", action="store_true", help="learn from the whole training file")
     report = few_labels.Report(RESULTS, "Label efficiency of texts", about, TASK, summarise)
     few_labels.measure_all(parser.parse_args(), BENCHMARKS, measure, report)
