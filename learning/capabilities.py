@@ -190,6 +190,19 @@ class Paced(Protocol):
 
 
 @runtime_checkable
+class Probed(Protocol):
+    """What a task has beside, when its head ends in one linear layer to the logits of classes."""
+
+    def logits_layer(self, head: nn.Module) -> nn.Linear:
+        """Return that layer of a head; its inputs are a vector for each row, (B, W)."""
+        ...
+
+    def row_weights(self, target_B: Tensor, state: Any) -> Tensor:
+        """Return what each row counts in the loss, (B,)."""
+        ...
+
+
+@runtime_checkable
 class Filed(Protocol):
     """What a modality has beside, when each of its inputs is a file."""
 

@@ -73,6 +73,17 @@ class Hyperparameters(Config):
         description="Train the head alone at first, and after every so many epochs one more layer of the backbone, "
         "from the head down; default: all from the start.",
     )
+    head_initialization: Literal["random", "linear-probe"] = Field(
+        "random",
+        description="Weights that a classifier's head begins with: drawn at random, or those of a logistic regression "
+        "on what the backbone makes of the training rows before it is trained.",
+    )
+    linear_probe_c: float = Field(
+        0.01,
+        gt=0,
+        le=1e6,
+        description="Inverse strength of the L2 regularisation of that logistic regression, as in scikit-learn.",
+    )
     lora_rank: Annotated[int, Field(ge=1, le=1_024)] | None = Field(
         None,
         description="Train additions of this rank to the backbone's linear layers instead of its weights; they are "

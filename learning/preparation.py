@@ -13,7 +13,17 @@ import torch
 
 from learning import checkpoint, low_rank
 from learning.architectures import architecture_named, names_for
-from learning.capabilities import Aligned, Batched, Generative, Paced, Preprocessing, Sequential, Timed, obstacle
+from learning.capabilities import (
+    Aligned,
+    Batched,
+    Generative,
+    Paced,
+    Preprocessing,
+    Probed,
+    Sequential,
+    Timed,
+    obstacle,
+)
 from learning.config import Columns, Resolved, Situation, TrainingSpec, resolve
 from learning.data import FileRows, TableExamples, TensorExamples, open_table
 from learning.device import is_slow
@@ -51,6 +61,7 @@ class Prepared:
     device: torch.device
     warnings: list[str] = field(default_factory=list)
     rows: Mapping[str, FileRows] = field(default_factory=dict)  # of each part, as they were uploaded
+    fresh_head: bool = True  # whether nothing has trained it, so that it may begin otherwise
 
 
 def check(spec: TrainingSpec, collect: Callable[[str], AbstractContextManager[object]] = nullcontext) -> None:
@@ -91,6 +102,13 @@ def check(spec: TrainingSpec, collect: Callable[[str], AbstractContextManager[ob
         configure(MODALITIES[task.modality].Config, spec.preprocessing, "preprocessing")
     with collect("hyperparameters"):
         _check_batch_size(task, spec.hyperparameters.batch_size)
+        if spec.hyperparameters.head_initialization == "linear-probe" and not isinstance(task, Probed):
+            raise InvalidConfig(
+                f'hyperparameters.head_initialization is "linear-probe", but the task "{task.name}" has no head that '
+                "tells classes apart, which a logistic regression could begin.",
+                hint='Leave it out, or set it to "random".',
+                param="hyperparameters.head_initialization",
+            )
     with collect("compare"):
         if spec.compare and spec.kind == "pretrain":
             raise InvalidConfig(
@@ -172,6 +190,7 @@ def prepare(
                 ignored=_input_columns(spec).ignore,
             ),
         ],
+        fresh_head=start is None,
         rows={name: FileRows(tables[name if name not in numbers else "train"], numbers.get(name)) for name in examples},
     )
 

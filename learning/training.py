@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from learning import checkpoint
+from learning import checkpoint, linear_probe
 from learning.capabilities import Illustrated
 from learning.checkpoint import Position, TrainingState
 from learning.config import Checkpointing, EarlyStopping, Hyperparameters
@@ -66,6 +66,8 @@ def train(prepared: Prepared, plan: Plan, callback: Callback, resume: TrainingSt
     run = _Run(prepared, plan, callback)
     run.restore(resume)
     try:
+        if resume is None:
+            run.begin_head()
         if not run.steps():
             return Outcome(finished=False, position=run.position, checkpoint=run.save())
         run.measure_best()
@@ -112,6 +114,14 @@ class _Run:
         self.stepper.load_state(saved.optimizer)
         self._best = saved.best_weights
         checkpoint.restore_random_states(saved.random)
+
+    def begin_head(self) -> None:
+        """Let the head begin as it was asked for, unless it was trained before."""
+        chosen = self.plan.hyperparameters
+        if chosen.head_initialization == "random" or not self.prepared.fresh_head:
+            return
+        design, rows = self.prepared.design, self.prepared.train
+        linear_probe.initialise_head(design, self.network, rows, chosen.linear_probe_c, self.callback.should_stop)
 
     def steps(self) -> bool:
         """Take every step that is left; returns False when asked to stop."""

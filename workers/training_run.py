@@ -18,7 +18,12 @@ from learning.training import Outcome, Plan, train
 from workers.child import Channel
 from workers.illustration import draw
 
-_FREE = {"lora_rank": None, "unfreeze_every_epochs": None, "layer_learning_rate_decay": 1.0}
+_FREE = {
+    "head_initialization": "random",
+    "lora_rank": None,
+    "unfreeze_every_epochs": None,
+    "layer_learning_rate_decay": 1.0,
+}
 
 
 def run_training(channel: Channel) -> bool:

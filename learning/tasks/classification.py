@@ -118,6 +118,17 @@ class Classification:
         """Return a linear layer to one logit for two classes, to C logits for more."""
         return PooledLinear(width, self.outputs(state))
 
+    def logits_layer(self, head: nn.Module) -> nn.Linear:
+        """Return the linear layer that all heads of classes end in."""
+        layer = head.linear
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def row_weights(self, target_B: Tensor, state: ClassificationState) -> Tensor:
+        """Return the weight of each row's class, (B,)."""
+        weights = state.weights or (1.0,) * len(state.labels)
+        return torch.tensor(weights, device=target_B.device)[target_B.long()]
+
     def outputs(self, state: ClassificationState) -> int:
         """Return how many logits there are."""
         return 1 if state.binary else len(state.labels)
