@@ -6,7 +6,7 @@ Networks have the default settings. The base model learns from the tokens of the
 sentences or all of them are learned from; everything is measured on the test file, F1 of whole entities. With --choose
 it is measured on the development file.
 Prints the table and writes benchmarks/results/entities.json and .md. With --work the base model stays there, is used
-again, and its training goes on where it was stopped.
+again, and its training goes on where it was stopped. With --base a model from elsewhere is finetuned instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import pyarrow as pa
 from label_efficiency import grouped, spread, write
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
-from text_labels import read, run
+from text_labels import IMPORTED, foreign, read, run
 
 from learning.config import TrainingSpec
 from learning.data import open_table
@@ -122,15 +122,19 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
 
     def network(rows: Path, model: str, seed: int) -> dict[str, float]:
         scratch = model == "from scratch"
-        base = None if scratch else pretrained(benchmark, options.data, work, json.loads(options.pretrain))
+        base = options.base
+        if base is None and not scratch:
+            base = pretrained(benchmark, options.data, work, json.loads(options.pretrain))
         more = json.loads(options.scratch if scratch else options.finetune)
+        if options.base is not None:
+            more = {**IMPORTED, **more}
         return kept(finetuned(rows, test, base, seed, **more))
 
     for rows in (few, whole) if options.all else (few,):
         place = {"dataset": benchmark.name, "rows": len(open_table(rows))}
         yield {**place, "model": "logistic regression", "seed": 0}, partial(baseline, rows)
         for seed in range(options.seeds):
-            for model in ("masked-tokens", "from scratch"):
+            for model in ("masked-tokens", "from scratch") if options.base is None else (f"imported {options.called}",):
                 yield {**place, "model": model, "seed": seed}, partial(network, rows, model, seed)
 
 
@@ -152,6 +156,7 @@ def summarise(results: list[dict[str, Any]]) -> str:
 def main() -> None:
     about = __doc__ or ""
     parser = few_labels.options(about, BENCHMARKS, "the development file")
+    foreign(parser)
     parser.add_argument("--all", action="store_true", help="learn from all tagged sentences too, which takes longer")
     report = few_labels.Report(RESULTS, "Label efficiency of entities", about, TASK, summarise)
     few_labels.measure_all(parser.parse_args(), BENCHMARKS, measure, report)

@@ -243,11 +243,16 @@ def summarise(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def foreign(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a base model that was not pretrained here."""
+    parser.add_argument("--base", type=Path, default=None, help="directory of a model to start from instead")
+    parser.add_argument("--called", default="", help="what the table calls that model")
+
+
 def main() -> None:
     about = __doc__ or ""
     parser = few_labels.options(about, BENCHMARKS, "training rows that are not among the few")
-    parser.add_argument("--base", type=Path, default=None, help="directory of a model to start from instead")
-    parser.add_argument("--called", default="", help="what the table calls that model")
+    foreign(parser)
     parser.add_argument("--only", choices=("pretrained", "scratch"), default=None, help="these networks alone")
     parser.add_argument("--all-labels", action="store_true", help="learn from the whole training file")
     report = few_labels.Report(RESULTS, "Label efficiency of texts", about, TASK, summarise)

@@ -148,22 +148,9 @@ def prepare(
     A run that is resumed gives the design that it `fitted` before it was stopped, and nothing is fitted again.
     """
     check(spec)
-    task, modality = task_named(spec.task), MODALITIES[task_named(spec.task).modality]
-    parts, numbers = _parts(spec, tables, task)
-    base_design: Design | None = None
+    parts, numbers = _parts(spec, tables, task_named(spec.task))
     with rows_from(numbers.get("train")):
-        if start is not None:
-            base_design, network = _from_checkpoint(start, spec, task, parts["train"])
-            design = base_design
-        elif base is not None:
-            base_design, base_weights = load_base(base)
-            _check_base(base_design, spec, task)
-            design = fitted or _design(spec, task, modality, parts["train"], base_design)
-            network = design.build()
-            load_backbone(network, base_weights)
-        else:
-            design = fitted or _design(spec, task, modality, parts["train"], None)
-            network = design.build()
+        design, network = _begun(spec, parts["train"], base, start, fitted)
     examples = {
         name: encode_part(design, table, device, numbers.get(name)) for name, table in parts.items() if table.num_rows
     }
@@ -193,6 +180,25 @@ def prepare(
         fresh_head=start is None,
         rows={name: FileRows(tables[name if name not in numbers else "train"], numbers.get(name)) for name in examples},
     )
+
+
+def _begun(
+    spec: TrainingSpec, train: pa.Table, base: Path | None, start: Path | None, fitted: Design | None
+) -> tuple[Design, BackboneWithHead]:
+    """Return the design and the network as training finds it, in all that a base model or a checkpoint gives."""
+    task = task_named(spec.task)
+    modality = MODALITIES[task.modality]
+    if start is not None:
+        return _from_checkpoint(start, spec, task, train)
+    if base is None:
+        design = fitted or _design(spec, task, modality, train, None)
+        return design, design.build()
+    base_design, base_weights = load_base(base)
+    _check_base(base_design, spec, task)
+    design = fitted or _design(spec, task, modality, train, base_design)
+    network = design.build()
+    load_backbone(network, base_weights)
+    return design, network
 
 
 def _with_additions(design: Design, network: BackboneWithHead, spec: TrainingSpec) -> Design:
