@@ -66,7 +66,7 @@ def train(prepared: Prepared, plan: Plan, callback: Callback, resume: TrainingSt
     run = _Run(prepared, plan, callback)
     run.restore(resume)
     try:
-        if resume is None:
+        if not run.position.step:  # also when it was stopped before the head had begun
             run.begin_head()
         if not run.steps():
             return Outcome(finished=False, position=run.position, checkpoint=run.save())

@@ -57,12 +57,13 @@ def test_every_modality_begins_knowing_its_rows_better(task: str, tmp_path: Path
     assert begun["accuracy"] > 0.7
 
 
-def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [1, 5])  # while the probe reads its rows, and later
+def test_a_run_goes_on_where_it_was_stopped(stop: int, tmp_path: Path) -> None:
     spec, tables = probing(TEXTS, tmp_path, epochs=3, batch_size=10)
     whole = run(spec, tables, tmp_path / "whole")
-    stopped = run(spec, tables, tmp_path / "stopped", Recorder(stop_after=5))
+    stopped = run(spec, tables, tmp_path / "stopped", Recorder(stop_after=stop))
     state = checkpoint.read(stopped.outcome.checkpoint)
-    assert state.position.step > 0
+    assert (state.position.step > 0) == (stop > 1)
     resumed = run(spec, tables, tmp_path / "resumed", resume=state, fitted=stopped.prepared.design)
     assert all(torch.equal(resumed.outcome.weights[name], tensor) for name, tensor in whole.outcome.weights.items())
 
