@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from runs import SPEECH, run, small_sounds, spec_of, write
+from runs import SPEECH, Recorder, run, small_sounds, spec_of, write
 from torch import nn
 
+from learning import checkpoint
 from learning.interfaces import PackedFeatures
 from learning.joined_recordings import neighbours, put_together, summed
 from learning.tasks.speech_recognition import SpeechRecognition, SpeechRecognitionState
@@ -97,10 +98,15 @@ def _said(parts, between):
 
 def test_joining_is_drawn_by_the_seed_and_known_after_a_stop(tmp_path):
     table = write(small_sounds(24), tmp_path / "t.arrow")
-    weights = []
-    for joined in (4, 4, 1):
-        spec = spec_of(SPEECH, task_config={"joined": joined}, hyperparameters={"epochs": 2}, split={"validation": 0.0})
-        found = run(spec, {"train": table}, tmp_path / f"run-{len(weights)}")
-        weights.append(torch.cat([tensor.flatten().float() for tensor in found.outcome.weights.values()]))
-    assert weights[0].equal(weights[1])
-    assert not weights[0].equal(weights[2])
+
+    def weights(name, joined=4, **more):
+        given = {"epochs": 2, "batch_size": 8}
+        spec = spec_of(SPEECH, task_config={"joined": joined}, hyperparameters=given, split={"validation": 0.0})
+        outcome = run(spec, {"train": table}, tmp_path / name, **more).outcome
+        return outcome, [tensor.flatten().float() for tensor in outcome.weights.values()]
+
+    whole = torch.cat(weights("whole")[1])
+    assert not whole.equal(torch.cat(weights("alone", joined=1)[1]))
+    stopped, _ = weights("stopped", recorder=Recorder(stop_after=4))
+    assert not stopped.finished
+    assert whole.equal(torch.cat(weights("rest", resume=checkpoint.read(stopped.checkpoint))[1]))
