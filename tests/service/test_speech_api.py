@@ -146,7 +146,7 @@ def test_pretrained_on_recordings_without_transcripts_finetuned_and_asked(
     job = succeeded(running, submit(running, {
         "kind": "finetune", "task": "speech-recognition", "base_model": "letters-base",
         "columns": JOB["columns"], "dataset": {"train": writes["train"], "test": writes["test"]},
-        "task_config": {"augmentation": "none"}, "hyperparameters": {"epochs": 25, "learning_rate": 1e-2},
+        "task_config": {"augmentation": "none", "joined": 2}, "hyperparameters": {"epochs": 25, "learning_rate": 1e-2},
         "output": {"model": "tuned-letters"},
     }))  # fmt: skip
     assert job["result"]["metrics"]["test"]["cer"] < 0.05
