@@ -22,7 +22,7 @@ import json
 import tempfile
 import wave
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import process_time
@@ -65,14 +65,15 @@ Samples = NDArray[np.int16]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What transcripts are learned from, whether words by themselves are among it, and how many are joined."""
+    """What transcripts are learned from, whether words by themselves are among it, and by which settings."""
 
     name: str
     with_words: bool
-    joined: int
+    joined: int = 1
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
 
 
-BENCHMARKS = Benchmark("strings", False, 1), Benchmark("strings_and_words", True, 4)
+BENCHMARKS = Benchmark("strings", False), Benchmark("strings_and_words", True, 4, {"epochs": 25})
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,8 @@ def finetuned(
     spec = TrainingSpec(
         **{
             "kind": "finetune", "task": TASK, "seed": seed, "columns": Columns(target="text"),
-            "task_config": {"joined": benchmark.joined}, "split": {"validation": 0.0}, **SETTINGS, **settings,
+            "task_config": {"joined": benchmark.joined}, "hyperparameters": benchmark.hyperparameters,
+            "split": {"validation": 0.0}, **SETTINGS, **settings,
         }
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as directory:
