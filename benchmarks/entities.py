@@ -27,7 +27,7 @@ import pyarrow as pa
 from label_efficiency import grouped, spread, write
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
-from text_labels import IMPORTED, foreign, read, run
+from text_labels import foreign, models, read, run, start
 
 from learning.config import TrainingSpec
 from learning.data import open_table
@@ -120,21 +120,18 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
     def baseline(rows: Path) -> dict[str, float]:
         return kept(classical(open_table(rows), open_table(test)))
 
+    def own() -> Path:
+        return pretrained(benchmark, options.data, work, json.loads(options.pretrain))
+
     def network(rows: Path, model: str, seed: int) -> dict[str, float]:
-        scratch = model == "from scratch"
-        base = options.base
-        if base is None and not scratch:
-            base = pretrained(benchmark, options.data, work, json.loads(options.pretrain))
-        more = json.loads(options.scratch if scratch else options.finetune)
-        if options.base is not None:
-            more = {**IMPORTED, **more}
+        base, more = start(options, model, own, {})
         return kept(finetuned(rows, test, base, seed, **more))
 
     for rows in (few, whole) if options.all else (few,):
         place = {"dataset": benchmark.name, "rows": len(open_table(rows))}
         yield {**place, "model": "logistic regression", "seed": 0}, partial(baseline, rows)
         for seed in range(options.seeds):
-            for model in ("masked-tokens", "from scratch") if options.base is None else (f"imported {options.called}",):
+            for model in models(options, "masked-tokens"):
                 yield {**place, "model": model, "seed": seed}, partial(network, rows, model, seed)
 
 

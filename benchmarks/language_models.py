@@ -4,9 +4,9 @@
 
 Networks have 4 layers of width 128 and read 64 characters. Training is held to three minutes on two cores of a quiet
 machine by the steps in MODELS; with the thousands of characters of song_ci they take half as long again. The 4-gram
-mixes the counts behind three, two, one and no characters
-(Witten and Bell 1991, method C). Everything is measured on the validation file, every character of it; there is no
-other, so what was chosen by it is somewhat too good. With --choose it is the same, and nothing is written.
+mixes the counts behind three, two, one and no characters (Witten and Bell 1991, method C). Everything is measured on
+the validation file, every character of it; there is no other, so what was chosen by it is somewhat too good.
+With --choose it is the same, and nothing is written.
 Prints the table and writes benchmarks/results/language_models.json and .md. With --work trainings go on where they were
 stopped.
 """

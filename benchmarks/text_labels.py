@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -208,23 +208,18 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
     def baseline() -> dict[str, float]:
         return kept(classical(benchmark, open_table(few), open_table(test)))
 
+    def own() -> Path:
+        return pretrained(benchmark, options.data, work, json.loads(options.pretrain))
+
     def network(model: str, seed: int) -> dict[str, float]:
-        scratch = model == SCRATCH
-        base = options.base
-        if base is None and not scratch:
-            base = pretrained(benchmark, options.data, work, json.loads(options.pretrain))
-        more = json.loads(options.scratch if scratch else options.finetune)
-        if options.base is not None:
-            more = {**IMPORTED, **more}
-        elif not scratch:
-            more = {"hyperparameters": benchmark.finetuning, **more}
+        base, more = start(options, model, own, {"hyperparameters": benchmark.finetuning})
         return kept(finetuned(few, test, base, seed, benchmark.preprocessing, **more))
 
-    networks = (benchmark.model, SCRATCH) if options.base is None else (f"imported {options.called}",)
+    networks = models(options, benchmark.model)
     if not options.only:
         yield {**place, "model": "TF-IDF, logistic regression", "seed": 0}, baseline
     for seed in range(options.seeds):
-        for model in networks[:1] if options.only == "pretrained" else networks[-1:] if options.only else networks:
+        for model in {"pretrained": networks[:1], "scratch": networks[1:]}.get(options.only, networks):
             yield {**place, "model": model, "seed": seed}, partial(network, model, seed)
 
 
@@ -247,6 +242,22 @@ def foreign(parser: argparse.ArgumentParser) -> None:
     """Add the options of a base model that was not pretrained here."""
     parser.add_argument("--base", type=Path, default=None, help="directory of a model to start from instead")
     parser.add_argument("--called", default="", help="what the table calls that model")
+
+
+def models(options: argparse.Namespace, own: str) -> tuple[str, ...]:
+    """Return what the table calls the networks that are compared, `own` the one that is pretrained here."""
+    return (own, SCRATCH) if options.base is None else (f"imported {options.called}",)
+
+
+def start(
+    options: argparse.Namespace, model: str, own: Callable[[], Path], chosen: dict[str, Any]
+) -> tuple[Path | None, dict[str, Any]]:
+    """Return the base model of a network, and its settings; `chosen` are those of what `own` gives."""
+    if options.base is not None:
+        return options.base, {**IMPORTED, **json.loads(options.finetune)}
+    if model == SCRATCH:
+        return None, json.loads(options.scratch)
+    return own(), {**chosen, **json.loads(options.finetune)}
 
 
 def main() -> None:

@@ -295,8 +295,8 @@ def _joined(batch: Batch, texts: list[Tensor], state: SpeechRecognitionState) ->
     """
     frame_SF, length_B = batch["frame_SF"], batch["length_B"]
     count_J = neighbours(length_B, state.joined, state.window_seconds / state.frame_seconds)
-    gaps = tuple(round(seconds / state.frame_seconds) for seconds in _GAP_SECONDS)
-    frame_SF, length_J = put_together(frame_SF, length_B, count_J, cast("tuple[int, int]", gaps), state.normalization)
+    least, most = (round(seconds / state.frame_seconds) for seconds in _GAP_SECONDS)
+    frame_SF, length_J = put_together(frame_SF, length_B, count_J, (least, most), state.normalization)
     space = torch.tensor([1 + state.characters.index(" ")] if " " in state.characters else [], dtype=torch.int64)
     found = []
     for begin, count in zip((count_J.cumsum(0) - count_J).tolist(), count_J.tolist(), strict=True):

@@ -133,8 +133,9 @@ def test_a_stopped_run_resumes_as_if_it_never_had(task, architecture, stop, tabl
     assert_same(rest.outcome.weights, whole.outcome.weights)
 
 
+@pytest.mark.parametrize("resumed", [2, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("task", "architecture"), PAIRS)
-def test_every_checkpoint_stays_as_it_was_written(task, architecture, tables, tmp_path):
+def test_every_checkpoint_stays_as_it_was_written(task, architecture, resumed, tables, tmp_path):
     # The last step is saved twice, before and after the best weights are put in place: whoever still reads the first
     # must not find the second.
     spec = made(task, architecture, hyperparameters=SHORT, split={"validation": 0.2}, checkpointing={"every_steps": 4})
@@ -147,7 +148,7 @@ def test_every_checkpoint_stays_as_it_was_written(task, architecture, tables, tm
     positions = [checkpoint.read(path).position for path, _ in written]
     assert positions[-2].step == positions[-1].step == whole.prepared.resolved.total_steps
     assert [position.finished for position in positions[-2:]] == [False, True]
-    for number, (path, _) in enumerate(written[-2:]):
+    for number, (path, _) in enumerate(written[-resumed:]):
         rest = run(spec, tables, tmp_path / f"rest-{number}", resume=checkpoint.read(path))
         assert_same(rest.outcome.weights, whole.outcome.weights)
 
