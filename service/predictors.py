@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import tempfile
-import threading
 import time
-import weakref
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ from service.batching import Batcher, Batching
 from service.continuous_batching import ContinuousBatcher
 from service.device import Device
 from service.errors import ApiError
+from service.freed_memory import return_after, share_one_arena
 from service.library import importing
 from store.artifacts import ArtifactStore
 from store.models import Version
@@ -77,6 +75,7 @@ class Predictors:
     """The predictors of one process under a memory budget; belongs to its event loop."""
 
     def __init__(self, artifacts: ArtifactStore, budget_bytes: int, most_waiting: int) -> None:
+        share_one_arena()
         self.budget_bytes = budget_bytes
         self._artifacts = artifacts
         self._most_waiting = most_waiting
@@ -155,7 +154,7 @@ class Predictors:
         with tempfile.TemporaryDirectory(prefix="anneal-model-") as directory:
             self._artifacts.copy_to(files, Path(directory))
             predictor = Predictor(Path(directory))
-        weakref.finalize(predictor, _return_memory_soon).atexit = False
+        return_after(predictor)
         cost, positions = (None, None) if predictor.parses_at_once else (predictor.cost, predictor.positions)
         batcher: Batching
         if predictor.is_stepwise:
@@ -253,19 +252,3 @@ def _hear(loading: asyncio.Task[Loaded]) -> None:
     """Take note of a failure that everybody who waited for it may have left behind."""
     if not loading.cancelled():
         loading.exception()
-
-
-def _return_memory_soon() -> None:
-    # Called when the last reference goes, just before the memory is free.
-    threading.Thread(target=_return_memory, name="return-memory", daemon=True).start()
-
-
-def _return_memory() -> None:
-    """Give freed memory back to the system.
-
-    glibc keeps what was freed below its threshold for mapping, which grows up to 32 MiB with what was mapped before:
-    without this, a process stays as large as its largest models were.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; others give back by themselves
-    if trim is not None:
-        trim(0)
