@@ -93,6 +93,6 @@ class TimedExamples:
                 return
             yield batch
 
-    def everything(self) -> Iterator[Batch]:
-        """Yield every row once."""
-        return self._examples.everything()
+    def everything(self, every: int = 1) -> Iterator[Batch]:
+        """Yield every row once, or one of `every` rows."""
+        return self._examples.everything(every)

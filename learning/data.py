@@ -83,10 +83,11 @@ class TensorExamples:
         for batch in zip(*(column[start:count] for column in columns), strict=True):
             yield dict(zip(names, batch, strict=True))
 
-    def everything(self) -> Iterator[Batch]:
-        """Yield every row once, in order."""
+    def everything(self, every: int = 1) -> Iterator[Batch]:
+        """Yield every row once, in order, or one of `every` rows."""
         row_bytes = sum(tensor.nbytes for tensor in self.tensors.values()) // max(1, len(self))
-        yield from self.batches(torch.arange(len(self)), evaluation_size(len(self), row_bytes))
+        row_N = torch.arange(0, len(self), every)
+        yield from self.batches(row_N, evaluation_size(len(row_N), row_bytes))
 
 
 class TableExamples:
@@ -117,13 +118,16 @@ class TableExamples:
                 batch = self._encode(self._parted.take(rows))
             yield on_device(batch, self._device)
 
-    def everything(self) -> Iterator[Batch]:
-        """Yield every row once, in order."""
+    def everything(self, every: int = 1) -> Iterator[Batch]:
+        """Yield every row once, in order, or one of `every` rows."""
         row_bytes = sum(tensor.nbytes for tensor in self._encode(self._table.slice(0, 1)).values())
-        size = evaluation_size(len(self), row_bytes)
-        for start in range(0, len(self), size):
-            with rows_from(self._numbers), rows_from(range(start, len(self))):
-                encoded = self._encode(self._table.slice(start, size))
+        whole = range(0, len(self), every)
+        size = evaluation_size(len(whole), row_bytes)
+        for start in range(0, len(whole), size):
+            rows = whole[start : start + size]
+            with rows_from(self._numbers), rows_from(rows):
+                taken = self._table.slice(start, size) if every == 1 else self._parted.take(np.array(rows))
+                encoded = self._encode(taken)
             for batch in pieces(encoded):
                 yield on_device(batch, self._device)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -48,7 +47,7 @@ def _measure(
     network: BackboneWithHead,
     examples: Examples,
     should_stop: Callable[[], bool],
-    most_rows: float = math.inf,
+    every: int = 1,
 ) -> Measured:
     task, state = design.task, design.targets
     total, rows = 0.0, 0
@@ -59,7 +58,7 @@ def _measure(
     # Pretraining draws its corruption in the loss: the same draw each time makes evaluations comparable.
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(_SEED)
-        for batch in examples.everything():
+        for batch in examples.everything(every):
             if should_stop():
                 raise Stopped
             count = rows_in(batch)
@@ -67,8 +66,6 @@ def _measure(
             rows += count
             predictions.append(task.predict(network, batch, state))
             targets.append({name: value for name, value in batch.items() if name.startswith("target")})
-            if rows >= most_rows:
-                break
     network.train(was_training)
     answers, wanted = (
         joined(predictions),
@@ -82,14 +79,13 @@ def examine(
     network: BackboneWithHead,
     examples: Examples,
     should_stop: Callable[[], bool] = lambda: False,
-    most_rows: float = math.inf,
+    every: int = 1,
 ) -> Measured:
     """Return what `evaluate` does, and what only the end of a training is worth: metrics of answers.
 
-    Of more rows than `most_rows` the first ones are measured, up to the end of a batch. Raises Stopped between two
-    batches when `should_stop` says so.
+    Only one of `every` rows is measured. Raises Stopped between two batches when `should_stop` says so.
     """
-    found = _measure(design, network, examples, should_stop, most_rows)
+    found = _measure(design, network, examples, should_stop, every)
     if isinstance(design.task, Detailed):
         more = design.task.details(found.predictions, found.targets, design.targets)
         found = found._replace(metrics=found.metrics | more)

@@ -217,8 +217,8 @@ class Examples(Protocol):
         """Yield the batches of one pass of training, which follow from the given order, from number `start` on."""
         ...
 
-    def everything(self) -> Iterator[Batch]:
-        """Yield every row once, as they come, in batches that suit an evaluation."""
+    def everything(self, every: int = 1) -> Iterator[Batch]:
+        """Yield every row once, as they come, in batches that suit an evaluation; or only one row of `every` rows."""
         ...
 
 

@@ -46,14 +46,15 @@ class PackedExamples:
         for rows in plan[start:]:
             yield self._take(torch.from_numpy(rows))
 
-    def everything(self) -> Iterator[Batch]:
-        """Yield every row once, in order unless each comes with the one behind it."""
+    def everything(self, every: int = 1) -> Iterator[Batch]:
+        """Yield every row once, in order unless each comes with the one behind it, or one of `every` rows."""
         if not self._next_rows:
-            yield from pieces({**self._tensors, "length_B": self._length_N})
+            whole = {**self._tensors, "length_B": self._length_N}
+            yield from pieces(whole if every == 1 else self._rows(torch.arange(0, len(self), every)))
             return
         # Not rows that follow each other: a row would be met as the one behind another, and as itself.
         apart = max(2, -(-len(self) // _EVALUATION_PAIRS))
-        for first in range(min(apart, len(self))):
+        for first in range(0, min(apart, len(self)), every):
             yield self._take(torch.arange(first, len(self), apart))
 
     def _take(self, rows_B: Tensor) -> Batch:

@@ -266,19 +266,21 @@ class _Run:
         for split, examples in parts.items():
             if examples is None:
                 continue
-            most_rows = self._most_measured(examples) if split == "train" else math.inf
-            measured = examine(self.prepared.design, self.network, examples, self.callback.should_stop, most_rows)
+            every = self._measured_every(examples) if split == "train" else 1
+            measured = examine(self.prepared.design, self.network, examples, self.callback.should_stop, every)
             if isinstance(self.prepared.design.task, Illustrated):
                 self.judged = (split, measured)  # the last part is the one that learning has seen least of
             self.position.metrics[split] = measured.metrics
             self.callback.on_evaluation(split, self.position.step, epoch, measured.metrics)
 
-    def _most_measured(self, train: Examples) -> float:
-        """Return how many training rows are measured: in pretraining a part, since all would take as long as a pass."""
+    def _measured_every(self, train: Examples) -> int:
+        """Return of how many training rows one is measured: of more than one in pretraining, where to measure all would
+        take as long as a pass.
+        """
         if self.prepared.design.task.kind != "pretrain":
-            return math.inf
+            return 1
         held_out = sum(len(part) for part in (self.prepared.validation, self.prepared.test) if part is not None)
-        return max(_LEAST_MEASURED, held_out or len(train) // 10)
+        return max(1, len(train) // max(_LEAST_MEASURED, held_out or len(train) // 10))
 
     def best_weights(self) -> dict[str, Tensor]:
         """Return the weights that were measured, on the CPU."""

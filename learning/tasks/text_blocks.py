@@ -62,13 +62,14 @@ class TextBlocks:
         for number in range(start, count_batches(len(begin_N), batch_size)):
             yield self._blocks(begin_N[number * batch_size : (number + 1) * batch_size], self._length)
 
-    def everything(self) -> Iterator[Batch]:
-        """Yield each token once as a target, with the characters that each block's targets stand for."""
+    def everything(self, every: int = 1) -> Iterator[Batch]:
+        """Yield each token once as a target, or those of one of `every` blocks, with the characters that each block's
+        targets stand for.
+        """
         whole = self._predicted // self._length
-        for first in range(0, whole, self._at_once):
-            begin_B = torch.arange(first, min(whole, first + self._at_once)) * self._length
-            yield self._counted(begin_B, self._length)
-        if rest := self._predicted - whole * self._length:
+        for block_B in torch.arange(0, whole, every).split(self._at_once):
+            yield self._counted(block_B * self._length, self._length)
+        if every == 1 and (rest := self._predicted - whole * self._length):
             yield self._counted(torch.tensor([whole * self._length]), rest)
 
     def _blocks(self, begin_B: Tensor, length: int) -> Batch:
