@@ -25,7 +25,7 @@ from learning.model import CONFIG_FILE
 
 _VALUES, _CHECKSUMS = "state.json", "checksums.json"
 _FILES = (STATE_FILE, _VALUES, CONFIG_FILE)
-_GROUPS = ("weights", "optimizer", "best_weights", "random")
+_GROUPS = ("weights", "optimizer", "best_weights", "random", "average")
 
 
 @dataclass(slots=True)
@@ -53,6 +53,7 @@ class TrainingState:
     optimizer: dict[str, Tensor]
     best_weights: dict[str, Tensor]
     random: dict[str, Tensor]
+    average: dict[str, Tensor] = field(default_factory=dict)  # of the weights, where one is kept
     environment: dict[str, Any] = field(default_factory=dict)  # device, threads and versions: what bits depend on
 
 

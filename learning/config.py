@@ -124,6 +124,11 @@ class Hyperparameters(Config):
         description='Share of units silenced in training after each hidden layer; "auto": by the architecture.',
     )
     gradient_clip: float | None = Field(None, gt=0, le=1e6, description="Largest norm of all gradients together.")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] | Auto = Field(
+        "auto",
+        description="Share that each step keeps of a moving average of the weights, which is measured and served "
+        'instead of the last ones; 0: no average; "auto": by the task.',
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the forward pass.")
 
 
@@ -243,6 +248,7 @@ class Resolved(Config):
     steps_per_epoch: int
     total_steps: int
     evaluate_every_epochs: int
+    ema_decay: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +263,9 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What "auto" means: numbers, and how many steps and passes there are to be at least and passes at most."""
+    """What "auto" means: numbers, how many steps and passes there are to be at least and passes at most, and how much
+    each step keeps of an average of the weights.
+    """
 
     batch_size: int
     learning_rate: float
@@ -265,6 +273,7 @@ class Defaults:
     least_steps: int
     least_epochs: int
     most_epochs: int
+    ema_decay: float = 0.0
 
 
 def resolve(chosen: Hyperparameters, rows: int, defaults: Defaults) -> Resolved:
@@ -285,6 +294,7 @@ def resolve(chosen: Hyperparameters, rows: int, defaults: Defaults) -> Resolved:
         steps_per_epoch=steps_per_epoch,
         total_steps=min(total, chosen.max_steps or total),
         evaluate_every_epochs=evaluate_every,
+        ema_decay=defaults.ema_decay if chosen.ema_decay == "auto" else chosen.ema_decay,
     )
 
 

@@ -265,7 +265,7 @@ def _from_checkpoint(start: Path, spec: TrainingSpec, task: Task, table: pa.Tabl
         )
     _check_base(design, spec, task)
     design = replace(design, inputs=design.modality.reuse(table, spec.columns, design.inputs))
-    design, weights = merged(design, saved.best_weights or saved.weights)
+    design, weights = merged(design, saved.best_weights or saved.average or saved.weights)
     network = design.build()
     network.load_state_dict(weights)
     return design, network

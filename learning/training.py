@@ -23,8 +23,10 @@ from learning.device import describe
 from learning.errors import LearningError
 from learning.evaluation import Measured, Stopped, evaluate, examine, is_better
 from learning.interfaces import Callback, Examples
+from learning.model import BackboneWithHead
 from learning.optimization import Stepper, learning_rate, make_stepper
 from learning.preparation import Prepared
+from learning.weight_average import WeightAverage
 
 REPORT_S = 0.25
 RATES_AHEAD = 2048
@@ -89,6 +91,8 @@ class _Run:
         self.stepper: Stepper = make_stepper(
             prepared.design, self.network, plan.hyperparameters, prepared.resolved.steps_per_epoch
         )
+        decay = prepared.resolved.ema_decay
+        self.average = WeightAverage(self.network, decay) if decay else None
         self.position = Position()
         self.judged: tuple[str, Measured] | None = None
         self._best: dict[str, Tensor] = {}
@@ -113,6 +117,8 @@ class _Run:
         self.network.load_state_dict(saved.weights)
         self.stepper.load_state(saved.optimizer)
         self._best = saved.best_weights
+        if self.average is not None:
+            self.average.restore(saved.average or saved.weights, saved.position.step)
         checkpoint.restore_random_states(saved.random)
 
     def begin_head(self) -> None:
@@ -126,7 +132,7 @@ class _Run:
     def steps(self) -> bool:
         """Take every step that is left; returns False when asked to stop."""
         resolved, examples, position = self.prepared.resolved, self.prepared.train, self.position
-        stepper, should_stop = self.stepper, self.callback.should_stop
+        stepper, average, should_stop = self.stepper, self.average, self.callback.should_stop
         report_at, checkpoint_at = 0.0, monotonic() + self.plan.checkpointing.every_s
         every_steps = self.plan.checkpointing.every_steps or resolved.total_steps + 1
         self.end_of_epoch()  # a stop may have come between an epoch's last step and what its end brings
@@ -137,6 +143,8 @@ class _Run:
             batches = examples.batches(order_N, resolved.batch_size, start)
             for batch, rate in zip(batches, self._learning_rates(position.step, stop), strict=False):
                 stepper(batch, rate)
+                if average is not None:
+                    average.update(self.network)
                 position.step += 1
                 now = monotonic()
                 if now >= report_at:
@@ -173,6 +181,7 @@ class _Run:
             optimizer=self.stepper.state(),
             best_weights=self._best,
             random=checkpoint.random_states(),
+            average={} if self.average is None else self.average.network.state_dict(),
             environment=describe(self.prepared.device),
         )
         # A name of its own also when a step is saved twice, as the last one is: the one before may just be read.
@@ -224,13 +233,17 @@ class _Run:
             self._check_loss()
         if validation is None:
             return
-        values = evaluate(self.prepared.design, self.network, validation, self.callback.should_stop)
+        values = evaluate(self.prepared.design, self._judged_network(), validation, self.callback.should_stop)
         self.position.evaluated_step = self.position.step
         self.position.metrics["validation"] = values
         self.callback.on_evaluation(
             "validation", self.position.step, self.position.step / resolved.steps_per_epoch, values
         )
         self._keep_if_best(values)
+
+    def _judged_network(self) -> BackboneWithHead:
+        """Return the network that is measured: with the average for weights where one is kept."""
+        return self.network if self.average is None else self.average.network
 
     def _keep_if_best(self, values: dict[str, Any]) -> None:
         stopping = self.plan.early_stopping
@@ -247,7 +260,8 @@ class _Run:
         ):
             self.position.best_value, self.position.best_step = value, self.position.step
             self.position.evaluations_without_gain = 0
-            self._best = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+            best = self._judged_network().state_dict()
+            self._best = {name: tensor.detach().clone() for name, tensor in best.items()}
             return
         self.position.evaluations_without_gain += 1
         if stopping is not None and self.position.evaluations_without_gain >= stopping.patience:
@@ -255,8 +269,8 @@ class _Run:
 
     def measure_best(self) -> None:
         """Put the best weights in place and measure them on every part there is."""
-        if self._best:
-            self.network.load_state_dict(self._best)
+        if self._best or self.average is not None:
+            self.network.load_state_dict(self._best or self._judged_network().state_dict())
         epoch = self.position.step / self.prepared.resolved.steps_per_epoch
         parts = {
             "train": self.prepared.train,

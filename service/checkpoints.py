@@ -169,9 +169,9 @@ def _stored(
             f"Checkpoint {checkpoint_id} is damaged: {error.message}",
             hint="Promote an earlier one.",
         ) from None
-    # Until something was measured, the weights of the step are the best there are.
-    best = wanted == "best" and has_group(source, "best_weights")
-    content = extract(source, "best_weights" if best else "weights")
+    # Until something was measured, the weights of the step, or their average, are the best there are.
+    groups = ("best_weights", "average") if wanted == "best" else ("average",)
+    content = extract(source, next((group for group in groups if has_group(source, group)), "weights"))
     config = files[CONFIG_FILE]
     if design.low_rank is not None:
         with importing:

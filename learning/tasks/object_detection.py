@@ -166,8 +166,8 @@ class ObjectDetection:
         return DETECTORS[state.detector].head(levels, state.scene, _detector_config(state))
 
     def defaults(self, usual: Defaults, situation: Situation) -> Defaults:
-        """Return batches of few images, each of which has many objects, and so more steps."""
-        return replace(usual, batch_size=8, least_steps=1_200, least_epochs=30)
+        """Return batches of few images, each of which has many objects, and so more steps, over which boxes waver."""
+        return replace(usual, batch_size=8, least_steps=1_200, least_epochs=30, ema_decay=0.998)
 
     def loss(self, network: Network, batch: Batch, state: ObjectDetectionState) -> Tensor:
         """Return the detector's loss; in training of a view of each image."""
