@@ -3,8 +3,9 @@
     python benchmarks/text_labels.py [--data DIRECTORY] [--datasets banking77 ...] [--seeds 3] [--work DIRECTORY]
 
 Networks have the default settings but where BENCHMARKS says otherwise. The base model learns from the unlabelled file,
-once; few labelled rows are the given file; everything is measured on the test file. With --choose nothing is tested:
-settings are compared on rows of the training file that are not in the few.
+once; few labelled rows are the given file; everything is measured on the test file. From all labelled rows the model
+from elsewhere alone learns, in five passes. With --choose nothing is tested: settings are compared on rows of the
+training file that are not in the few.
 Prints the table and writes benchmarks/results/text_labels.json and .md. With --work the base model stays there, is
 used again, and its training goes on where it was stopped. With --base a model from elsewhere is finetuned instead.
 """
@@ -52,6 +53,8 @@ IMPORTED: dict[str, Any] = {
     },
     "task_config": {"token_masking": 0.0, "label_smoothing": 0.0},
 }
+# From all labels there are more steps in fewer passes; not chosen by anything.
+IMPORTED_ALL = {**IMPORTED, "hyperparameters": {**IMPORTED["hyperparameters"], "epochs": 5}}
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,8 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
         return pretrained(benchmark, options.data, work, json.loads(options.pretrain))
 
     def network(model: str, seed: int) -> dict[str, float]:
-        base, more = start(options, model, own, {"hyperparameters": benchmark.finetuning})
+        imported = IMPORTED_ALL if options.all_labels else IMPORTED
+        base, more = start(options, model, own, {"hyperparameters": benchmark.finetuning}, imported)
         return kept(finetuned(few, test, base, seed, benchmark.preprocessing, **more))
 
     networks = models(options, benchmark.model)
@@ -250,11 +254,17 @@ def models(options: argparse.Namespace, own: str) -> tuple[str, ...]:
 
 
 def start(
-    options: argparse.Namespace, model: str, own: Callable[[], Path], chosen: dict[str, Any]
+    options: argparse.Namespace,
+    model: str,
+    own: Callable[[], Path],
+    chosen: dict[str, Any],
+    imported: dict[str, Any] = IMPORTED,
 ) -> tuple[Path | None, dict[str, Any]]:
-    """Return the base model of a network, and its settings; `chosen` are those of what `own` gives."""
+    """Return the base model of a network, and its settings; `chosen` are those of what `own` gives, `imported` those of
+    a model from elsewhere.
+    """
     if options.base is not None:
-        return options.base, {**IMPORTED, **json.loads(options.finetune)}
+        return options.base, {**imported, **json.loads(options.finetune)}
     if model == SCRATCH:
         return None, json.loads(options.scratch)
     return own(), {**chosen, **json.loads(options.finetune)}
