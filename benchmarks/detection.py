@@ -2,18 +2,18 @@
 
     python benchmarks/detection.py [--data DIRECTORY] [--seeds 3] [--work DIRECTORY]
 
-Images are squares of 256 pixels, products are bf16. The base model learns from all training images, marks ignored,
-once. Few marked images are the given file; everything is measured on the test file. With --choose nothing is tested:
-settings are compared on the validation file.
-Prints the table and writes benchmarks/results/detection.json and .md. With --work the base model stays there, is used
-again, and its training goes on where it was stopped.
+Images are squares of 256 pixels, products are bf16 on processors that have it. The base model learns from all training
+images, marks ignored, once. Few marked images are the given file; everything is measured on the test file. With
+--choose nothing is tested: settings are compared on the validation file.
+Prints the table and writes benchmarks/results/detection.json and .md. With --work models stay there, are used again,
+and trainings go on where they were stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -27,12 +27,13 @@ from text_labels import read, run
 
 from learning.config import Columns, TrainingSpec
 from learning.data import open_table
+from learning.device import choose_device, is_slow
 
 RESULTS = Path(__file__).parent / "results" / "detection.json"
 TASK = "object-detection"
 MODELS = (SCRATCH, PRETRAINING) = ("from scratch", "contrastive-images")
 FIGURES = ("map50", "map75", "map", "seconds")
-_BF16 = {"precision": "bf16"}
+PRECISION = {"precision": "fp32" if is_slow("bf16", choose_device("cpu")) else "bf16"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def pretrained(data: Path, work: Path, settings: dict[str, Any]) -> Path:
             **{
                 "kind": "pretrain", "task": PRETRAINING, "architecture": "resnet", "preprocessing": {"size": 256},
                 "columns": Columns(ignore=("objects",)), "split": {"validation": 0.0},
-                "hyperparameters": {**_BF16, "batch_size": 32, "epochs": 30}, **settings,
+                "hyperparameters": {**PRECISION, "batch_size": 32, "epochs": 30}, **settings,
             }
         )  # fmt: skip
         found = run(spec, {"train": read(data, "bccd_train", "zip", work)}, None, directory)
@@ -63,18 +64,19 @@ def pretrained(data: Path, work: Path, settings: dict[str, Any]) -> Path:
     return directory
 
 
-def finetuned(benchmark: Benchmark, tables: dict[str, Path], base: Path | None, seed: int, more: Any) -> dict[str, Any]:
+def finetuned(
+    benchmark: Benchmark, tables: dict[str, Path], base: Path | None, seed: int, work: Path, more: dict[str, Any]
+) -> dict[str, Any]:
     """Return the metrics of one training."""
-    hyperparameters = {**_BF16, **more.pop("hyperparameters", {})}
     spec = TrainingSpec(
         **{
             "kind": "finetune", "task": TASK, "architecture": "resnet", "columns": Columns(target="objects"),
             "task_config": {"augmentation": benchmark.augmentation}, "seed": seed, "split": {"validation": 0.0},
-            "hyperparameters": hyperparameters, **more,
+            **more, "hyperparameters": {**PRECISION, **more.get("hyperparameters", {})},
         }
     )  # fmt: skip
-    with tempfile.TemporaryDirectory() as directory:
-        found = run(spec, tables, base, Path(directory))
+    which = hashlib.sha256(f"{benchmark.name} {base} {spec.model_dump_json()}".encode()).hexdigest()[:16]
+    found = run(spec, tables, base, work / which)
     return {**found["test"], "seconds": found["seconds"]}
 
 
@@ -88,7 +90,7 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
         is_pretrained = model == PRETRAINING
         base = pretrained(options.data, work, json.loads(options.pretrain)) if is_pretrained else None
         settings = json.loads(options.finetune if is_pretrained else options.scratch)
-        found = finetuned(benchmark, {"train": few, "test": test}, base, seed, settings)
+        found = finetuned(benchmark, {"train": few, "test": test}, base, seed, work, settings)
         return {name: round(found[name], 5) for name in FIGURES}
 
     for seed in range(options.seeds):
