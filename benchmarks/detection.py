@@ -65,7 +65,7 @@ def pretrained(data: Path, work: Path, settings: dict[str, Any]) -> Path:
 
 
 def finetuned(
-    benchmark: Benchmark, tables: dict[str, Path], base: Path | None, seed: int, work: Path, more: dict[str, Any]
+    benchmark: Benchmark, tables: dict[str, Path], base: Path | None, seed: int, *, work: Path, more: Any
 ) -> dict[str, Any]:
     """Return the metrics of one training."""
     spec = TrainingSpec(
@@ -90,7 +90,7 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
         is_pretrained = model == PRETRAINING
         base = pretrained(options.data, work, json.loads(options.pretrain)) if is_pretrained else None
         settings = json.loads(options.finetune if is_pretrained else options.scratch)
-        found = finetuned(benchmark, {"train": few, "test": test}, base, seed, work, settings)
+        found = finetuned(benchmark, {"train": few, "test": test}, base, seed, work=work, more=settings)
         return {name: round(found[name], 5) for name in FIGURES}
 
     for seed in range(options.seeds):
