@@ -248,7 +248,7 @@ class Resolved(Config):
     steps_per_epoch: int
     total_steps: int
     evaluate_every_epochs: int
-    ema_decay: float
+    ema_decay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,9 @@ def test_auto_follows_from_rows_and_weights():
 
 
 def test_what_is_given_is_kept():
-    given = Hyperparameters(epochs=7, batch_size=10, learning_rate=0.5, dropout=0.1, evaluate_every_epochs=2)
+    given = Hyperparameters(
+        epochs=7, batch_size=10, learning_rate=0.5, dropout=0.1, evaluate_every_epochs=2, ema_decay=0.9
+    )
     found = resolved(given, rows=95, kind="finetune", weights=70_000)
     assert found.model_dump() == {
         "epochs": 7,
@@ -99,6 +101,7 @@ def test_what_is_given_is_kept():
         "steps_per_epoch": 10,
         "total_steps": 70,
         "evaluate_every_epochs": 2,
+        "ema_decay": 0.9,
     }
     assert resolved(given.model_copy(update={"max_steps": 12}), 95, "finetune", 1).total_steps == 12
 
