@@ -49,7 +49,7 @@ def test_from_a_text_file_to_generated_text(api: httpx.Client) -> None:
     tuned = succeeded(api, submit(api, {
         "kind": "finetune", "task": "text-generation", "dataset": rows["id"], "architecture": TINY,
         "columns": {"text": "prompt", "target": "completion"}, "preprocessing": CHARACTERS,
-        "hyperparameters": {**FAST, "epochs": 120}, "output": {"model": "before"},
+        "hyperparameters": {**FAST, "epochs": 300, "learning_rate": 3e-3}, "output": {"model": "before"},
     }))  # fmt: skip
     assert tuned["result"]["metrics"]["train"]["accuracy"] > 0.9
     answer = api.post(
