@@ -21,7 +21,8 @@ from learning.splits import take
 
 SAMPLE_ROWS = 5_000
 TRIAL_S = 0.2
-# What the imports of a training process take, and the copies of each weight: itself, gradient, two moments, the best.
+# What the imports of a training process take, and the copies of each weight: itself, gradient, two moments, the best;
+# a moving average is one more.
 PROCESS_BYTES = 370 << 20
 COPIES = 5
 # How far off the trial may be: an idle machine and one that has other work, evaluations, checkpoints.
@@ -70,7 +71,7 @@ def estimate(
     runs = 2 if spec.compare else 1
     train_s = resolved.total_steps * step_s * runs
     data = min(rows * row_bytes, IN_MEMORY_BYTES)
-    needed = PROCESS_BYTES + data + COPIES * weights * 4
+    needed = PROCESS_BYTES + data + (COPIES + bool(resolved.ema_decay)) * weights * 4
     return Estimate(
         resolved=resolved,
         train_rows=rows,

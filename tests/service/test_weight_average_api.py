@@ -39,6 +39,15 @@ def test_the_average_is_registered_and_promoted(running: httpx.Client, rows: str
     assert other != pytest.approx(one, abs=1e-5)
 
 
+def test_the_average_needs_memory_of_its_own(running: httpx.Client, rows: str) -> None:
+    wide = {"architecture": {"name": "mlp", "hidden_sizes": [2_000, 2_000]}}
+    low, high = (
+        running.post("/jobs", params={"dry_run": True}, json={**body(rows, ema_decay=decay), **wide}).json()
+        for decay in (0, 0.9)
+    )
+    assert high["memory_bytes"]["low"] - low["memory_bytes"]["low"] > 2_000 * 2_000 * 4 / 2
+
+
 def test_a_wrong_share_is_named(running: httpx.Client, rows: str) -> None:
     errors = problem(running.post("/jobs", json=body(rows, ema_decay=1)), 422, "invalid_request")["errors"]
     assert errors[0]["pointer"].endswith("/hyperparameters/ema_decay")
