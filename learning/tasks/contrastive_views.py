@@ -2,7 +2,9 @@
 
 Two objectives, together or each alone: views recognise each other among all views of the batch (SimCLR, Chen et al.
 2020, arXiv 2002.05709), and each view foretells to which of some prototypes the other one belongs (SwAV, Caron et al.
-2020, arXiv 2006.09882). B examples, P width of the space in which views are compared, K prototypes.
+2020, arXiv 2006.09882). And one that compares no two examples: views are alike, while every number varies over the
+batch and no two of them vary together (VICReg, Bardes et al. 2022, arXiv 2105.04906).
+B examples, P width of the space in which views are compared, K prototypes.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from learning.tasks.pretraining import Pretraining
 # Sinkhorn's iterations, and how soft an assignment is before them.
 _ITERATIONS, _SOFTNESS = 3, 0.05
 _CLUSTER_TEMPERATURE = 0.1
+# What VICReg's three terms count, by the paper, and what keeps its square root differentiable at 0.
+_ALIKE, _VARYING, _APART, _LEAST_VARIANCE = 25.0, 25.0, 1.0, 1e-4
 
 Pool = Callable[[Any], Tensor]
 """What makes one vector of a backbone's features, (B, D)."""
@@ -30,8 +34,10 @@ Pool = Callable[[Any], Tensor]
 class ContrastiveViewsConfig(Config):
     """How views are compared."""
 
-    objective: Literal["both", "views", "clusters"] = Field(
-        "both", description="Views recognise each other, or each other's cluster, or both."
+    objective: Literal["both", "views", "clusters", "variance"] = Field(
+        "both",
+        description="Views recognise each other (`views`), or each other's cluster (`clusters`), or `both`; or views "
+        "of one are alike, by numbers that vary and are not correlated (`variance`).",
     )
     temperature: float = Field(0.15, gt=0, le=10, description="Divides the similarities of views before the softmax.")
     prototypes: int = Field(128, ge=2, le=16_384, description="Clusters that examples are sorted into, evenly.")
@@ -39,7 +45,7 @@ class ContrastiveViewsConfig(Config):
 
 
 class ProjectionHead(nn.Module):
-    """Two layers to a unit vector, and the prototypes, unit vectors too."""
+    """Two layers to a unit vector, and the prototypes, unit vectors too; where variance counts, to any vector."""
 
     def __init__(self, width: int, config: ContrastiveViewsConfig, pool: Pool) -> None:
         super().__init__()
@@ -48,11 +54,13 @@ class ProjectionHead(nn.Module):
         self.output = nn.Linear(width, config.projection_size)
         self.prototypes_KP = nn.Parameter(functional.normalize(torch.randn(config.prototypes, config.projection_size)))
         self._pool = pool
+        self._of_length_1 = config.objective != "variance"
 
     def forward(self, features: Features | PackedFeatures) -> Tensor:
-        """Return unit vectors, (B, P)."""
+        """Return vectors, (B, P)."""
         hidden_BD = self.norm(self.hidden(self._pool(features))).relu()
-        return functional.normalize(self.output(hidden_BD).float(), dim=1)
+        output_BP = self.output(hidden_BD).float()
+        return functional.normalize(output_BP, dim=1) if self._of_length_1 else output_BP
 
 
 class ContrastiveViews(Pretraining):
@@ -74,10 +82,12 @@ class ContrastiveViews(Pretraining):
         losses = []
         # Similarities are divided by a small temperature: in bf16 what is left of them would be too coarse to compare.
         with torch.autocast(first_BP.device.type, enabled=False):
-            if config.objective != "clusters":
+            if config.objective in {"both", "views"}:
                 losses.append(recognition(first_BP, second_BP, config.temperature))
-            if config.objective != "views":
+            if config.objective in {"both", "clusters"}:
                 losses.append(_foretelling(first_BP, second_BP, head.prototypes_KP))
+            if config.objective == "variance":
+                losses.append(varying(first_BP, second_BP))
         return torch.stack(losses).mean()
 
 
@@ -89,6 +99,18 @@ def recognition(first_BP: Tensor, second_BP: Tensor, temperature: float) -> Tens
     logits_NN = logits_NN.masked_fill(torch.eye(count, dtype=torch.bool, device=logits_NN.device), float("-inf"))
     twin_N = (torch.arange(count, device=logits_NN.device) + count // 2) % count
     return functional.cross_entropy(logits_NN, twin_N)
+
+
+def varying(first_BP: Tensor, second_BP: Tensor) -> Tensor:
+    """Return how far views are from each other, numbers from varying by 1, and pairs of numbers from varying apart."""
+    loss = _ALIKE * functional.mse_loss(first_BP, second_BP)
+    for views_BP in (first_BP, second_BP):
+        centred_BP = views_BP - views_BP.mean(0)
+        covariance_PP = centred_BP.T @ centred_BP / max(len(views_BP) - 1, 1)
+        variance_P = covariance_PP.diagonal()
+        loss = loss + _VARYING / 2 * (1 - (variance_P + _LEAST_VARIANCE).sqrt()).relu().mean()
+        loss = loss + _APART / len(variance_P) * (covariance_PP.square().sum() - variance_P.square().sum())
+    return loss
 
 
 def _foretelling(first_BP: Tensor, second_BP: Tensor, prototypes_KP: Tensor) -> Tensor:
