@@ -33,7 +33,7 @@ up: $(VENV)/.server ## Start the service on http://127.0.0.1:8000, until Ctrl-C
 .PHONY: test
 test: $(VENV)/.test test-servers ## The gate: everything `make check` does, then the tests with branch coverage
 	@$(MAKE) --no-print-directory check
-	$(PY) -m pytest -n $(RUNNERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90 $(TESTS)
+	$(PY) -m pytest -n $(RUNNERS) --dist loadfile --no-loadscope-reorder --durations=25 --cov --cov-report=term --cov-fail-under=90 $(TESTS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.test test-servers ## The long runs that `make test` leaves out
