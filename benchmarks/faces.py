@@ -20,7 +20,7 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import process_time
@@ -52,13 +52,17 @@ EMBEDDED_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is asked, and how pictures are changed in training, as chosen by --choose."""
+    """What is asked; and, chosen by --choose, how pictures are changed in training and the network if not the usual."""
 
     name: str
     augmentation: str
+    network: dict[str, Any] = field(default_factory=dict)
 
 
-BENCHMARKS = (Benchmark(IDENTIFY, "photo"), Benchmark(VERIFY, "drawn"))
+BENCHMARKS = (
+    Benchmark(IDENTIFY, "photo", {"widths": (32, 64, 128, 256), "depths": (1, 1, 1, 1)}),
+    Benchmark(VERIFY, "drawn"),
+)
 
 
 class Question(NamedTuple):
@@ -181,7 +185,11 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> It
     if benchmark.name == IDENTIFY:
         yield {**place, "model": MACHINE, "seed": 0}, partial(rounded, partial(machine, question))
     for seed in range(options.seeds):
-        settings = {"task_config": {"augmentation": benchmark.augmentation}, **json.loads(options.scratch)}
+        settings = {
+            "task_config": {"augmentation": benchmark.augmentation},
+            "architecture_config": benchmark.network,
+            **json.loads(options.scratch),
+        }
         train = partial(network, question, seed, settings, work)
         yield {**place, "model": SCRATCH, "seed": seed}, partial(rounded, train)
 
