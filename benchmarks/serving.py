@@ -8,7 +8,8 @@ pixels, from JPEG files in base64. The peers: a `def` route of FastAPI, LitServe
 batches; they open the perceptron by this package's forward and the others by transformers, ask for no key and have no
 registry. Beside them uvicorn answering nothing in as many
 bytes, and the forward itself on batches of the size that suits it best. All take turns. The first run installs the
-peers, each in its own environment. Prints the tables and writes benchmarks/results/serving.json and .md.
+peers, each in its own environment. Prints the tables and, of all models together, writes
+benchmarks/results/serving.json and .md.
 """
 
 from __future__ import annotations
@@ -277,6 +278,8 @@ def main() -> None:
         found = measure(Path(directory), options.seconds, options.models)
     table = report(found, options.seconds)
     print(table)
+    if set(options.models) != set(MODELS):
+        return  # what is written is of one run
     (RESULTS / "serving.json").write_text(
         json.dumps({name: asdict(one) for name, one in found.items()}, indent=1) + "\n"
     )

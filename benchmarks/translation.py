@@ -3,8 +3,8 @@
     python benchmarks/translation.py [--data DIRECTORY] [--datasets all few2000] [--seeds 3] [--work DIRECTORY]
 
 Copying the source, and the target of the nearest training source (TF-IDF of words and pairs of words), are beside it; a
-model is to have twice the chrF of both. Training is held to ten minutes on two cores, 1,200 processor seconds, by the
-steps in SETTINGS. Denoising learns from both columns of all training pairs as single sentences, without who belongs
+model is to have twice the chrF of both. The epochs are meant to take ten minutes on two cores, 1,200 processor
+seconds, at most. Denoising learns from both columns of all training pairs as single sentences, without who belongs
 to whom. Everything is measured on the test file, greedily and with a beam of 4. With --choose on the dev file instead,
 by which settings are compared.
 Prints the table and writes benchmarks/results/translation.json and .md. With --work models stay there, and trainings go

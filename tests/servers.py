@@ -112,7 +112,7 @@ def redis(directory: Path) -> Iterator[str]:
         process.wait(10)
 
 
-def wait_for_port(port: int, timeout_s: float = 60) -> None:
+def wait_for_port(port: int, timeout_s: float = 15) -> None:
     """Wait until something listens."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
@@ -193,7 +193,7 @@ class Stack:
         self.wait_ready()
         return self
 
-    def wait_ready(self, timeout_s: float = 90) -> None:
+    def wait_ready(self, timeout_s: float = 30) -> None:
         """Wait for the first 200 on /readyz."""
         until = time.monotonic() + timeout_s
         # One client: httpx reads all certificates for each new one, which takes longer than the service's start.

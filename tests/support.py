@@ -77,7 +77,7 @@ def succeeded(api: httpx.Client, job_id: str, timeout_s: float = 90) -> dict[str
     return job
 
 
-def wait_until(look: Callable[[], T], timeout_s: float = 60, every_s: float = 0.05) -> T:
+def wait_until(look: Callable[[], T], timeout_s: float = 30, every_s: float = 0.05) -> T:
     """Return the first true value that `look` gives."""
     until = time.monotonic() + timeout_s
     while not (found := look()):
@@ -86,7 +86,7 @@ def wait_until(look: Callable[[], T], timeout_s: float = 60, every_s: float = 0.
     return found
 
 
-def wait_for_state(api: httpx.Client, job_id: str, *states: str, timeout_s: float = 60) -> dict[str, Any]:
+def wait_for_state(api: httpx.Client, job_id: str, *states: str, timeout_s: float = 30) -> dict[str, Any]:
     """Return the job once it is in one of the states."""
 
     def look() -> dict[str, Any] | None:
@@ -96,7 +96,7 @@ def wait_for_state(api: httpx.Client, job_id: str, *states: str, timeout_s: floa
     return wait_until(look, timeout_s)
 
 
-def wait_for_step(api: httpx.Client, job_id: str, step: int = 1, timeout_s: float = 60) -> dict[str, Any]:
+def wait_for_step(api: httpx.Client, job_id: str, step: int = 1, timeout_s: float = 30) -> dict[str, Any]:
     """Return the job once its training has passed a step."""
 
     def look() -> dict[str, Any] | None:

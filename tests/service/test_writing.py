@@ -171,7 +171,7 @@ def test_a_deadline_ends_it(writing: Stack, calls: httpx.Client) -> None:
     late = calls.post("/models/endless/predict", json=body, headers={"X-Request-Timeout": "0.3"})
     problem(late, 504, "deadline_exceeded")
     # Long enough for a few tokens on a machine that has much else to do.
-    with streamed(calls, "so", model="endless", timeout_s=5, **ENDLESS) as response:
+    with streamed(calls, "so", model="endless", timeout_s=3, **ENDLESS) as response:
         *pieces, (name, last) = events(response)
     assert len(pieces) > 1
     assert (name, last["code"], last["status"]) == ("error", "deadline_exceeded", 504)
