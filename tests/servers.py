@@ -18,8 +18,12 @@ from pathlib import Path
 import httpx
 
 REPOSITORY = Path(__file__).parents[1]
-# Short leases, so that what is lost is found soon; quick retries, so that many crashes fit into a test.
-QUICK = {"ANNEAL_LEASE_S": "3", "ANNEAL_HEARTBEAT_S": "0.25", "ANNEAL_NUDGE_REPEAT_S": "1", "ANNEAL_STOP_GRACE_S": "4"}
+# Short leases, so that what is lost is found soon; quick retries, so that many crashes fit into a test. Coverage is not
+# measured: it dies with what is killed, and would make each start again half as long.
+QUICK = {
+    "ANNEAL_LEASE_S": "3", "ANNEAL_HEARTBEAT_S": "0.25", "ANNEAL_NUDGE_REPEAT_S": "1", "ANNEAL_STOP_GRACE_S": "4",
+    "COVERAGE_PROCESS_CONFIG": "",
+}  # fmt: skip
 
 
 def free_port() -> int:
