@@ -21,6 +21,7 @@ TASK_NAMES: tuple[str, ...] = (
     "denoising",
     "translation",
     "contrastive-images",
+    "masked-images",
     "image-classification",
     "multi-label-image-classification",
     "image-regression",

@@ -18,6 +18,7 @@ from learning.tasks.image_embedding import ImageEmbedding
 from learning.tasks.image_regression import ImageRegression
 from learning.tasks.masked_audio import MaskedAudio
 from learning.tasks.masked_features import MaskedFeatures
+from learning.tasks.masked_images import MaskedImages
 from learning.tasks.masked_tokens import MaskedTokens
 from learning.tasks.multi_label_image_classification import MultiLabelImageClassification
 from learning.tasks.multi_label_text_classification import MultiLabelTextClassification
@@ -51,6 +52,7 @@ TASKS: dict[str, Task] = {
         Denoising(),
         Translation(),
         ContrastiveImages(),
+        MaskedImages(),
         ImageClassification(),
         MultiLabelImageClassification(),
         ImageRegression(),

@@ -2,8 +2,9 @@
 
 Two objectives, together or each alone: views recognise each other among all views of the batch (SimCLR, Chen et al.
 2020, arXiv 2002.05709), and each view foretells to which of some prototypes the other one belongs (SwAV, Caron et al.
-2020, arXiv 2006.09882). And one that compares no two examples: views are alike, while every number varies over the
-batch and no two of them vary together (VICReg, Bardes et al. 2022, arXiv 2105.04906).
+2020, arXiv 2006.09882). And two that compare no two examples: views are alike, while every number varies over the
+batch and no two of them vary together (VICReg, Bardes et al. 2022, arXiv 2105.04906); or a view foretells the other
+one, from which no gradient comes (SimSiam, Chen and He 2021, arXiv 2011.10566: BYOL without a second network).
 B examples, P width of the space in which views are compared, K prototypes.
 """
 
@@ -26,6 +27,8 @@ _ITERATIONS, _SOFTNESS = 3, 0.05
 _CLUSTER_TEMPERATURE = 0.1
 # What VICReg's three terms count, by the paper, and what keeps its square root differentiable at 0.
 _ALIKE, _VARYING, _APART, _LEAST_VARIANCE = 25.0, 25.0, 1.0, 1e-4
+# How much narrower than its outputs the middle of what foretells a view is, by the paper.
+_BOTTLENECK = 4
 
 Pool = Callable[[Any], Tensor]
 """What makes one vector of a backbone's features, (B, D)."""
@@ -34,10 +37,11 @@ Pool = Callable[[Any], Tensor]
 class ContrastiveViewsConfig(Config):
     """How views are compared."""
 
-    objective: Literal["both", "views", "clusters", "variance"] = Field(
+    objective: Literal["both", "views", "clusters", "variance", "prediction"] = Field(
         "both",
         description="Views recognise each other (`views`), or each other's cluster (`clusters`), or `both`; or views "
-        "of one are alike, by numbers that vary and are not correlated (`variance`).",
+        "of one are alike, by numbers that vary and are not correlated (`variance`), or by foretelling each other "
+        "(`prediction`).",
     )
     temperature: float = Field(0.15, gt=0, le=10, description="Divides the similarities of views before the softmax.")
     prototypes: int = Field(128, ge=2, le=16_384, description="Clusters that examples are sorted into, evenly.")
@@ -45,7 +49,10 @@ class ContrastiveViewsConfig(Config):
 
 
 class ProjectionHead(nn.Module):
-    """Two layers to a unit vector, and the prototypes, unit vectors too; where variance counts, to any vector."""
+    """Two layers to a unit vector, and the prototypes, unit vectors too; where variance counts, to any vector.
+
+    Where views foretell each other, the vectors vary over the batch by normalisation, and two more layers foretell.
+    """
 
     def __init__(self, width: int, config: ContrastiveViewsConfig, pool: Pool) -> None:
         super().__init__()
@@ -55,11 +62,13 @@ class ProjectionHead(nn.Module):
         self.prototypes_KP = nn.Parameter(functional.normalize(torch.randn(config.prototypes, config.projection_size)))
         self._pool = pool
         self._of_length_1 = config.objective != "variance"
+        self.foretell = _foretelling_layers(config.projection_size) if config.objective == "prediction" else None
+        self.output_norm = nn.BatchNorm1d(config.projection_size, affine=False) if self.foretell else nn.Identity()
 
     def forward(self, features: Features | PackedFeatures) -> Tensor:
         """Return vectors, (B, P)."""
         hidden_BD = self.norm(self.hidden(self._pool(features))).relu()
-        output_BP = self.output(hidden_BD).float()
+        output_BP = self.output_norm(self.output(hidden_BD)).float()
         return functional.normalize(output_BP, dim=1) if self._of_length_1 else output_BP
 
 
@@ -88,6 +97,9 @@ class ContrastiveViews(Pretraining):
                 losses.append(_foretelling(first_BP, second_BP, head.prototypes_KP))
             if config.objective == "variance":
                 losses.append(varying(first_BP, second_BP))
+            if head.foretell is not None:
+                told_BP = head.foretell(torch.cat([first_BP, second_BP]))
+                losses.append(unforeseen(told_BP, torch.cat([second_BP, first_BP])))
         return torch.stack(losses).mean()
 
 
@@ -111,6 +123,17 @@ def varying(first_BP: Tensor, second_BP: Tensor) -> Tensor:
         loss = loss + _VARYING / 2 * (1 - (variance_P + _LEAST_VARIANCE).sqrt()).relu().mean()
         loss = loss + _APART / len(variance_P) * (covariance_PP.square().sum() - variance_P.square().sum())
     return loss
+
+
+def unforeseen(told_BP: Tensor, shown_BP: Tensor) -> Tensor:
+    """Return 1 less the cosine of what was foretold to what was shown, which is taken as given."""
+    return 1 - functional.cosine_similarity(told_BP, shown_BP.detach()).mean()
+
+
+def _foretelling_layers(width: int) -> nn.Sequential:
+    narrow = max(1, width // _BOTTLENECK)
+    first = nn.Linear(width, narrow, bias=False)
+    return nn.Sequential(first, nn.BatchNorm1d(narrow), nn.ReLU(), nn.Linear(narrow, width))
 
 
 def _foretelling(first_BP: Tensor, second_BP: Tensor, prototypes_KP: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def test_recognition_is_the_cross_entropy_of_twins_among_all_others(views):
     assert float(recognition(one, other, 0.2)) == pytest.approx(sum(losses) / len(losses))
 
 
-@pytest.mark.parametrize("objective", ["both", "views", "clusters", "variance"])
+@pytest.mark.parametrize("objective", ["both", "views", "clusters", "variance", "prediction"])
 def test_every_objective_is_learned_by(tmp_path, objective):
     task, table = "contrastive-images", write(small_images(), tmp_path / "rows.arrow")
     losses = []
