@@ -14,6 +14,7 @@ from servers import QUICK, REPOSITORY, Stack, postgres, redis
 from support import TRAIN, long_job, submit, succeeded, upload, weights_digest
 
 DATA = REPOSITORY / "anneal" / "data"
+LEARNING = REPOSITORY / "tests" / "learning"
 COLUMNS = ("embedded", "production")
 Once = Callable[[Stack, str, Callable[[], Any]], Any]
 
@@ -25,7 +26,9 @@ class StackOf(Protocol):
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Leave to the long run what another column would only repeat."""
+    """Leave to the long run what another column would only repeat, and measure coverage only where there is some."""
+    if LEARNING in item.path.parents:  # whose coverage is not asked for, and whose steps it would make a sixth longer
+        item.add_marker(pytest.mark.no_cover)
     chosen = getattr(item, "callspec", None)
     if item.get_closest_marker("either_column") and chosen and "production" in chosen.params.values():
         item.add_marker(pytest.mark.slow)
