@@ -6,10 +6,12 @@ C channels, H rows, W columns.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from learning.architectures.image_backbone import ConvolutionalBackbone, initialise, with_channels_last
 from learning.capabilities import Level
@@ -89,8 +91,26 @@ class Convolution(nn.Module):
         """Return the outputs, (B, outputs, H / stride, W / stride)."""
         if self.skip > 1:
             inputs_BCHW = inputs_BCHW[:, :, :: self.skip, :: self.skip]
-        outputs_BCHW: Tensor = self.normalization(self.convolution(inputs_BCHW))
+        outputs_BCHW: Tensor = self.normalization(self._convolved(inputs_BCHW))
         return outputs_BCHW.relu_() if self.activate else outputs_BCHW
+
+    def _convolved(self, inputs_BCHW: Tensor) -> Tensor:
+        """Return the convolution; in training one whose output is a single cell as a product of two matrices.
+
+        It is the same sum, whose gradients by oneDNN, with torch 2.13, take 3 to 40 times as long.
+        """
+        convolution, height, width = self.convolution, *inputs_BCHW.shape[2:]
+        kernel, stride = convolution.kernel_size[0], convolution.stride[0]
+        padding = kernel // 2
+        is_single = max(height, width) + 2 * padding - kernel < stride
+        if not is_single or not torch.is_grad_enabled() or inputs_BCHW.device.type != "cpu":
+            return cast("Tensor", convolution(inputs_BCHW))
+        # Of the kernel only what lies on the image, and of the image only what lies under the kernel.
+        seen_BCHW = inputs_BCHW[:, :, : kernel - padding, : kernel - padding]
+        high, wide = (slice(padding, padding + length) for length in seen_BCHW.shape[2:])
+        weight_OCHW = convolution.weight[:, :, high, wide]
+        rows_BE, weight_OE = (each.permute(0, 2, 3, 1).flatten(1) for each in (seen_BCHW, weight_OCHW))
+        return functional.linear(rows_BE, weight_OE, convolution.bias)[:, :, None, None]
 
 
 class Block(nn.Module):

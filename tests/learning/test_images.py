@@ -14,9 +14,11 @@ from media_files import encoded, picture, png
 from PIL import Image as Pillow
 from runs import run, saved, small_images, spec_of, write
 from torch import nn
+from torch.nn import functional
 
 from learning import images
 from learning.architectures import ARCHITECTURES
+from learning.architectures.resnet import Convolution
 from learning.augmentation import DRAWN, PHOTO, View, augment
 from learning.config import Columns
 from learning.data import epoch_order
@@ -207,6 +209,27 @@ def test_resnet_computes_what_transformers_does(size, tmp_path):
     grid = expected.last_hidden_state
     assert torch.allclose(ours.features_BTD.transpose(1, 2).reshape(grid.shape), grid, atol=1e-5)
     assert torch.allclose(ours.pooled(), expected.pooler_output.flatten(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (1, 2), (3, 3)])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (7, 2)])
+def test_a_convolution_in_training_is_one_however_few_cells_come_out(kernel, stride, shape):
+    generator = torch.Generator().manual_seed(0)
+    layer = Convolution(5, 6, kernel, stride, activate=False).double()
+    layer.normalization = nn.Identity()
+    inputs_BCHW = torch.randn(4, 5, *shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight_OCHW = layer.convolution.weight
+    ours_BCHW = layer(inputs_BCHW)
+    expected_BCHW = functional.conv2d(inputs_BCHW, weight_OCHW, None, stride, kernel // 2)
+    torch.testing.assert_close(ours_BCHW, expected_BCHW)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(inputs_BCHW), expected_BCHW)
+    given_BCHW = torch.randn(ours_BCHW.shape, generator=generator, dtype=torch.float64)
+    found, wanted = (
+        torch.autograd.grad(each, (inputs_BCHW, weight_OCHW), given_BCHW) for each in (ours_BCHW, expected_BCHW)
+    )
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_transformers_opens_a_saved_model(tmp_path):
