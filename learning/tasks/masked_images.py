@@ -1,6 +1,6 @@
-"""Pretrain on images without labels: squares of an image are hidden, the network says what was to be seen there.
+"""Pretrain on images without labels: patches of an image are hidden, the network says what was to be seen there.
 
-Masked image modelling (SimMIM, Xie et al. 2022, arXiv 2111.09886): by L1 on the pixels of hidden squares, each as large
+Masked image modelling (SimMIM, Xie et al. 2022, arXiv 2111.09886): by L1 on the pixels of hidden patches, each as large
 as a cell of the backbone's coarsest grid, whose features alone say what stood there.
 P pixels of a cell's side, H and W cells of a grid.
 """
@@ -32,7 +32,7 @@ _MIRRORED = _MOVED.model_copy(update={"mirror": True})
 class MaskedImagesConfig(Config):
     """How much is hidden, and of what."""
 
-    mask_share: float = Field(0.5, gt=0, lt=0.95, description="Share of the squares hidden in each step, drawn anew.")
+    mask_share: float = Field(0.5, gt=0, lt=0.95, description="Share of the patches hidden in each step, drawn anew.")
     augmentation: Literal["none", "crop", "crop-and-mirror"] = Field(
         "crop",
         description="Whether it is another part of the image in each step, and also its mirror image, as for "
@@ -62,7 +62,7 @@ class PixelHead(nn.Module):
 
 
 class MaskedImages(Pretraining):
-    """Restore hidden squares of an image; makes a base model."""
+    """Restore hidden patches of an image; makes a base model."""
 
     name: ClassVar[str] = "masked-images"
     modality: ClassVar[str] = "image"
@@ -84,7 +84,7 @@ class MaskedImages(Pretraining):
         return PixelHead(levels[-1], state.inputs.channels)
 
     def loss(self, network: Network, batch: Batch, state: MaskedImagesState) -> Tensor:
-        """Return the mean absolute error in the normalised pixels of hidden squares."""
+        """Return the mean absolute error in the normalised pixels of hidden patches."""
         image_BCHW, inputs = batch["image_BCHW"].float(), state.inputs
         if network.training and state.config.augmentation != "none":
             image_BCHW = augment(image_BCHW, _MIRRORED if state.config.augmentation == "crop-and-mirror" else _MOVED)
@@ -106,7 +106,7 @@ class MaskedImages(Pretraining):
 
 
 def _hidden(image_BCHW: Tensor, side: int, share: float) -> Tensor:
-    """Return hidden_B1HW: squares of this side, of each image as many as the share is, one at least and never all."""
+    """Return hidden_B1HW: patches of this side, of each image as many as the share is, one at least and never all."""
     rows, _, height, width = image_BCHW.shape
     high, wide = math.ceil(height / side), math.ceil(width / side)
     count = max(1, min(round(share * high * wide), high * wide - 1))

@@ -27,8 +27,8 @@ PAIRS = [(task, name) for task in TASKS for name, a in ARCHITECTURES.items() if 
 SUPERVISED = [(task, name) for task, name in PAIRS if TASKS[task].kind == "finetune"]
 PRETRAINING = [task for task in TASKS if TASKS[task].kind == "pretrain"]
 SHORT = {"epochs": 4, "batch_size": 8}
-# Most have learned after the fewest; some learn more slowly, and sooner or later by a processor's last bits.
-PASSES = (40, 120, 480)
+# After so many passes most have learned; the others are given as many as are allowed.
+FEW_PASSES = 40
 
 
 STARTS = [(base, *pair) for base in PRETRAINING for pair in SUPERVISED if (base, pair[1]) in PAIRS]
@@ -88,17 +88,16 @@ def as_json(value):
 
 
 @pytest.mark.parametrize(("task", "architecture"), SUPERVISED)
-def test_learns_its_examples_by_heart(task, architecture, tmp_path):
-    table = write(table_for(task, 24), tmp_path / "train.arrow")
-
-    def learned(epochs):
+def test_learns_its_examples_by_heart(task, architecture, tables, tmp_path):
+    least_loss, best = LEAST_LOSSES.get(task, 0.01), 0.98 * BEST_SCORES.get(task, 1)
+    for epochs in (FEW_PASSES, 150):
         exactly = {"epochs": epochs, "dropout": 0.0, "learning_rate": RATES.get(architecture, 3e-3)}
         spec = made(task, architecture, hyperparameters=exactly, task_config=EXACT.get(task, {}))
-        found = run(spec, {"train": table}, tmp_path / str(epochs)).metrics["train"]
-        best = BEST_SCORES.get(task, 1)
-        return found["loss"] < LEAST_LOSSES.get(task, 0.01) and found[TASKS[task].score] > 0.98 * best
-
-    assert any(map(learned, PASSES))
+        found = run(spec, {"train": tables["train"]}, tmp_path / str(epochs)).metrics["train"]
+        if found["loss"] < least_loss and found[TASKS[task].score] > best:
+            break
+    assert found["loss"] < least_loss
+    assert found[TASKS[task].score] > best
 
 
 @pytest.mark.parametrize(("task", "architecture"), [pair for pair in PAIRS if pair[0] in PRETRAINING])
@@ -245,10 +244,6 @@ def test_finetuning_starts_from_the_base_model_and_learns(task, architecture, pr
         exactly = {"epochs": epochs, "learning_rate": RATES.get(architecture, 3e-3), "dropout": 0.0}
         return made(task, architecture, hyperparameters=exactly, task_config=EXACT.get(task, {}))
 
-    def learned(epochs):
-        after = run(asked(epochs), tables, tmp_path / str(epochs), base=base)
-        return after.metrics["train"][TASKS[task].score] > 0.9 * BEST_SCORES.get(task, 1)
-
     pretrained = prepare(asked(1), tables, base=base, device=torch.device("cpu"))
     prefix = pretrained.network.backbone.prefix
     start = {f"{prefix}.{name}": tensor for name, tensor in pretrained.network.backbone.state_dict().items()}
@@ -256,7 +251,14 @@ def test_finetuning_starts_from_the_base_model_and_learns(task, architecture, pr
     # What was fitted is taken over, for whichever column is read.
     fitted = [prepared.design.inputs.model_dump(exclude={"column"}) for prepared in (pretrained, before.prepared)]
     assert fitted[0] == fitted[1]
-    assert any(map(learned, PASSES))
+    # Numbers are hit more slowly than classes are told apart, and what reads from left to right learns more slowly: in
+    # 40 passes it depends on the processor's last bits whether it does.
+    passes = (120 if task == "text-regression" else 40) * (4 if architecture in RATES else 1)
+    for epochs in sorted({FEW_PASSES, passes}):
+        score = run(asked(epochs), tables, tmp_path / str(epochs), base=base).metrics["train"][TASKS[task].score]
+        if score > 0.9 * BEST_SCORES.get(task, 1):
+            break
+    assert score > 0.9 * BEST_SCORES.get(task, 1)
 
 
 def predicted(design, network, table):
