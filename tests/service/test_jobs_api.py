@@ -248,14 +248,6 @@ def test_pages(running: httpx.Client, rows: str, endless: str) -> None:
     assert "ingest" not in {job["kind"] for job in running.get("/jobs").json()["data"]}
 
 
-def test_a_pause_taken_back(running: httpx.Client, endless: str) -> None:
-    running.post(f"/jobs/{endless}/pause")
-    answer = running.post(f"/jobs/{endless}/resume").json()
-    assert answer["status"] in ("running", "queued")
-    job = wait_for_step(running, endless)
-    assert job["failures"] == 0
-
-
 def test_cancel_a_running_job(running: httpx.Client, endless: str) -> None:
     """The last test with this job: a stream that is open meanwhile hears of it and ends."""
     pool = ThreadPoolExecutor(1)
@@ -277,6 +269,18 @@ def test_cancel_a_running_job(running: httpx.Client, endless: str) -> None:
         assert "cancelled" in body["detail"]
         assert body["hint"]
     assert running.post(f"/jobs/{endless}/cancel").json()["status"] == "cancelled"
+
+
+def test_a_pause_taken_back(running: httpx.Client, rows: str) -> None:
+    job_id = submit(running, classify(rows, hyperparameters=ENDLESS))
+    step = wait_for_step(running, job_id)["progress"]["step"]
+    running.post(f"/jobs/{job_id}/pause")
+    answer = running.post(f"/jobs/{job_id}/resume").json()
+    assert answer["status"] in ("running", "queued")
+    job = wait_for_step(running, job_id, step + 100)
+    assert job["failures"] == 0
+    running.post(f"/jobs/{job_id}/cancel")
+    assert wait_for_state(running, job_id, "cancelled")["failures"] == 0
 
 
 @pytest.fixture(scope="module")
