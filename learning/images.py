@@ -1,7 +1,7 @@
 """Encoded images: which are allowed, what is known of one, and its pixels. Imports no torch.
 
-The bytes are foreign. Three parsers of Pillow's are ever called, by the first bytes and never by a name, and an image's
-size is known and bounded before anything of that size is allocated.
+The bytes are foreign. Three parsers of Pillow's are ever called, and libjpeg-turbo's, by the first bytes and never by a
+name, and an image's size is known and bounded before anything of that size is allocated.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from learning import jpeg
 from learning.media_types import UnreadableMedia
 from learning.signatures import signature_of
 
@@ -60,12 +61,9 @@ class Target:
 
 def inspect(content: bytes) -> ImageFacts:
     """Decode an image whole and return what is known of it; UnreadableMedia says what is wrong with it."""
-    image, kind = _opened(content)
-    mode, (width, height), turned = image.mode, image.size, _orientation(image) >= 5
-    if kind == "JPEG":
-        image.draft(None, (1, 1))  # an eighth of the work, and all of the bytes are read
-    _load(image, kind)
-    return ImageFacts(kind, mode, *((height, width) if turned else (width, height)))
+    opened = _opened(content)
+    _loaded(opened, content, (1, 1))  # of a JPEG an eighth of the work, and all of the bytes are read
+    return ImageFacts(opened.kind, opened.mode, *opened.upright_size)
 
 
 def decode(content: bytes, target: Target) -> Pixels:
@@ -75,18 +73,12 @@ def decode(content: bytes, target: Target) -> Pixels:
 
 def decode_sized(content: bytes, target: Target) -> tuple[Pixels, tuple[int, int]]:
     """Return pixels_HWC of the target's shape, and width and height of the image as it is looked at."""
-    image, kind = _opened(content)
-    orientation = _orientation(image)
-    size = (image.height, image.width) if orientation >= 5 else (image.width, image.height)
-    if kind == "JPEG":
-        # The decoder scales by halves for next to nothing, but not below what is wanted.
-        longest = max(target.height, target.width)
-        image.draft(None, _covering(image.size, longest))
-    _load(image, kind)
-    upright = _upright(image, orientation)
-    fitted = _fitted(_plain(upright, target), target)
+    opened = _opened(content)
+    # A JPEG is scaled by halves for next to nothing, but not below what is wanted.
+    image = _loaded(opened, content, _covering(opened.size, max(target.height, target.width)))
+    fitted = _fitted(_plain(_upright(image, opened.orientation), target), target)
     pixels: Pixels = np.asarray(fitted, dtype=np.uint8)
-    return pixels.reshape(target.height, target.width, target.channels), size
+    return pixels.reshape(target.height, target.width, target.channels), opened.upright_size
 
 
 def thumbnail(content: bytes, width: int, height: int, side: int = 64) -> bytes:
@@ -129,22 +121,46 @@ def data_url(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def _opened(content: bytes) -> tuple[ImageFile, str]:
-    """Return an image whose header alone was read, and its format."""
+class _Opened(NamedTuple):
+    """An image of which the header was read: its size is as it is stored, and `pillow` is there if Pillow read it."""
+
+    kind: str
+    mode: str
+    size: tuple[int, int]
+    orientation: int = 1
+    pillow: ImageFile | None = None
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height as it is looked at."""
+        return self.size[::-1] if self.orientation >= 5 else self.size
+
+
+def _opened(content: bytes) -> _Opened:
+    if len(content) > MAX_BYTES:
+        raise UnreadableMedia(
+            "too_large", f"has {len(content)} bytes; at most {MAX_BYTES >> 20} MiB are read", "Make the image smaller."
+        )
+    kind = _kind(content)
+    if kind is None:
+        what = "is empty" if not content else f"is {signature_of(content) or 'no image'}"
+        raise UnreadableMedia("not_an_image", what, _CONVERT if content else _WRITE_AGAIN)
+    found = jpeg.header(content) if kind == "JPEG" else None
+    if found is not None:
+        _check_pixels(found.width, found.height)
+        return _Opened(kind, found.mode, (found.width, found.height))
+    image = _opened_by_pillow(content, kind)
+    _check_pixels(*image.size)
+    return _Opened(kind, image.mode, image.size, _orientation(image), image)
+
+
+def _opened_by_pillow(content: bytes, kind: str) -> ImageFile:
     # Imported here because it costs every start of a process.
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile
     from PIL.WebPImagePlugin import WebPImageFile
 
-    if len(content) > MAX_BYTES:
-        raise UnreadableMedia(
-            "too_large", f"has {len(content)} bytes; at most {MAX_BYTES >> 20} MiB are read", "Make the image smaller."
-        )
     kinds: dict[str, Any] = {"PNG": PngImageFile, "JPEG": JpegImageFile, "WebP": WebPImageFile}
-    kind = _kind(content)
-    if kind is None:
-        what = "is empty" if not content else f"is {signature_of(content) or 'no image'}"
-        raise UnreadableMedia("not_an_image", what, _CONVERT if content else _WRITE_AGAIN)
     if kind == "WebP":
         _check_pixels(*_webp_size(content))  # its decoder makes room for the pixels when it is opened
     try:
@@ -152,8 +168,7 @@ def _opened(content: bytes) -> tuple[ImageFile, str]:
     # A parser of foreign bytes may fail in any way.
     except Exception as error:
         raise _damaged(kind, error) from None
-    _check_pixels(*image.size)
-    return image, kind
+    return image
 
 
 def _kind(content: bytes) -> str | None:
@@ -192,13 +207,24 @@ def _check_pixels(width: int, height: int) -> None:
         )
 
 
-def _load(image: ImageFile, kind: str) -> None:
+def _loaded(opened: _Opened, content: bytes, least: tuple[int, int]) -> Image:
+    """Return the image, a JPEG perhaps smaller than it is, but not smaller than `least`."""
+    if opened.kind == "JPEG" and opened.mode in jpeg.MODES.values():
+        pixels_HWC = jpeg.decode(content, jpeg.Header(opened.mode, *opened.size), least)
+        if pixels_HWC is not None:
+            from PIL.Image import fromarray
+
+            return fromarray(pixels_HWC[:, :, 0] if opened.mode == "L" else pixels_HWC)
+    image = opened.pillow or _opened_by_pillow(content, opened.kind)
+    if opened.kind == "JPEG":
+        image.draft(None, least)
     try:
         image.load()
     except MemoryError:
         raise
     except Exception as error:
-        raise _damaged(kind, error) from None
+        raise _damaged(opened.kind, error) from None
+    return image
 
 
 def _damaged(kind: str, error: Exception) -> UnreadableMedia:

@@ -12,11 +12,12 @@ import torch
 import transformers
 from media_files import encoded, picture, png
 from PIL import Image as Pillow
+from PIL import ImageOps
 from runs import run, saved, small_images, spec_of, write
 from torch import nn
 from torch.nn import functional
 
-from learning import images
+from learning import images, jpeg
 from learning.architectures import ARCHITECTURES
 from learning.architectures.resnet import Convolution
 from learning.augmentation import DRAWN, PHOTO, View, augment
@@ -48,15 +49,45 @@ def test_pixels_of_the_right_size_are_untouched():
     assert (grey == np.asarray(image.convert("L"))[:, :, None]).all()
 
 
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_turned_are_put_upright(orientation):
+def test_the_turned_are_put_upright(orientation, file_format):
     upright = picture(2, (8, 4))
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpositions
     stored = upright.transpose(undo[orientation]) if orientation > 1 else upright
     exif = stored.getexif()
     exif[0x0112] = orientation
-    pixels = decoded(encoded(stored, "PNG", exif=exif), height=4)
-    assert (pixels == np.asarray(upright)).all()
+    content = encoded(stored, file_format, exif=exif)
+    expected = upright if file_format == "PNG" else ImageOps.exif_transpose(Pillow.open(io.BytesIO(content)))
+    assert (decoded(content, height=4) == np.asarray(expected)).all()
+    assert images.inspect(content)[2:] == (8, 4)
+
+
+@pytest.mark.parametrize("shrunk", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("size", [(1, 1), (17, 9), (133, 77), (120, 90), (3, 300)])
+def test_a_jpeg_has_pillow_s_pixels(size, mode, options, shrunk):
+    content = encoded(picture(3, (8, 8), mode).resize(size), "JPEG", **options)
+    least = max(1, size[0] // shrunk), max(1, size[1] // shrunk)
+    pillow = Pillow.open(io.BytesIO(content))
+    pillow.draft(None, least)
+    expected = np.asarray(pillow).reshape(pillow.height, pillow.width, -1)
+    pixels = jpeg.decode(content, jpeg.header(content), least)
+    assert pixels.shape == expected.shape
+    assert (pixels == expected).all()
+
+
+def test_a_jpeg_that_only_pillow_reads():
+    content = encoded(picture(4, (40, 24)), "JPEG")
+    odd = content[:20] + bytes(5) + content[20:]  # what lies between two markers means nothing
+    assert jpeg.header(odd) is None
+    broken = bytearray(content)
+    broken[len(broken) // 2] ^= 0x55
+    assert jpeg.decode(bytes(broken), jpeg.header(bytes(broken)), (1, 1)) is None
+    assert images.inspect(bytes(broken)) == images.inspect(content)
+    assert images.inspect(odd) == images.inspect(content) == ("JPEG", "RGB", 40, 24)
+    assert (decoded(odd) == decoded(content)).all()
 
 
 def test_fits():
