@@ -6,6 +6,8 @@ the epoch's number alone, so a run can resume at any step without remembering an
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +21,14 @@ from torch import Tensor
 from learning.config import count_batches
 from learning.errors import rows_from
 from learning.interfaces import Batch
-from learning.packing import pieces
-from learning.spill import Parted
+from learning.packing import on_device, pieces
+from learning.spill import Growing, Parted
 from learning.splits import RowNumbers
 
 _LONG = 2**63 - 1
 EVALUATION_ROWS = 4096
+_ENCODED_AT_ONCE = 64 << 20
+_MOST_OF_DISK = 0.5
 _EVALUATION_BYTES, _LEAST_EVALUATION_ROWS = 4 << 20, 16
 
 
@@ -59,11 +63,6 @@ def epoch_order(rows: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(rows, generator=generator)
 
 
-def on_device(batch: Batch, device: torch.device) -> Batch:
-    """Return a batch's tensors on a device, but `length_B`, by which kernels are chosen."""
-    return {name: tensor if name == "length_B" else tensor.to(device) for name, tensor in batch.items()}
-
-
 class TensorExamples:
     """Rows of equal length that fit in memory: encoded once, kept on the device, reordered once an epoch."""
 
@@ -88,6 +87,34 @@ class TensorExamples:
         row_bytes = sum(tensor.nbytes for tensor in self.tensors.values()) // max(1, len(self))
         row_N = torch.arange(0, len(self), every)
         yield from self.batches(row_N, evaluation_size(len(row_N), row_bytes))
+
+
+class MappedExamples(TensorExamples):
+    """Rows of equal length in files: encoded once, each batch is taken from where it lies."""
+
+    def __init__(self, tensors: Batch, device: torch.device) -> None:
+        super().__init__(tensors, torch.device("cpu"))
+        self._device = device
+
+    def batches(self, order_N: Tensor, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """Yield copies of a batch's rows."""
+        for number in range(start, count_batches(len(order_N), batch_size)):
+            row_B = order_N[number * batch_size : (number + 1) * batch_size]
+            yield on_device({name: tensor[row_B] for name, tensor in self.tensors.items()}, self._device)
+
+
+def encoded_in_files(table: pa.Table, encode: Callable[[pa.Table], Batch], row_bytes: float) -> Batch | None:
+    """Return the tensors of all rows, mapped from files that are gone with the process; None if these had no room."""
+    if row_bytes * table.num_rows > _MOST_OF_DISK * shutil.disk_usage(tempfile.gettempdir()).free:
+        return None
+    files: dict[str, Growing[Any]] = {}
+    step = max(1, int(_ENCODED_AT_ONCE / row_bytes))
+    for begin in range(0, table.num_rows, step):
+        with rows_from(range(begin, table.num_rows)):
+            part = encode(table.slice(begin, step))
+        for name, tensor in part.items():
+            files.setdefault(name, Growing(tensor.numpy().dtype)).append(tensor.numpy())
+    return {name: torch.from_numpy(file.whole()) for name, file in files.items()}
 
 
 class TableExamples:

@@ -24,17 +24,18 @@ _EVALUATION_PAIRS = 64
 
 
 class PackedExamples:
-    """Rows that fit in memory: encoded once, kept on the device as one long row.
+    """Rows that were encoded once, as one long row: kept on the device, or `mapped`, and taken there batch by batch.
 
     With `next_rows` a batch has the rows behind its own as well, in tensors whose names begin with "next_"; behind the
     last row comes the first.
     """
 
-    def __init__(self, batch: Batch, device: torch.device, *, next_rows: bool = False) -> None:
+    def __init__(self, batch: Batch, device: torch.device, *, next_rows: bool = False, mapped: bool = False) -> None:
         self._next_rows = next_rows
         self._length_N = batch["length_B"]
         self._start_N = self._length_N.cumsum(0) - self._length_N
-        self._tensors = {name: tensor.to(device) for name, tensor in batch.items() if name != "length_B"}
+        self._home = torch.device("cpu") if mapped else device
+        self._tensors = {name: tensor.to(self._home) for name, tensor in batch.items() if name != "length_B"}
         self._device = device
 
     def __len__(self) -> int:
@@ -50,7 +51,8 @@ class PackedExamples:
         """Yield every row once, in order unless each comes with the one behind it, or one of `every` rows."""
         if not self._next_rows:
             whole = {**self._tensors, "length_B": self._length_N}
-            yield from pieces(whole if every == 1 else self._rows(torch.arange(0, len(self), every)))
+            for piece in pieces(whole if every == 1 else self._rows(torch.arange(0, len(self), every))):
+                yield on_device(piece, self._device)
             return
         # Not rows that follow each other: a row would be met as the one behind another, and as itself.
         apart = max(2, -(-len(self) // _EVALUATION_PAIRS))
@@ -69,9 +71,14 @@ class PackedExamples:
         shift_B = self._start_N[rows_B] - (length_B.cumsum(0) - length_B)
         positions = int(length_B.sum())
         index_S = torch.repeat_interleave(shift_B, length_B, output_size=positions) + torch.arange(positions)
-        index_S, rows_B = index_S.to(self._device), rows_B.to(self._device)
+        index_S, rows_B = index_S.to(self._home), rows_B.to(self._home)
         batch = {name: tensor[index_S if by_position(name) else rows_B] for name, tensor in self._tensors.items()}
-        return {**batch, "length_B": length_B}
+        return on_device({**batch, "length_B": length_B}, self._device)
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """Return a batch's tensors on a device, but `length_B`, by which kernels are chosen."""
+    return {name: tensor if name == "length_B" else tensor.to(device) for name, tensor in batch.items()}
 
 
 def plan_batches(order_N: NDArray[np.int64], length_N: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:

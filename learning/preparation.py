@@ -25,7 +25,7 @@ from learning.capabilities import (
     obstacle,
 )
 from learning.config import Columns, Resolved, Situation, TrainingSpec, resolve
-from learning.data import FileRows, TableExamples, TensorExamples, open_table
+from learning.data import FileRows, MappedExamples, TableExamples, TensorExamples, encoded_in_files, open_table
 from learning.device import is_slow
 from learning.drift import part_warnings
 from learning.errors import IncompatibleModel, InvalidConfig, rows_from
@@ -37,10 +37,12 @@ from learning.packing import PackedExamples
 from learning.splits import RowNumbers, require_column, split_rows, take
 from learning.tasks import task_named
 
-# Encoded rows above this stay on disk and are encoded batch by batch.
+# Encoded rows above this stay on disk.
 IN_MEMORY_BYTES = 1 << 30
 # Of texts, since they take several times as much while they are encoded, and come from files of any size.
 TOKENS_IN_MEMORY_BYTES = 256 << 20
+# What takes long to be decoded: if it is too much for memory it is encoded once, into files. Others are in every epoch.
+_DECODED = {"image_BCHW", "frame_SF"}
 _SAMPLE_ROWS = 100
 _FEW_ROWS = 1_000
 _ADDED_TO_NOTHING = (
@@ -309,7 +311,7 @@ def _input_columns(spec: TrainingSpec) -> Columns:
 
 
 def encode_part(design: Design, table: pa.Table, device: torch.device, numbers: RowNumbers | None = None) -> Examples:
-    """Return encoded rows: in memory when they fit, else taken from the mapped table batch by batch.
+    """Return encoded rows: in memory when they fit, else from files or encoded batch by batch.
 
     `numbers` are those of the rows in the file that they are from, for InvalidRow to name.
     """
@@ -317,14 +319,19 @@ def encode_part(design: Design, table: pa.Table, device: torch.device, numbers: 
         with rows_from(numbers):
             return design.task.examples(table, design.inputs, design.targets, device)
 
-    def encode(rows: pa.Table) -> Batch:
-        encoded = design.modality.encode(rows, design.inputs)
+    def encoded_with_targets(rows: pa.Table, encoded: Batch) -> Batch:
         targets = design.task.targets(rows, design.targets, encoded)
         if isinstance(design.task, Aligned) and isinstance(design.architecture, Timed):
             stride = design.architecture.stride
             position_B = torch.div(encoded["length_B"] + stride - 1, stride, rounding_mode="floor")
             design.task.check_room(targets, position_B, design.targets)
         return {**encoded, **targets}
+
+    def encode_inputs(rows: pa.Table) -> Batch:
+        return design.modality.encode(rows, design.inputs)
+
+    def encode(rows: pa.Table) -> Batch:
+        return encoded_with_targets(rows, encode_inputs(rows))
 
     targets: Any = design.targets
     with rows_from(numbers):
@@ -340,7 +347,11 @@ def encode_part(design: Design, table: pa.Table, device: torch.device, numbers: 
                     hint='Use fewer rows, or positives "readings".',
                     param="task_config.positives",
                 )
-            return TableExamples(table, encode, device, numbers)
+            inputs = encoded_in_files(table, encode_inputs, row_bytes) if _DECODED & sample.keys() else None
+            if inputs is None:
+                return TableExamples(table, encode, device, numbers)
+            found = encoded_with_targets(table, inputs)
+            return PackedExamples(found, device, mapped=True) if "length_B" in found else MappedExamples(found, device)
         encoded = encode(table)
     if "length_B" not in encoded:
         return TensorExamples(encoded, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import tempfile
 import weakref
@@ -12,36 +13,39 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-_Number = TypeVar("_Number", np.int32, np.int64)
+_Number = TypeVar("_Number", bound=np.generic)
 # Rows above this are written to a file when some of them are taken.
 MOST_BYTES = 256 << 20
 _MOST_AT_ONCE = 64 << 20
 
 
 class Growing(Generic[_Number]):
-    """An array that is appended to on the disk, and mapped into memory when it is whole."""
+    """An array of rows, all of one shape, that is appended to on the disk, and mapped into memory when it is whole."""
 
-    def __init__(self, dtype: type[_Number]) -> None:
+    def __init__(self, dtype: type[_Number] | np.dtype[_Number]) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is mapped, or nobody can map it any more
         weakref.finalize(self, self._file.close)
-        self._dtype: type[_Number] = dtype
+        self._dtype = np.dtype(dtype)
         self._count = 0
+        self._row: tuple[int, ...] = ()
 
     def append(self, values: NDArray[_Number]) -> None:
         """Write values behind the others."""
         self._file.write(np.ascontiguousarray(values, dtype=self._dtype).data)
         self._count += len(values)
+        self._row = values.shape[1:]
 
     def __len__(self) -> int:
         return self._count
 
     def whole(self) -> NDArray[_Number]:
         """Return all values, mapped; nothing can be appended any more."""
+        shape = (self._count, *self._row)
         with self._file as file:
-            if not self._count:
-                return np.zeros(0, dtype=self._dtype)
+            if not math.prod(shape):
+                return np.zeros(shape, dtype=self._dtype)
             file.flush()
-            return np.memmap(file, dtype=self._dtype, mode="r+", shape=(self._count,))
+            return np.memmap(file, dtype=self._dtype, mode="r+", shape=shape)
 
 
 def taken(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-# What may be computed beside the rows of a group, as a share of what is computed for them. Views of recordings of one
-# length differ by less, and a step of one group takes less than one of each of two.
-_MOST_PADDING = 0.25
+# What may be computed beside the rows of a group, as a share of what is computed for them.
+_MOST_PADDING = 0.1
 
 
 @dataclass(frozen=True, slots=True)

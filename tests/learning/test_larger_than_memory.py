@@ -1,14 +1,14 @@
-"""Texts that are too many for memory: parts and tokens in files are those that they would be in memory."""
+"""What is too much for memory: parts, tokens and decoded rows in files are those that they would be in memory."""
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from runs import Recorder, run, small_texts, spec_of, write
+from runs import IMAGES, SOUNDS, SPEECH, Recorder, run, small_texts, spec_of, table_for, write
 
-from learning import preparation, spill
+from learning import data, preparation, spill
 from learning.config import Columns
-from learning.data import TableExamples, open_table
+from learning.data import MappedExamples, TableExamples, open_table
 from learning.errors import InvalidData
 from learning.modalities import text
 from learning.modalities.text import Text, TextConfig
@@ -70,6 +70,24 @@ def test_pretraining_learns_from_files_as_from_memory(table, tmp_path, task, mon
     assert len(found.prepared.train) == pytest.approx(len(whole.prepared.train), rel=0.3)
     for result in (found, whole):
         assert np.isfinite(result.metrics["validation"]["loss"])
+
+
+@pytest.mark.parametrize(
+    ("task", "mapped"), [(IMAGES, MappedExamples), (SOUNDS, PackedExamples), (SPEECH, PackedExamples)]
+)
+def test_what_was_decoded_is_learned_from_files_as_from_memory(task, mapped, tmp_path, monkeypatch):
+    path = write(table_for(task, 40), tmp_path / "rows.arrow")
+    spec = spec_of(task, hyperparameters={"max_steps": 8, "batch_size": 8}, split={"validation": 0.2})
+    whole = run(spec, {"train": path}, tmp_path / "a", Recorder())
+    monkeypatch.setattr(preparation, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(data, "_ENCODED_AT_ONCE", 10_000)
+    found = run(spec, {"train": path}, tmp_path / "b", Recorder())
+    assert isinstance(found.prepared.train, mapped)
+    for name, weights in whole.prepared.network.state_dict().items():
+        assert torch.equal(weights, found.prepared.network.state_dict()[name]), name
+    assert found.metrics == whole.metrics
+    monkeypatch.setattr(data, "_MOST_OF_DISK", 0)
+    assert isinstance(run(spec, {"train": path}, tmp_path / "c", Recorder()).prepared.train, TableExamples)
 
 
 @pytest.mark.usefixtures("little_memory")

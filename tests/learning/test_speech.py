@@ -21,6 +21,7 @@ from learning.character_model import EDGE, CharacterCounts, CharacterModel
 from learning.errors import InvalidConfig, InvalidData
 from learning.media_types import MEDIA_TYPES
 from learning.model import configure
+from learning.packing import plan_batches
 from learning.prediction import Predictor
 from learning.preparation import prepare
 from learning.tasks.transcription import Heard, Transcript, TranscriptOptions
@@ -251,6 +252,17 @@ def test_a_recurrent_layer_reads_each_row_in_both_directions_as_a_packed_network
     ]
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("speeds", [(1.0, 1.0), (0.85, 1.15)])
+def test_a_tenth_at_most_is_computed_beside_the_rows(speeds):
+    generator = torch.Generator().manual_seed(0)
+    length_N = torch.randint(10, 400, (2000,), generator=generator)
+    for rows in plan_batches(torch.randperm(2000, generator=generator).numpy(), length_N.numpy(), 32)[:20]:
+        at = torch.empty(len(rows)).uniform_(*speeds, generator=generator)
+        length_B = (length_N[torch.from_numpy(rows)] / at).round().long()
+        read = sum(read_TG.numel() for read_TG in Turns.of(length_B, torch.device("cpu")).ahead.read_TG)
+        assert read <= 1.1 * int(length_B.sum())
 
 
 def test_padding_changes_no_answer():
