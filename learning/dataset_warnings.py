@@ -16,6 +16,7 @@ from learning.sampling import sample
 from learning.statistics import Column, TableStatistics
 from learning.tag_check import TagErrors
 from learning.task_candidates import Facts, TaskCandidate
+from learning.transcript_room import too_long
 
 _ENOUGH_ROWS = 20
 _TARGETS = 3
@@ -52,6 +53,7 @@ def dataset_warnings(
         *(found for name, wrong in statistics.tag_errors().items() for found in _tags(name, wrong)),
         *_once([one for one in candidates if one.target in targets]),
         *_leaks(targets, facts, table),
+        *_transcripts(candidates, table),
     ]
 
 
@@ -196,3 +198,19 @@ def _leaks(targets: Sequence[str], facts: Facts, table: Any) -> Iterator[Dataset
                 f'out with columns.ignore=["{column}"].'
             )
             yield DatasetWarning("leaking_column", message, column)
+
+
+def _transcripts(candidates: Sequence[TaskCandidate], table: Any) -> Iterator[DatasetWarning]:
+    for one in candidates:
+        if one.task != "speech-recognition" or one.target is None or not one.inputs:
+            continue
+        found = too_long(table, one.inputs[0], one.target)
+        if found.count:
+            rows, more = ", ".join(str(row) for row in found.rows), ", …" if found.count > len(found.rows) else ""
+            what = "transcript is" if found.count == 1 else "transcripts are"
+            message = (
+                f'Column "{one.target}": {found.count} {what} too long for the recording, of which speech-recognition '
+                f"tells 25 positions a second apart: rows {rows}{more}. A job on such a row fails. Correct them, leave "
+                'these rows out or, if they are said so fast, use architecture "deepspeech", with 50 a second.'
+            )
+            yield DatasetWarning("long_transcripts", message, one.target)

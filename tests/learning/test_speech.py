@@ -15,16 +15,19 @@ from torch import nn
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
 from learning import audio, character_model, ctc
+from learning.architectures.conv_transformer import ConvTransformer
 from learning.architectures.deepspeech import RecurrentLayer
 from learning.architectures.packed_recurrence import Turns
 from learning.character_model import EDGE, CharacterCounts, CharacterModel
 from learning.errors import InvalidConfig, InvalidData
 from learning.media_types import MEDIA_TYPES
+from learning.modalities.audio import AudioConfig
 from learning.model import configure
 from learning.packing import plan_batches
 from learning.prediction import Predictor
 from learning.preparation import prepare
 from learning.tasks.transcription import Heard, Transcript, TranscriptOptions
+from learning.transcript_room import FRAME_SECONDS, FRAMES_A_POSITION, MOST_SECONDS, TooLong, too_long
 from learning.transcripts import ErrorTally, compared, differences, normalized, words_with_places
 
 TRANSCRIPTS = {"target": "text"}
@@ -252,6 +255,18 @@ def test_a_recurrent_layer_reads_each_row_in_both_directions_as_a_packed_network
     ]
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_transcripts_are_too_long_at_the_upload_where_the_usual_network_has_no_room():
+    texts = ["a" * 4, "ab" * 4, "ab" * 13, "ab" * 13 + "a", None, "  AB  " * 5]
+    cells = [
+        {"bytes": None, **dict.fromkeys(("format", "seconds", "rate", "channels")), "seconds": one}
+        for one in (0.2, 0.3, 1, 1, 1, 0.3)
+    ]
+    table = pa.table({"audio": pa.array(cells, MEDIA_TYPES["audio"]), "text": texts})
+    assert too_long(table, "audio", "text") == TooLong(3, [1, 4, 6])
+    assert (AudioConfig().hop_ms, ConvTransformer.stride) == (FRAME_SECONDS * 1000, FRAMES_A_POSITION)
+    assert AudioConfig().max_seconds == MOST_SECONDS
 
 
 @pytest.mark.parametrize("speeds", [(1.0, 1.0), (0.85, 1.15)])

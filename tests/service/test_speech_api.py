@@ -233,6 +233,9 @@ def test_a_transcript_longer_than_its_recording_fails_the_job_by_its_row(running
     transcripts[4] = "abc " * 40
     lines = ["file,transcript", *(f"{number}.wav,{text}" for number, text in enumerate(transcripts))]
     dataset = upload(running, packed(tmp_path / "long.zip", {"manifest.csv": "\n".join(lines) + "\n", **files}))
+    (warned,) = [one for one in dataset["warnings"] if one["code"] == "long_transcripts"]
+    assert "1 transcript is too long" in warned["message"]
+    assert "rows 5." in warned["message"]
     job = running.get(f"/jobs/{submit(running, {**JOB, 'dataset': dataset['id']})}", params={"wait": 60}).json()
     assert job["status"] == "failed"
     assert 'Row 5, column "transcript": the transcript has 159 characters' in job["error"]["message"]
