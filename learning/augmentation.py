@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from learning import random_operations
 from learning.config import Config
 
 _ELASTIC_GRID = 5
@@ -34,6 +35,7 @@ class View(Config):
     tint: float = 0.0  # of each channel by itself
     grey: float = 0.0  # probability of losing colour
     erase: float = 0.0  # probability of a hidden rectangle
+    operations: int = 0  # random ones that come first
 
 
 # Digits, drawings, scans: what is mirrored or recoloured may be something else.
@@ -43,6 +45,10 @@ PHOTO = View(
     scale=(0.74, 1.02), aspect=1.15, shift=1.0, inside=True, mirror=True, rotation=5,
     brightness=0.5, contrast=0.35, tint=0.2, erase=0.5,
 )  # fmt: skip
+
+# A few operations drawn for each image, then moved, mirrored and partly hidden like the others.
+DRAWN_RANDOM = DRAWN.model_copy(update={"operations": 2})
+PHOTO_RANDOM = PHOTO.model_copy(update={"operations": 2, "rotation": 0, "brightness": 0, "contrast": 0, "tint": 0})
 
 # Two such views of an image have little in common but what it shows.
 DRAWN_APART = View(rotation=20, scale=(0.75, 1.35), shift=0.15, shear=0.3, elastic=0.12, erase=0.3)
@@ -54,7 +60,7 @@ PHOTO_APART = View(
 
 def augment(image_BCHW: Tensor, view: View) -> Tensor:
     """Return a view of each image, float32, of the same shape."""
-    changed_BCHW = image_BCHW.float()
+    changed_BCHW = random_operations.apply(image_BCHW, view.operations)
     if view != view.model_copy(update={"rotation": 0, "scale": (1, 1), "aspect": 1, "shift": 0, "shear": 0,
                                        "elastic": 0, "mirror": False, "flip": False}):  # fmt: skip
         grid_BHW2 = functional.affine_grid(_affine(changed_BCHW, view), list(changed_BCHW.shape), align_corners=False)

@@ -17,9 +17,10 @@ from learning.modalities.image import ImageState
 from learning.tasks import mistakes
 from learning.tasks.augmented import AugmentedConfig, seen
 from learning.tasks.classification import Classification, ClassificationConfig, ClassificationState
+from learning.tasks.mixing import Mix, MixingConfig, mixed_loss
 
 
-class ImageClassificationConfig(ClassificationConfig, AugmentedConfig):
+class ImageClassificationConfig(ClassificationConfig, AugmentedConfig, MixingConfig):
     """What is asked of the classes, and how images are changed while they are learned from."""
 
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="Share of the target spread over all classes.")
@@ -29,6 +30,7 @@ class ImageClassificationState(ClassificationState):
     """The classes, and how images are changed in training."""
 
     view: View | None
+    mix: Mix = "none"
 
 
 class ImageClassification(Classification):
@@ -44,12 +46,14 @@ class ImageClassification(Classification):
         self, table: pa.Table, columns: Columns, config: ClassificationConfig, inputs: ImageState
     ) -> ImageClassificationState:
         """Collect the classes; InvalidData for fewer than two, or for a column that is no label."""
-        view = cast("ImageClassificationConfig", config).view_of(inputs)
-        return ImageClassificationState(**dict(super().fit(table, columns, config, inputs)), view=view)
+        chosen = cast("ImageClassificationConfig", config)
+        found = dict(super().fit(table, columns, config, inputs))
+        return ImageClassificationState(**found, view=chosen.view_of(inputs), mix=chosen.mix)
 
     def loss(self, network: Network, batch: Batch, state: ClassificationState) -> Tensor:
-        """Return binary or categorical cross-entropy; in training of a view of each image."""
-        return super().loss(network, seen(batch, network, cast("ImageClassificationState", state).view), state)
+        """Return binary or categorical cross-entropy; in training of a view of each image, or of two."""
+        image_state = cast("ImageClassificationState", state)
+        return mixed_loss(super().loss, network, seen(batch, network, image_state.view), state, image_state.mix)
 
     def pictures(self, judged: Judged, inputs: ImageState, state: ClassificationState) -> Iterator[Picture]:
         """Yield those of every classification, and the worst mistakes."""

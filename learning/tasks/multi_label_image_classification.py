@@ -15,10 +15,11 @@ from learning.interfaces import Batch, Network
 from learning.modalities.image import ImageState
 from learning.tasks import mistakes
 from learning.tasks.augmented import AugmentedConfig, seen
+from learning.tasks.mixing import Mix, MixingConfig, mixed_loss
 from learning.tasks.multi_label import MultiLabelClassification, MultiLabelConfig, MultiLabelState
 
 
-class MultiLabelImageClassificationConfig(MultiLabelConfig, AugmentedConfig):
+class MultiLabelImageClassificationConfig(MultiLabelConfig, AugmentedConfig, MixingConfig):
     """What is asked of the labels, and how images are changed while they are learned from."""
 
 
@@ -26,6 +27,7 @@ class MultiLabelImageClassificationState(MultiLabelState):
     """The labels, and how images are changed in training."""
 
     view: View | None
+    mix: Mix = "none"
 
 
 class MultiLabelImageClassification(MultiLabelClassification):
@@ -40,13 +42,14 @@ class MultiLabelImageClassification(MultiLabelClassification):
         self, table: pa.Table, columns: Columns, config: MultiLabelConfig, inputs: ImageState
     ) -> MultiLabelImageClassificationState:
         """Collect the labels; InvalidData for a column that has none, or when all rows have the same."""
-        view = cast("MultiLabelImageClassificationConfig", config).view_of(inputs)
-        return MultiLabelImageClassificationState(**dict(super().fit(table, columns, config, inputs)), view=view)
+        chosen = cast("MultiLabelImageClassificationConfig", config)
+        found = dict(super().fit(table, columns, config, inputs))
+        return MultiLabelImageClassificationState(**found, view=chosen.view_of(inputs), mix=chosen.mix)
 
     def loss(self, network: Network, batch: Batch, state: MultiLabelState) -> Tensor:
-        """Return the binary cross-entropy; in training of a view of each image."""
-        view = cast("MultiLabelImageClassificationState", state).view
-        return super().loss(network, seen(batch, network, view), state)
+        """Return the binary cross-entropy; in training of a view of each image, or of two."""
+        image_state = cast("MultiLabelImageClassificationState", state)
+        return mixed_loss(super().loss, network, seen(batch, network, image_state.view), state, image_state.mix)
 
     def pictures(self, judged: Judged, inputs: ImageState, state: MultiLabelState) -> Iterator[Picture]:
         """Yield the curves of each label, and the worst mistakes."""

@@ -102,6 +102,20 @@ def test_upload_pretrain_finetune_predict(stack: Stack, api: httpx.Client, tmp_p
     assert api.post("/models/stripes/predict", content=body, headers=CURL).json()["errors"] == []
 
 
+def test_two_images_are_learned_as_one_and_changed_at_random(running: httpx.Client, tmp_path: Path) -> None:
+    body = {
+        "kind": "finetune", "task": "image-classification", "architecture": TINY, "columns": {"target": "label"},
+        "dataset": upload(running, striped(tmp_path / "mixed.zip", 60))["id"], "output": {"model": "mixed"},
+        "task_config": {"augmentation": "random", "mix": "both"},
+        "hyperparameters": {"epochs": 12, "learning_rate": 3e-3}, "split": {"validation": 0.3},
+    }  # fmt: skip
+    job = succeeded(running, submit(running, body))
+    assert job["result"]["metrics"]["validation"]["accuracy"] > 0.7
+    refused = running.post("/jobs", json={**body, "task_config": {"mix": "all"}})
+    assert problem(refused, 422, refused.json()["code"])["param"] == "task_config.mix"
+    assert "'mixup', 'cutmix' or 'both'" in refused.json()["detail"]
+
+
 def test_a_damaged_image_is_named_skipped_or_set_aside(running: httpx.Client, tmp_path: Path) -> None:
     members = {"a/1.png": png(1), "a/2.png": png(2)[:-60], "b/3.png": png(3), "b/4.gif": encoded(picture(), "GIF")}
     path = packed(tmp_path / "some.zip", members)
