@@ -10,6 +10,7 @@ from anneal.commands.output import (
     LimitOption,
     age,
     client,
+    figures,
     print_fields,
     print_json,
     print_table,
@@ -52,7 +53,9 @@ def show(
         versions = service.models.versions(ref, limit=100).to_dict()["data"]
     print_fields({name: found.get(name) for name in ("name", "task", "latest_version", "aliases")})
     print()
-    rows = [(v["ref"], v.get("kind"), v.get("architecture"), v.get("metrics"), v.get("job_id")) for v in versions]
+    rows = [
+        (v["ref"], v.get("kind"), v.get("architecture"), figures(v.get("metrics")), v.get("job_id")) for v in versions
+    ]
     print_table(["version", "kind", "architecture", "metrics", "job"], rows, empty="No versions.")
     return None
 
@@ -146,6 +149,7 @@ def pictures(
 def _print_version(version: dict[str, Any]) -> None:
     names = ("ref", "kind", "task", "architecture", "metrics", "aliases", "job_id")
     fields = {name: version.get(name) for name in names}
+    fields["metrics"] = figures(version.get("metrics"))
     fields["files"] = [file["path"] for file in version.get("files") or []]
     fields["pictures"] = list(version.get("pictures") or {})
     print_fields(fields | {"made": age(version.get("created_at"))})

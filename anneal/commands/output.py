@@ -70,6 +70,24 @@ def shown(value: Any) -> str:
     return str(value)
 
 
+def figures(measured: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return metrics by part for a person: their numbers, and only the names of tables, too long for a line."""
+    if measured is None:
+        return None
+    found: dict[str, Any] = {}
+    for part, values in measured.items():
+        tables = [name for name, value in values.items() if _is_table(value)]
+        numbers = {name: value for name, value in values.items() if name not in tables}
+        found[part] = numbers | ({"with --json": tables} if tables else {})
+    return found
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) or (
+        isinstance(value, dict) and any(isinstance(one, dict | list) for one in value.values())
+    )
+
+
 def age(time: str | None) -> str:
     """Write how long ago an RFC 3339 time was."""
     if not time:

@@ -169,7 +169,9 @@ class Classification:
         return answers
 
     def metrics(self, predictions: Tensor, targets: Batch, state: ClassificationState) -> dict[str, Any]:
-        """Return accuracy, precision, recall, F1, AUC (of the positive class, or the mean of classes) and counts."""
+        """Return accuracy, precision, recall, F1, AUC (of the positive class, or the mean of classes), the mean F1 of
+        all classes, each class's own, and counts.
+        """
         target_N = targets["target_B"].long()
         confusion_CC = metrics.confusion_matrix(predictions.argmax(1), target_N, len(state.labels))
         precision_C, recall_C, f1_C = metrics.precision_recall_f1(confusion_CC)
@@ -183,7 +185,16 @@ class Classification:
             "precision": _pick(precision_C, state),
             "recall": _pick(recall_C, state),
             "f1": _pick(f1_C, state),
+            "macro_f1": float(f1_C.mean()),
             "auc": auc,
+            "classes": {
+                label: {"count": count, "precision": precision, "recall": recall, "f1": f1}
+                for label, count, precision, recall, f1 in zip(
+                    state.labels,
+                    *(value_C.tolist() for value_C in (confusion_CC.sum(1), precision_C, recall_C, f1_C)),
+                    strict=True,
+                )
+            },
             "confusion_matrix": {"labels": list(state.labels), "counts": confusion_CC.tolist()},
         }
 

@@ -318,3 +318,19 @@ def test_a_dataset_that_is_invalid_as_a_whole_says_why(server, answer, anneal, t
 
     assert done.returncode == 1
     assert 'Dataset ds_1 (rows) is invalid: Format "xls" not found.\nLeave format out.\n' in done.stderr
+
+
+def test_metrics_are_numbers_in_a_line_and_tables_in_json(server, answer, anneal):
+    table = {"a": {"count": 3, "f1": 0.25}}
+    measured = {"accuracy": 0.75, "auc": None, "classes": table, "confusion_matrix": {"counts": [[3]]}}
+    low = {"split": "test", "metrics": measured, "difference": {"accuracy": -0.125}}
+    version = {"ref": "m:1", "metrics": {"test": measured, "bf16": low}}
+    server.on("GET /jobs/job_1", answer(200, {**JOB, "result": {"metrics": version["metrics"]}}))
+    server.on("GET /models/m/versions/1", answer(200, version))
+
+    for command in (("jobs", "show", "job_1"), ("models", "show", "m:1")):
+        shown = " ".join(anneal(*command).stdout.split())
+        assert "test accuracy 0.75, auc -, with --json classes, confusion_matrix" in shown
+        assert "bf16 split test, difference accuracy -0.125, with --json metrics" in shown
+        assert "0.25" not in shown
+        assert '"f1": 0.25' in anneal(*command, "--json").stdout
