@@ -9,9 +9,10 @@ from learning.errors import InvalidDataset, UnknownName, did_you_mean
 from learning.formats.conll import ConllFormat
 from learning.formats.content import bad_byte, head, signature
 from learning.formats.csv import CsvFormat
-from learning.formats.encodings import IN_WORDS, UTF8, UTF8_BOM, WrongByte, encoding_of, write_utf8
+from learning.formats.encodings import GB18030, IN_WORDS, UTF8, UTF8_BOM, WrongByte, encoding_of, write_utf8
 from learning.formats.format import Format, WrittenFormat
 from learning.formats.jsonl import JsonlFormat
+from learning.formats.mixed_lines import first_mixed
 from learning.formats.parquet import ParquetFormat
 from learning.formats.row_errors import invalid_file
 from learning.formats.text import TextFormat
@@ -80,12 +81,26 @@ def recognised(source: Path, filename: str, name: str | None, copy: Path) -> Rec
     path, wrong = source, None
     if encoding not in {None, UTF8, UTF8_BOM}:
         path, wrong = copy, write_utf8(source, str(encoding), copy)
+    if encoding == GB18030:
+        wrong = _mixed(source, wrong)
     found, reason = (chosen, "the request names it") if chosen else sniff(path, filename)
     refusal = _wrong_byte(found, wrong, str(encoding), copy, filename) if wrong else None
     if encoding is None or not isinstance(found, WrittenFormat):
         return Recognised(path, found, reason, None, refusal)
     said = "" if encoding == UTF8 else f", in {IN_WORDS[encoding]}"
     return Recognised(path, found, reason + said, encoding, refusal)
+
+
+def _mixed(source: Path, wrong: WrongByte | None) -> WrongByte | None:
+    """Return where a GB18030 file has its first line in UTF-8, or a wrong byte if that comes first."""
+    mixed = first_mixed(source)
+    if mixed is None:
+        return wrong
+    line, copy_offset = mixed
+    if wrong and wrong.offset < line.offset:
+        return wrong
+    offset = line.offset + line.first
+    return WrongByte(offset, line.content[line.first], False, copy_offset, line.said)
 
 
 def _wrong_byte(found: Format, wrong: WrongByte, encoding: str, copy: Path, filename: str) -> InvalidDataset:
@@ -97,6 +112,7 @@ def _wrong_byte(found: Format, wrong: WrongByte, encoding: str, copy: Path, file
         offset=wrong.offset,
         row=row,
         encoding=IN_WORDS[encoding],
+        reading=wrong.reading,
     )
 
 

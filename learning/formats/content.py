@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from learning.errors import InvalidDataset
-from learning.formats.row_errors import invalid_file
+from learning.formats.row_errors import invalid_file, shortened
 from learning.signatures import signature_of
 
 RowAt = Callable[[Path, int], int | None]
@@ -65,15 +65,22 @@ def bad_byte(
     offset: int,
     row: int | None,
     encoding: str = "",
+    reading: str | None = None,
 ) -> InvalidDataset:
-    """Return the exception for a byte that no text of the encoding has; row 0 is the header."""
+    """Return the exception for a byte that no text of the encoding has, or a line in another; row 0 is the header."""
     where = {None: "", 0: " (in the header)"}.get(row, f" (row {row})")
-    message, remedy = said_of_byte(rule, byte=byte, offset=offset, where=where, encoding=encoding)
-    return invalid_file(rule, message, remedy, file=filename, row=row or None, value=f"0x{byte:02X}")
+    message, remedy = said_of_byte(rule, byte=byte, offset=offset, where=where, encoding=encoding, reading=reading)
+    value = f"0x{byte:02X}" if reading is None else reading
+    return invalid_file(rule, message, remedy, file=filename, row=row or None, value=value)
 
 
-def said_of_byte(rule: str, *, byte: int, offset: int, where: str, encoding: str) -> tuple[str, str]:
-    """Return what is wrong with a byte that is no text, and the remedy."""
+def said_of_byte(
+    rule: str, *, byte: int, offset: int, where: str, encoding: str, reading: str | None = None
+) -> tuple[str, str]:
+    """Return what is wrong with a byte that is no text, or with a line that is one in UTF-8, and the remedy."""
+    if reading is not None:
+        message = f"Not {encoding} as the rest of the file: from byte offset {offset} on{where} it is UTF-8 and says"
+        return f'{message} "{shortened(reading)}".', "Save the whole file as UTF-8."
     if rule == "nul_byte":
         remedy = "Remove the NUL bytes, or save the file as UTF-8: a file of rows is plain text."
         return f"NUL byte at byte offset {offset}{where}.", remedy

@@ -31,12 +31,16 @@ _USUAL = 0.6
 
 @dataclass(frozen=True, slots=True)
 class WrongByte:
-    """A byte of a file that its encoding does not allow, or a NUL, and where it would be in the UTF-8 copy."""
+    """A byte of a file that its encoding does not allow, or a NUL, and where it would be in the UTF-8 copy.
+
+    `reading` is what its line says where that is in UTF-8 and the rest of the file is not.
+    """
 
     offset: int
     byte: int
     is_nul: bool
     copy_offset: int
+    reading: str | None = None
 
 
 def encoding_of(path: Path) -> str | None:
@@ -66,11 +70,12 @@ def _is_gb18030(sample: bytes) -> bool:
     if 2 * wrong <= len(as_utf8):
         return False
     characters = [character for character in sample.decode("gb18030", "replace") if ord(character) > 127]
-    usual = sum(_is_usual(character) for character in characters)
+    usual = sum(is_usual(character) for character in characters)
     return usual >= _USUAL * len(characters)
 
 
-def _is_usual(character: str) -> bool:
+def is_usual(character: str) -> bool:
+    """Return whether a character beyond ASCII is one that text in GB18030 usually has."""
     if len(character.encode("gb18030")) == 4 and character != "\ufffd":
         return True  # four bytes of which two are digits: nothing else looks like that
     try:

@@ -17,7 +17,7 @@ from learning.formats.archive import Archive
 from learning.formats.column_types import Records, typed
 from learning.formats.csv import read_csv
 from learning.formats.csv_layout import sniffed
-from learning.formats.encodings import UTF8, UTF8_BOM, encoding_of, write_utf8
+from learning.formats.encodings import GB18030, UTF8, UTF8_BOM, encoding_of, write_utf8
 from learning.formats.format import ReadOptions
 from learning.formats.jsonl import first_keys, read_jsonl
 from learning.formats.media import (
@@ -34,6 +34,7 @@ from learning.formats.media import (
     parts,
     say_left_out,
 )
+from learning.formats.mixed_lines import first_mixed
 from learning.formats.row_errors import RowErrors, invalid_file, shortened
 from learning.media_types import FILE_COLUMNS, MEDIA_TYPES, UnreadableMedia
 
@@ -114,6 +115,8 @@ def _tables(archive: Archive, found: Contents, directory: Path) -> Iterator[tupl
         encoding = encoding_of(raw)
         if encoding in {None, UTF8, UTF8_BOM} or write_utf8(raw, str(encoding), table):
             table = raw
+        elif encoding == GB18030 and first_mixed(raw):
+            table = raw  # whose reader names the first line that is not UTF-8
         yield name, table, first_keys(table) if _is_lines(name) else [one.strip() for one in sniffed(table)[0].names]
 
 
