@@ -35,6 +35,10 @@ _LEAST_COUNT = 2
 _CONTINUED = "##"
 _AT_ONCE = 1_000
 _ANY = Regex(r"[\s\S]")
+# While a tokenizer is fitted, words are cut to so many characters: fitting takes the square of a word's length, and the
+# longest in a file may be all of it. Words longer than this are unknown to WordPiece anyhow; bytes are three to a
+# character in Chinese, which has no spaces.
+_LONGEST_WORD, _LONGEST_BYTES = 100, 600
 
 
 def fit_tokenizer(texts: Sequence[str], kind: Kind, size: int, lower_case: bool, exact: bool = False) -> str:
@@ -58,7 +62,8 @@ def _wordpiece(texts: Sequence[str], size: int, lower_case: bool, _: bool) -> To
     """Words taken apart into frequent pieces (Schuster and Nakajima 2012); each Chinese character is a word."""
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words = pre_tokenizers.BertPreTokenizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.FixedLength(_LONGEST_WORD)])
     # The trainer numbers characters within words in the order of a hash table that differs from process to process,
     # and breaks ties by these numbers. Given as special tokens they have theirs beforehand.
     within = [f"{_CONTINUED}{character}" for character in sorted(_within_words(tokenizer, texts))]
@@ -71,7 +76,7 @@ def _wordpiece(texts: Sequence[str], size: int, lower_case: bool, _: bool) -> To
     tokenizer.train_from_iterator(texts, trainer)
     # Made anew, since those characters are no special tokens.
     plain = Tokenizer(models.WordPiece(tokenizer.get_vocab(), unk_token=UNKNOWN))
-    plain.normalizer, plain.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    plain.normalizer, plain.pre_tokenizer = tokenizer.normalizer, words
     plain.decoder = decoders.WordPiece(prefix=_CONTINUED)
     return plain
 
@@ -90,7 +95,8 @@ def _bytes(texts: Sequence[str], size: int, lower_case: bool, exact: bool) -> To
     """Frequent pairs of bytes merged (Radford et al. 2019): nothing is unknown."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = _normalizer(lower_case, exact)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=not exact)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=not exact)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.FixedLength(_LONGEST_BYTES)])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
@@ -100,6 +106,7 @@ def _bytes(texts: Sequence[str], size: int, lower_case: bool, exact: bool) -> To
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.pre_tokenizer = words
     return tokenizer
 
 

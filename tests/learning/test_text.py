@@ -61,6 +61,19 @@ def test_chinese_needs_no_spaces(kind):
     assert text.replace(" ", "") == CHINESE
 
 
+def test_only_while_it_is_fitted_are_words_cut():
+    """A long word changes neither how Chinese is read nor, where bytes are read, what is one word to them."""
+    sentence = "\u6c49\u8bed\u6ca1\u6709\u7a7a\u683c" * 30
+    for kind in ("wordpiece", "bytes"):
+        texts = [sentence, "one two", "y" * 5_000]
+        tokenizer = tokenization.opened(tokenization.fit_tokenizer(texts, kind, 500, True))
+        ids = tokenizer.encode(sentence, add_special_tokens=False).ids
+        assert tokenizer.decode(ids).replace(" ", "") == sentence
+        assert len(ids) == len(sentence) if kind == "wordpiece" else len(ids) < 30
+        one_word = tokenizer.pre_tokenizer.pre_tokenize_str("y" * 5_000)
+        assert [len(word) - word.startswith("\u0120") for word, _ in one_word] == [5_000]
+
+
 def test_bytes_know_everything_and_the_others_say_what_they_do_not():
     strange = texts_of("🦋 ǆ")
     assert fitted("bytes").token(tokenization.UNKNOWN) not in TEXT.encode(strange, fitted("bytes"))["token_S"]

@@ -82,6 +82,20 @@ def test_a_line_of_a_megabyte_is_read_as_far_as_it_fits_and_said(running: httpx.
     assert "only the first 256 of" in answer["warnings"][0]["message"]
 
 
+@pytest.mark.parametrize("kind", ["wordpiece", "bytes"])
+def test_a_tokenizer_is_fitted_on_a_megabyte_without_a_space(running: httpx.Client, kind: str) -> None:
+    """Such a line is one word, and fitting on it whole would take the square of its length: hours."""
+    dataset = upload(running, "x" * 1_100_000, "one-word.txt")["id"]
+    job = succeeded(running, submit(running, {
+        "kind": "pretrain", "task": "masked-tokens", "dataset": dataset, "architecture": TINY,
+        "preprocessing": {"tokenizer": kind}, "hyperparameters": {"epochs": 1}, "output": {"model": f"one-word-{kind}"},
+    }))  # fmt: skip
+    said = " ".join(job["warnings"])
+    assert ("1 of 1 training rows have more than 256 tokens" in said) == (kind == "bytes"), said
+    answer = running.post(f"/models/one-word-{kind}/embed", json={"inputs": ["x" * 1_100_000]})
+    assert answer.status_code == 200, answer.text
+
+
 def test_bytes_of_several_encodings_are_named_with_their_row(running: httpx.Client) -> None:
     lines = [json.dumps({"text": f"汇率 {text}"}, ensure_ascii=False).encode() for text in SENTENCES]
     lines[4] = '{"text": "汇率今天"}'.encode("gb18030")
