@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learning import images
+from learning import images, recording_ends
 from learning.media_types import UnreadableMedia
 from learning.signatures import signature_of
 
@@ -128,14 +128,15 @@ def _opened(content: bytes) -> Iterator[tuple[str, Any]]:
         raise UnreadableMedia("not_audio", what, _CONVERT if content else _WRITE_AGAIN)
     _check_length(kind, content)
     try:
+        if kind == "MP3" and len(content) < recording_ends.mp3_bytes(content):
+            with soundfile.SoundFile(io.BytesIO(content)) as file:
+                _check_end(file, content)
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             _check_seconds(file.frames, file)
             yield kind, file
     except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0][:120]
-        raise UnreadableMedia(
-            "damaged_audio", f"is a {kind} recording that cannot be decoded: {reason}", _WRITE_AGAIN
-        ) from None
+        raise _damaged(kind, f"that cannot be decoded: {reason}") from None
 
 
 def waveform(content: bytes, width: int = 160, height: int = 48) -> bytes:
@@ -169,12 +170,21 @@ def _check_length(kind: str, content: bytes) -> None:
         raise UnreadableMedia(
             "too_large", f"has {len(content)} bytes; at most {MAX_BYTES >> 20} MiB are read", "Cut it into pieces."
         )
-    # The decoder takes what there is of a WAV file that was cut; its header says how much there was.
-    promised = int.from_bytes(content[4:8], "little") + 8
-    if kind == "WAV" and promised != 0xFFFFFFFF + 8 and promised > len(content) + 1:
-        raise UnreadableMedia(
-            "damaged_audio", f"is a WAV recording cut off: {len(content)} of {promised} bytes", _WRITE_AGAIN
-        )
+    # The decoder takes what there is of a file that was cut.
+    if kind == "WAV" and len(content) + 1 < (promised := recording_ends.wav_bytes(content)):
+        raise _damaged(kind, f"cut off: {len(content)} of {promised} bytes")
+    if kind == "Ogg" and not recording_ends.is_ogg_whole(content):
+        raise _damaged(kind, "cut off: it does not end with a whole last page")
+
+
+def _check_end(file: Any, content: bytes) -> None:
+    """Raise UnreadableMedia for an opened MP3 file, which says to have more bytes than it has, if samples miss too.
+
+    One of the two can be a mistake of the program that wrote it.
+    """
+    frames = sum(map(len, _blocks("MP3", file, MAX_SECONDS * file.samplerate + 1)))
+    if frames < file.frames:
+        raise _damaged("MP3", f"cut off: {len(content)} of {recording_ends.mp3_bytes(content)} bytes")
 
 
 def _blocks(kind: str, file: Any, most: int) -> Iterator[Samples]:
@@ -182,8 +192,7 @@ def _blocks(kind: str, file: Any, most: int) -> Iterator[Samples]:
     block_frames = max(1, _BLOCK_SAMPLES // file.channels)
     while most > 0 and len(block := file.read(min(block_frames, most), dtype="float32", always_2d=True)):
         if not (np.abs(block) <= _LARGEST_SAMPLE).all():
-            what = f"is a {kind} recording with samples that are no numbers, or far beyond -1 to 1"
-            raise UnreadableMedia("damaged_audio", what, _WRITE_AGAIN)
+            raise _damaged(kind, "with samples that are no numbers, or far beyond -1 to 1")
         most -= len(block)
         yield block
 
@@ -195,6 +204,11 @@ def _check_seconds(frames: int, file: Any) -> None:
             f"is {frames / file.samplerate:.0f} s long; at most {MAX_SECONDS} s are read",
             "Cut it into pieces.",
         )
+
+
+def _damaged(kind: str, what: str) -> UnreadableMedia:
+    article = "an" if kind in ("Ogg", "MP3") else "a"
+    return UnreadableMedia("damaged_audio", f"is {article} {kind} recording {what}", _WRITE_AGAIN)
 
 
 def _without_samples() -> UnreadableMedia:
