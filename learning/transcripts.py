@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,18 @@ def distance(wanted: Sequence[str], found: Sequence[str]) -> int:
 def differences(wanted: Sequence[str], found: Sequence[str]) -> list[Pair]:
     """Return those errors as pairs of what was said and heard."""
     return [pair for pair in alignment(wanted, found) if pair[0] != pair[1]]
+
+
+def confusions(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the characters of transcripts and what they were heard as, by name and counts_CC: said by heard."""
+    counted = Counter(one for wanted, found in pairs for one in alignment(wanted, found))
+    names = {character: character for pair in counted for character in pair if character}
+    names = dict(sorted(names.items())) | {character: "space" for character in names if character.isspace()}
+    numbers = {character: number for number, character in enumerate([*names, None])}
+    counts_CC = np.zeros((len(numbers), len(numbers)), dtype=np.int64)
+    for (said, heard), count in counted.items():
+        counts_CC[numbers[said], numbers[heard]] += count
+    return [*names.values(), "nothing"], counts_CC
 
 
 def alignment(wanted: Sequence[str], found: Sequence[str]) -> list[Pair]:

@@ -19,10 +19,10 @@ _TOP, _EDGE, _BESIDE = 58.0, 16.0, 96.0
 _RIGHT, _WRONG = (0, 114, 178), (213, 94, 0)
 
 
-def confusion_picture(labels: Sequence[str], counts_CC: Counts, part: str) -> str:
+def confusion_picture(labels: Sequence[str], counts_CC: Counts, part: str, of: str = "rows") -> str:
     """Return the matrix as SVG: a row for each true class, a column for each predicted one, with recall at the side.
 
-    Of more than 30 classes the 29 with most mistakes are shown, and the others together.
+    Of more than 30 classes the 29 with most mistakes are shown, and the others together. `of` is what is counted.
     """
     names, counts_MM = _shown(labels, counts_CC)
     cell = _CELL if len(names) <= _MANY else _SMALL_CELL
@@ -31,11 +31,11 @@ def confusion_picture(labels: Sequence[str], counts_CC: Counts, part: str) -> st
     left, top, side = _EDGE + 18 + room, _TOP + 18 + room, cell * len(names)
     total, right = int(counts_CC.sum()), int(counts_CC.trace())
     width = max(left + side + _BESIDE, 420.0)
-    drawing = Drawing(width, top + side + _EDGE, f"Confusion matrix of {total} {part} rows")
+    drawing = Drawing(width, top + side + _EDGE, f"Confusion matrix of {total} {part} {of}")
     drawing.text(_EDGE, 24, "Confusion matrix", size=16, bold=True)
     few = "" if len(names) == len(labels) else f"; the {len(names) - 1} classes with most mistakes of {len(labels)}"
     share = right / max(1, total)
-    drawing.text(_EDGE, 42, f"{right} of {total} {part} rows right, {share:.1%}{few}", colour=GREY, room=width - 32)
+    drawing.text(_EDGE, 42, f"{right} of {total} {part} {of} right, {share:.1%}{few}", colour=GREY, room=width - 32)
     drawing.text(left + side / 2, _TOP + 12, "predicted", colour=GREY, anchor="middle")
     drawing.text(_EDGE + 10, top + side / 2, "true", colour=GREY, anchor="middle", turned=-90)
     drawing.text(left + side + 8, top - 6, "recall", size=SMALL, colour=GREY)

@@ -39,6 +39,7 @@ from learning.interfaces import (
 from learning.joined_recordings import neighbours, put_together
 from learning.modalities.audio import RECORDINGS, Audio, AudioRow, AudioState
 from learning.modalities.media_columns import field_of
+from learning.pictures.confusion import confusion_picture
 from learning.spectrogram_augmentation import SoundView, audible
 from learning.spectrograms import Normalization
 from learning.splits import require_column, require_values
@@ -47,7 +48,7 @@ from learning.tasks.classification import only_target
 from learning.tasks.heard import HeardConfig, heard
 from learning.tasks.listening import Transcriptions, Windows, transcribe
 from learning.tasks.transcription import Heard, Transcript, TranscriptOptions, likeliest_tokens
-from learning.transcripts import ErrorTally, compared, normalized
+from learning.transcripts import ErrorTally, compared, confusions, normalized
 
 _MOST_CHARACTERS = 10_000
 # What predictions hear at a time, if no recording that is learned from is as long.
@@ -269,8 +270,11 @@ class SpeechRecognition:
         return {"alignments": found[:_SHOWN_ALIGNMENTS]}
 
     def pictures(self, judged: Judged, inputs: AudioState, state: SpeechRecognitionState) -> Iterator[Picture]:
-        """Yield the recordings with most errors by their length, what is said in them and what was heard."""
-        wrong = mistakes.of_transcripts(_compared(judged.predictions, judged.targets, state), judged.part)
+        """Yield which characters are heard as which, and the recordings with most errors by their length."""
+        pairs = _compared(judged.predictions, judged.targets, state)
+        labels, counts_CC = confusions(pairs[:_MOST_ALIGNED])
+        yield Picture("confusion-matrix", confusion_picture(labels, counts_CC, judged.part, "characters"))
+        wrong = mistakes.of_transcripts(pairs, judged.part)
         yield from mistakes.of_sounds(wrong, judged.rows, inputs)
 
     def schema(self, state: SpeechRecognitionState) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from learning.prediction import Predictor
 from learning.preparation import prepare
 from learning.tasks.transcription import Heard, Transcript, TranscriptOptions
 from learning.transcript_room import FRAME_SECONDS, FRAMES_A_POSITION, MOST_SECONDS, TooLong, too_long
-from learning.transcripts import ErrorTally, compared, differences, normalized, words_with_places
+from learning.transcripts import ErrorTally, compared, confusions, differences, normalized, words_with_places
 
 TRANSCRIPTS = {"target": "text"}
 WHOLE = {"validation": 0.0}
@@ -226,6 +226,14 @@ def test_what_is_confused_is_named_and_chinese_has_words_of_one_character():
     assert tally.metrics()["errors"] == [{"said": "吗", "heard": None, "count": 1}]
     assert normalized("  Cafe\u0301\t Z\u00dcRICH ", lower_case=True) == "caf\u00e9 z\u00fcrich"
     assert normalized("Ab", lower_case=False) == "Ab"
+
+
+def test_characters_are_counted_by_what_they_are_heard_as():
+    labels, counts_CC = confusions([("ab a", "aba"), ("ba", "bac")])
+    assert labels == ["space", "a", "b", "c", "nothing"]
+    found = {(labels[row], labels[column]): int(counts_CC[row, column]) for row, column in np.argwhere(counts_CC)}
+    assert found == {("a", "a"): 3, ("b", "b"): 2, ("space", "nothing"): 1, ("nothing", "c"): 1}
+    assert confusions([])[0] == ["nothing"]
 
 
 def read(layer, rows):

@@ -82,6 +82,9 @@ def test_upload_finetune_predict(embedded: Stack, running: httpx.Client, writes:
         assert any(pair["kind"] != "equal" for pair in aligned["words"]) == (
             words(aligned["said"]) != words(aligned["heard"])
         )
+    address = running.get("/models/letters/versions/1").json()["pictures"]["confusion-matrix"]
+    drawn = httpx.get(f"{embedded.url}{address}", headers={"Authorization": f"Bearer {embedded.key}"}).text
+    assert "test characters right" in drawn
     assert sum(one["deletions"] for one in measured["alignments"]) == measured["deletions"]
     answer = running.post("/models/letters/predict", content=said("ab 好 cab"), headers={"Content-Type": "audio/wav"})
     (output,) = answer.json()["outputs"]
