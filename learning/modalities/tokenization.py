@@ -140,6 +140,16 @@ def number_of(tokenizer: Tokenizer, token: str) -> int:
     return number
 
 
+def hiding_token(tokenizer: Tokenizer) -> int | None:
+    """Return the number of the token that hides others: the mask, or else the unknown; None when there is neither.
+
+    The end of a text, which stands for the unknown in GPT-2's tokenizer, is none: it would part what it stands in.
+    """
+    names = (_called(tokenizer, token) for token in (MASK, UNKNOWN))
+    numbers = [tokenizer.token_to_id(name) for name in names if name != END_OF_TEXT]
+    return next((number for number in numbers if number is not None), None)
+
+
 def _called(tokenizer: Tokenizer, token: str) -> str:
     """Return what a tokenizer calls a special token."""
     if token not in SPECIAL:

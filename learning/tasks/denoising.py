@@ -20,7 +20,7 @@ from torch.nn import functional
 from learning.config import Columns, Config
 from learning.interfaces import Batch, Network
 from learning.modalities.text import TextState
-from learning.modalities.tokenization import LAST, MASK, PADDING
+from learning.modalities.tokenization import LAST, MASK, PADDING, hiding_token
 from learning.tasks.pretraining import Pretraining
 from learning.tasks.token_costs import NO_TARGET
 from learning.tasks.translation import TargetHead, foretold
@@ -56,8 +56,9 @@ class Denoising(Pretraining):
 
     def fit(self, table: pa.Table, columns: Columns, config: DenoisingConfig, inputs: TextState) -> DenoisingState:
         """Look up what tokens are."""
-        begin, end, mask = (inputs.token(name) for name in (PADDING, LAST, MASK))
-        return DenoisingState(begin=begin, end=end, mask=mask, config=config)
+        begin, end = (inputs.token(name) for name in (PADDING, LAST))
+        mask = hiding_token(inputs.opened)  # Marian's have no mask, but an unknown token
+        return DenoisingState(begin=begin, end=end, mask=inputs.token(MASK) if mask is None else mask, config=config)
 
     def head(self, width: int, state: DenoisingState) -> nn.Module:
         """Return the head that scores tokens."""

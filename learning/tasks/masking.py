@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from learning.config import Config
 from learning.modalities.text import TextState
-from learning.modalities.tokenization import MASK, word_starts
+from learning.modalities.tokenization import MASK, hiding_token, word_starts
 
 # Of the hidden tokens, those that become a mask, and those that become any other token; the remaining stay as they
 # are, so that no token can be trusted blindly (Devlin et al. 2019).
@@ -18,13 +18,13 @@ class Maskable(Config):
     """The vocabulary's size, its mask, the tokens that stand for no text, and those that go on with a word."""
 
     vocabulary: int
-    mask: int
+    mask: int | None  # none where a tokenizer has no token that could hide another: then nothing is hidden
     special: tuple[int, ...]
     continued: tuple[int, ...] = ()  # empty unless whole words are hidden
 
     @classmethod
     def of(cls, inputs: TextState, whole_words: bool = False) -> Maskable:
-        """Return what a tokenizer says."""
+        """Return what a tokenizer says; IncompatibleModel when it has no mask."""
         starts = word_starts(inputs.tokenizer) if whole_words else []
         return cls(
             vocabulary=inputs.vocabulary,
@@ -32,6 +32,11 @@ class Maskable(Config):
             special=inputs.special_tokens(),
             continued=tuple(number for number, is_start in enumerate(starts) if not is_start),
         )
+
+    @classmethod
+    def if_possible(cls, inputs: TextState) -> Maskable:
+        """Return what a tokenizer says, with the unknown token for a mask if it has none, as GPT-2's and Llama's."""
+        return cls(vocabulary=inputs.vocabulary, mask=hiding_token(inputs.opened), special=inputs.special_tokens())
 
 
 class Masker(nn.Module):
@@ -58,7 +63,9 @@ class Masker(nn.Module):
         return drawn_S & self.ordinary_V[token_S]
 
     def mask(self, token_S: Tensor, hidden_S: Tensor) -> Tensor:
-        """Return the tokens with every hidden one masked."""
+        """Return the tokens with every hidden one masked, if there is a mask."""
+        if self._maskable.mask is None:
+            return token_S
         return token_S.masked_fill(hidden_S, self._maskable.mask)
 
     def disguise(self, token_S: Tensor, hidden_S: Tensor) -> Tensor:

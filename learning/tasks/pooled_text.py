@@ -30,7 +30,11 @@ class PooledTextConfig(Config):
         "decides; default: as it is. 10 suits models made for comparing sentences.",
     )
     token_masking: float = Field(
-        0.15, ge=0, lt=1, description="Share of tokens hidden in training, so that no single word decides."
+        0.15,
+        ge=0,
+        lt=1,
+        description="Share of tokens hidden in training, so that no single word decides. Of a base model whose "
+        "tokenizer has neither a mask nor an unknown token, as GPT-2's, none are.",
     )
 
     def read(self, inputs: TextState) -> dict[str, Any]:
@@ -39,7 +43,7 @@ class PooledTextConfig(Config):
             "pooling": self.pooling,
             "vector_length": self.vector_length,
             "token_masking": self.token_masking,
-            "maskable": Maskable.of(inputs),
+            "maskable": Maskable.if_possible(inputs),
         }
 
 

@@ -35,7 +35,11 @@ class TokenClassificationConfig(Config):
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all tags.")
     token_masking: float = Field(
-        0.15, ge=0, lt=1, description="Share of tokens hidden in training, so that what stands around them counts too."
+        0.15,
+        ge=0,
+        lt=1,
+        description="Share of tokens hidden in training, so that what stands around them counts too. Of a base "
+        "model whose tokenizer has neither a mask nor an unknown token, as GPT-2's, none are.",
     )
 
 
@@ -99,7 +103,7 @@ class TokenClassification:
             scheme=config.scheme,
             label_smoothing=config.label_smoothing,
             token_masking=config.token_masking,
-            maskable=Maskable.of(inputs),
+            maskable=Maskable.if_possible(inputs),
         )
 
     def targets(self, table: pa.Table, state: TokenClassificationState, encoded: Batch) -> Batch:

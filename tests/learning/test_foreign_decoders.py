@@ -7,51 +7,14 @@ import pyarrow as pa
 import pytest
 import torch
 import transformers
+from foreign_models import ARCHITECTURES, DECODERS, END, TEXTS, small_decoder
 from runs import run, saved, spec_of, write
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from learning.errors import IncompatibleModel
 from learning.prediction import Predictor
 from learning.preparation import prepare
 
-END = "<|endoftext|>"
-TEXTS = [f"Number {n} comes after number {n - 1}. 数字 {n} \u2603\n" for n in range(40)]
 CPU = torch.device("cpu")
-
-
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "max_position_embeddings": 48}
-# Fewer heads of keys than of queries, and heads wider than the network by their number.
-SHARED = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12, "tie_word_embeddings": True}
-ROTARY = {"rope_type": "default", "rope_theta": 5_000.0}
-CONFIGS = {
-    "gpt": lambda **more: transformers.GPT2Config(n_positions=48, n_embd=32, n_layer=3, n_head=2, **more),
-    "llama": lambda **more: transformers.LlamaConfig(
-        **SIZES, **SHARED, rope_parameters=ROTARY, rms_norm_eps=1e-5, **more
-    ),
-    "qwen3": lambda **more: transformers.Qwen3Config(**SIZES, **SHARED, rope_parameters=ROTARY, **more),
-}
-ARCHITECTURES = {"gpt": "gpt", "llama": "llama", "qwen3": "llama"}
-
-
-def made(kind, directory):
-    """Save a model of random weights and a tokenizer such as GPT-2's, of bytes with one special token."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder, tokenizer.post_processor = decoders.ByteLevel(), processors.ByteLevel(trim_offsets=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        TEXTS, trainers.BpeTrainer(vocab_size=320, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
-    )
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, bos_token=END, unk_token=END)
-    fast.save_pretrained(directory)
-    end = tokenizer.token_to_id(END)
-    config = CONFIGS[kind](vocab_size=tokenizer.get_vocab_size(), bos_token_id=end, eos_token_id=end)
-    torch.manual_seed(5)
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    for weight in model.parameters():  # as they come, biases are zero and norms do nothing
-        weight.data += 0.1 * torch.randn_like(weight)
-    model.save_pretrained(directory)
-    return directory
 
 
 def logits_of(directory, rows):
@@ -67,9 +30,9 @@ def ours(network, rows):
         return network.head(network.backbone(batch).features_SD, network.backbone.embedding_VD)
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", DECODERS)
 def test_it_is_a_base_model_and_goes_back(tmp_path, kind):
-    theirs = made(kind, tmp_path / "theirs")
+    theirs = small_decoder(kind, tmp_path / "theirs")
     tables = {"train": write(pa.table({"text": TEXTS}), tmp_path / "t")}
     spec = spec_of("text-generation", architecture=ARCHITECTURES[kind], columns={}, hyperparameters={"epochs": 20})
     prepared = prepare(spec, tables, base=theirs, device=CPU)
@@ -112,7 +75,7 @@ def test_it_is_a_base_model_and_goes_back(tmp_path, kind):
     ],
 )
 def test_what_does_not_fit_is_said(tmp_path, kind, change, said):
-    theirs = made(kind, tmp_path / "theirs")
+    theirs = small_decoder(kind, tmp_path / "theirs")
     path = theirs / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     tables = {"train": write(pa.table({"text": TEXTS}), tmp_path / "t")}
