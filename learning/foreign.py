@@ -40,7 +40,7 @@ from learning.tasks.next_token_prediction import NextTokenPrediction
 from learning.undrawn import undrawn
 
 # Where BERT's head for hidden tokens is found.
-_HEADS = {
+HEADS = {
     "cls.predictions.transform.dense.weight": "head.dense.weight",
     "cls.predictions.transform.dense.bias": "head.dense.bias",
     "cls.predictions.transform.LayerNorm.weight": "head.norm.weight",
@@ -122,7 +122,7 @@ def read(directory: Path, config: dict[str, Any]) -> Foreign:
 def _today(name: str, prefix: str) -> str:
     """Return what a weight is called here: with the backbone's prefix, and as it is today in the oldest checkpoints."""
     name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-    return _HEADS.get(name) or (name if name.startswith(prefix) else f"{prefix}{name}")
+    return HEADS.get(name) or (name if name.startswith(prefix) else f"{prefix}{name}")
 
 
 def _check_fixed(config: dict[str, Any], fixed: dict[str, Any]) -> None:
