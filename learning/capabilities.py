@@ -51,6 +51,15 @@ class Generative(Writer, Preprocessing, Protocol):
         ...
 
 
+@runtime_checkable
+class Exported(Protocol):
+    """What a task has beside, when other libraries are to read its inputs otherwise than the modality alone says."""
+
+    def exported(self, inputs: Any, state: Any) -> Any:
+        """Return the modality's state of which files for them are made."""
+        ...
+
+
 class Continuing(Protocol):
     """One row's answer on its way."""
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from learning import low_rank
 from learning.architectures import architecture_named
-from learning.capabilities import Pyramidal, Renamed, Spatial, Writer
+from learning.capabilities import Exported, Pyramidal, Renamed, Spatial, Writer
 from learning.config import described, field_names, what_is_wrong
 from learning.errors import IncompatibleModel, InvalidConfig
 from learning.interfaces import Architecture, Backbone, Batch, InputWarning, Modality, Task
@@ -98,7 +98,8 @@ class Design:
 
     def files(self) -> dict[str, str]:
         """Return the text files that a model's directory has beside its configuration and weights, by name."""
-        return self.modality.files(self.inputs)
+        is_other = isinstance(self.task, Exported)
+        return self.modality.files(self.task.exported(self.inputs, self.targets) if is_other else self.inputs)
 
     def recipe(self) -> dict[str, Any]:
         """Return the fields of a training specification that make the same network anew."""

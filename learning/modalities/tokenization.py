@@ -207,6 +207,21 @@ def encode_plain(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[in
             yield encoding.ids
 
 
+def for_prompts(text: str, first: str | None) -> str:
+    """Return a tokenizer.json that puts no last token behind a text, and before it the `first` alone, if any."""
+    tokenizer = Tokenizer.from_str(text)
+    around = tokenizer.encode("").ids
+    if not around or around[-1] != number_of(tokenizer, LAST):
+        return text
+    begin = "" if first is None else f"{_called(tokenizer, first)} "
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin}$A",
+        pair=f"{begin}$A $B:1",
+        special_tokens=[] if first is None else [(begin.strip(), number_of(tokenizer, first))],
+    )
+    return tokenizer.to_str()
+
+
 def require_text_back(tokenizer: Tokenizer, task: str) -> None:
     """Raise InvalidConfig unless tokens are written out as they were read, spaces and ends of lines included."""
     if isinstance(tokenizer.model, models.WordPiece):

@@ -102,6 +102,15 @@ class NextTokenPrediction:
         unused = [name for name in table.column_names if name not in (inputs.column, state.target)]
         return [f"Only text is read; these columns are not used: {', '.join(unused)}."] if unused else []
 
+    def exported(self, inputs: TextState, state: NextTokenState) -> TextState:
+        """Return the tokenizer with nothing behind a prompt, which is to go on, and before it what `parse` puts there.
+
+        One from elsewhere that puts no end behind a text is as its makers have it.
+        """
+        first = None if state.rows == "lines" else tokenization.FIRST
+        tokenizer = tokenization.for_prompts(inputs.tokenizer, first)
+        return TextState(column=inputs.column, tokenizer=tokenizer, max_length=inputs.max_length)
+
     def targets(self, table: pa.Table, state: NextTokenState, encoded: Batch) -> Batch:
         """Return nothing: targets come with the examples."""
         return {}

@@ -72,6 +72,29 @@ def test_blocks_give_the_very_text_back_and_count_its_characters(kind):
     assert inputs == [state.token(tokenization.FIRST), *tokens[:-1]]
 
 
+@pytest.mark.parametrize("kind", ["bytes", "characters"])
+def test_transformers_goes_on_with_documents(kind, tmp_path):
+    """Each begins with a token of its own, which the exported tokenizer puts there, with none behind."""
+    spec = spec_of(
+        "next-token-prediction", "pretrain", architecture="gpt", columns={}, task_config={"rows": "documents"},
+        hyperparameters={"epochs": 40, "learning_rate": 1e-2, "batch_size": 8},
+        preprocessing={"tokenizer": kind, "max_length": 32},
+    )  # fmt: skip
+    table = lines(*[f"q{n}: the answer is {n * n}." for n in range(8)] * 4)
+    result = run(spec, {"train": write(table, tmp_path / "t.arrow")}, tmp_path)
+    directory = saved(result, tmp_path / "model")
+    prompts = ["q3:", "q5: the", "q1: the answer"]
+    found = [one["text"] for one in ask(Predictor(directory), *prompts, max_new_tokens=9)]
+    assert continued_by(directory, prompts, 9) == found
+    theirs, tokenizer = (of.from_pretrained(directory) for of in (transformers.AutoModel, transformers.AutoTokenizer))
+    predictor = Predictor(directory)
+    with torch.no_grad():
+        for text, answer in zip(prompts, predictor.embed(predictor.parse(prompts).rows), strict=True):
+            features_TD = theirs.eval()(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+            torch.testing.assert_close(torch.tensor(answer["embedding"]), features_TD.mean(0), atol=1e-5, rtol=0)
+    assert "ans" in found[0]
+
+
 def test_documents_stand_apart():
     table = lines("one\ntwo", "three")
     state = fitted("bytes", table)
@@ -99,6 +122,19 @@ def test_every_pass_cuts_elsewhere_and_can_start_at_any_batch():
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def continued_by(model, texts, most):
+    """How Transformers goes on with texts, as its pages say that it is asked."""
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(model).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    found = []
+    for text in texts:
+        prompt = tokenizer(text, return_tensors="pt")
+        read = {"input_ids": prompt.input_ids, "attention_mask": prompt.attention_mask}
+        written = theirs.generate(**read, max_new_tokens=most, do_sample=False)
+        found.append(tokenizer.decode(written[0, prompt.input_ids.shape[1] :], skip_special_tokens=True))
+    return found
+
+
 def test_transformers_opens_the_model_and_agrees(model, predictor):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(model).eval()
     assert type(theirs) is transformers.GPT2LMHeadModel
@@ -116,13 +152,9 @@ def test_transformers_opens_the_model_and_agrees(model, predictor):
     torch.testing.assert_close(logits_SV, alone, atol=1e-5, rtol=0)
     torch.testing.assert_close(logits_SV, padded, atol=1e-5, rtol=0)
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-    assert tokenizer(texts[1], add_special_tokens=False).input_ids == rows[1]
-    prompt = torch.tensor([rows[3]])
-    written = theirs.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=2, do_sample=False)
-    assert (
-        state.opened.decode(written[0, prompt.shape[1] :].tolist())
-        == ask(predictor, texts[3], max_new_tokens=2)[0]["text"]
-    )
+    assert [tokenizer(text).input_ids for text in texts] == rows
+    texts.remove("All:\nSpeak, spe")  # behind which there is room for one token only
+    assert continued_by(model, texts, 2) == [one["text"] for one in ask(predictor, *texts, max_new_tokens=2)]
 
 
 def test_what_is_remembered_gives_the_features_of_reading_anew(predictor):
@@ -232,9 +264,20 @@ def test_only_completions_are_learned_and_they_end(tmp_path):
     (batch,) = result.prepared.train.everything()
     assert int((batch["target_S"] >= 0).sum()) == 2 * 32
     assert int(batch["target_characters_B"].sum()) == 32
-    served = ask(Predictor(saved(result, tmp_path / "model")), *prompts)
+    directory = saved(result, tmp_path / "model")
+    served = ask(Predictor(directory), *prompts)
     assert [one["text"] for one in served] == answers
     assert {one["finish_reason"] for one in served} == {"stop"}
+    assert continued_by(directory, prompts, 4) == answers
+    # What only reads texts finds the end of each, as before.
+    beginning, end = (result.prepared.design.inputs.token(name) for name in (tokenization.FIRST, tokenization.LAST))
+    read = transformers.AutoTokenizer.from_pretrained(directory)(prompts[0]).input_ids
+    assert (read[0], end in read) == (beginning, False)
+    spec = spec_of("text-classification", architecture="gpt", columns={"text": "prompt", "target": "completion"},
+                   hyperparameters={"epochs": 1})  # fmt: skip
+    classes = run(spec, {"train": tmp_path / "t.arrow"}, tmp_path / "b", base=directory)
+    again = transformers.AutoTokenizer.from_pretrained(saved(classes, tmp_path / "classes"))
+    assert again(prompts[0]).input_ids == [*read, end]
 
 
 @pytest.mark.parametrize(
