@@ -71,7 +71,8 @@ class Hyperparameters(Config):
     unfreeze_every_epochs: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
         None,
         description="Train the head alone at first, and after every so many epochs one more layer of the backbone, "
-        "from the head down; default: all from the start.",
+        "from the head down; where the head has no weights, as of tasks that write, begin with the top layer. Default: "
+        "all from the start.",
     )
     head_initialization: Literal["random", "linear-probe"] = Field(
         "random",

@@ -59,7 +59,9 @@ def groups_of(network: BackboneWithHead, chosen: Hyperparameters, steps_per_epoc
     elif not by_layer:
         groups = [Group(head, 1.0), Group(backbone, factor)]
     else:
-        groups = [Group(head, 1.0), *_by_layer(layers_of(network.backbone), chosen, steps_per_epoch)]
+        layers = layers_of(network.backbone)
+        # Where a head scores tokens by their embeddings it has no weights, and something must learn from the start.
+        groups = [Group(head, 1.0), *_by_layer(layers, chosen, steps_per_epoch, first=1 if head else 0)]
     if chosen.optimizer == "muon":
         groups = _matrices_apart(groups, network.backbone)
     groups = [group for group in groups if group.parameters]
@@ -69,10 +71,10 @@ def groups_of(network: BackboneWithHead, chosen: Hyperparameters, steps_per_epoc
             hint="Choose adamw, which muon leaves everything else to.",
             param="hyperparameters.optimizer",
         )
-    if not groups or min(group.start for group in groups) > 0:
+    if not groups:
         raise InvalidConfig(
             "With a frozen backbone there is nothing to train: the task's head has no weights.",
-            hint="Leave backbone_learning_rate_factor and unfreeze_every_epochs out.",
+            hint="Leave backbone_learning_rate_factor out.",
             param="hyperparameters.backbone_learning_rate_factor",
         )
     return groups
@@ -92,10 +94,15 @@ def _matrices_apart(groups: Sequence[Group], backbone: nn.Module) -> list[Group]
     ]
 
 
-def _by_layer(layers: Sequence[list[nn.Parameter]], chosen: Hyperparameters, steps_per_epoch: int) -> list[Group]:
-    """Return a group for each layer, the one next to the head first (Howard and Ruder 2018, arXiv 1801.06146)."""
+def _by_layer(
+    layers: Sequence[list[nn.Parameter]], chosen: Hyperparameters, steps_per_epoch: int, first: int
+) -> list[Group]:
+    """Return a group for each layer, the one next to the head first (Howard and Ruder 2018, arXiv 1801.06146).
+
+    If layers join in later, that one does so after `first` times as long as each waits for the one above it.
+    """
     groups = []
     for depth, layer in enumerate(reversed(layers)):
         factor = chosen.backbone_learning_rate_factor * chosen.layer_learning_rate_decay ** (depth + 1)
-        groups.append(Group(layer, factor, (depth + 1) * (chosen.unfreeze_every_epochs or 0) * steps_per_epoch))
+        groups.append(Group(layer, factor, (depth + first) * (chosen.unfreeze_every_epochs or 0) * steps_per_epoch))
     return groups

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import CLASSES, IMAGES, TEXTS, Recorder, run, saved, spec_of, table_for, write
+from runs import CLASSES, IMAGES, TEXTS, TRANSLATING, WRITING, Recorder, run, saved, spec_of, table_for, write
 
 from learning import checkpoint
 from learning.config import Split
@@ -95,6 +95,37 @@ def test_layers_join_in_from_the_head_down(tmp_path: Path) -> None:
         [False, False, True],
         [False, True, True],
     ]
+
+
+@pytest.mark.parametrize(
+    ("task", "architecture", "layers"), [(WRITING, "gpt", 2), (WRITING, "llama", 2), (TRANSLATING, "seq2seq", 2)]
+)
+def test_without_weights_of_a_head_the_top_layer_begins(
+    task: str, architecture: str, layers: int, tmp_path: Path
+) -> None:
+    spec, tables = held_back(task, tmp_path, architecture, unfreeze_every_epochs=1, epochs=layers + 1)
+    spec = spec.model_copy(update={"split": Split(validation=0.0)})
+    first = weights_at_first(spec, tables)
+    prepared = prepare(spec, tables, device=choose_device("cpu"))
+    steps = -(-len(prepared.train) // 10)  # of an epoch
+    count = len(layers_of(prepared.network.backbone))
+    for stop in (1, steps, steps + 1, layers * steps + 1):
+        result = run(spec, tables, tmp_path / str(stop), Recorder(stop_after=stop))
+        now = checkpoint.read(result.outcome.checkpoint).weights
+        moved = [
+            any(not torch.equal(now[name], first[name]) for name in names)
+            for names in names_of(result.prepared.network)
+        ]
+        learning = 1 + (stop - 1) // steps
+        assert moved == [False] * (count - learning) + [True] * learning, stop
+
+
+def test_nothing_to_train_names_what_was_set(tmp_path: Path) -> None:
+    spec, tables = held_back(WRITING, tmp_path, "gpt", backbone_learning_rate_factor=0, unfreeze_every_epochs=1)
+    with pytest.raises(InvalidConfig, match="nothing to train") as refusal:
+        run(spec, tables, tmp_path / "run")
+    assert refusal.value.param == "hyperparameters.backbone_learning_rate_factor"
+    assert "unfreeze" not in (refusal.value.hint or "")
 
 
 def weights_at_first(spec: Any, tables: dict[str, Path]) -> dict[str, torch.Tensor]:
