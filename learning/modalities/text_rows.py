@@ -41,6 +41,11 @@ class Words(NamedTuple):
     spans: list[tuple[int, int]]
 
 
+def is_unspaced(character: str) -> bool:
+    """Return whether a character is of a script without spaces between words, or its punctuation."""
+    return _UNSPACED.match(character) is not None
+
+
 def write_out(words: Sequence[str]) -> Words:
     """Return words as one text."""
     parts: list[str] = []

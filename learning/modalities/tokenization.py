@@ -272,14 +272,11 @@ def lengths(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
 
 
 def word_starts(tokenizer: str) -> list[bool]:
-    """Return for each token whether it begins a word; a character is a word."""
+    """Return for each token whether it begins a word, as pieces of words say by their names."""
     vocabulary = opened(tokenizer).get_vocab()
     by_number = sorted(vocabulary, key=lambda token: vocabulary[token])
-    kind = json.loads(tokenizer)["model"]["type"]
-    if kind == "WordPiece":
+    if json.loads(tokenizer)["model"]["type"] == "WordPiece":
         return [not token.startswith(_CONTINUED) for token in by_number]
-    if kind == "BPE":
-        return [token.startswith("\u0120") or token in SPECIAL for token in by_number]
     return [True] * len(by_number)
 
 

@@ -27,7 +27,7 @@ class MaskedTokensConfig(Config):
     """How much is hidden, and in what units."""
 
     mask_share: float = Field(0.3, gt=0, lt=1, description="Share of tokens hidden in each step, drawn anew each time.")
-    whole_words: bool = Field(False, description="Hide all tokens of a word together.")
+    whole_words: bool = Field(False, description="Hide all tokens of a word together; a Chinese character is a word.")
 
 
 class MaskedTokensState(Config):
