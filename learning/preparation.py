@@ -36,6 +36,7 @@ from learning.model import BackboneWithHead, Design, configure, load_backbone, m
 from learning.packing import PackedExamples
 from learning.splits import RowNumbers, require_column, split_rows, take
 from learning.tasks import task_named
+from learning.unknown_tokens import unknown_warnings
 
 # Encoded rows above this stay on disk.
 IN_MEMORY_BYTES = 1 << 30
@@ -171,6 +172,12 @@ def prepare(
         warnings=[
             *_warnings(spec, design, parts, device),
             *([_ADDED_TO_NOTHING] if design.low_rank is not None and base is None and start is None else []),
+            *unknown_warnings(
+                parts,
+                design.inputs,
+                spec.columns.target_names() if isinstance(design.task, Generative) else (),
+                is_given=base is not None or start is not None,
+            ),
             *part_warnings(
                 parts,
                 numbers,
