@@ -24,7 +24,8 @@ def table_of(texts: list[str]) -> pa.Table:
     return pa.table({
         "text": texts, "label": ["good", "bad"] * (rows // 2), "pleased": [True, False] * (rows // 2),
         "chinese": [False, True] * (rows // 2), "amount": [0.5, 1.5] * (rows // 2),
-        "tokens": [text.split() for text in texts], "tags": [["B-thing", *["O"] * (len(text.split()) - 1)] for text in texts],
+        "tokens": [text.split() for text in texts],
+        "tags": [["B-thing", *["O"] * (len(text.split()) - 1)] for text in texts],
     })  # fmt: skip
 
 
