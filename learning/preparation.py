@@ -13,6 +13,7 @@ import torch
 
 from learning import checkpoint, low_rank
 from learning.architectures import architecture_named, names_for
+from learning.blank_rows import without_blanks
 from learning.capabilities import (
     Aligned,
     Batched,
@@ -151,7 +152,8 @@ def prepare(
     A run that is resumed gives the design that it `fitted` before it was stopped, and nothing is fitted again.
     """
     check(spec)
-    parts, numbers = _parts(spec, tables, task_named(spec.task))
+    parts, cut = _parts(spec, tables, task_named(spec.task))
+    parts, numbers, blank = without_blanks(parts, cut, _input_columns(spec), task_named(spec.task))
     with rows_from(numbers.get("train")):
         design, network = _begun(spec, parts["train"], base, start, fitted)
     examples = {
@@ -171,6 +173,7 @@ def prepare(
         device=device,
         warnings=[
             *_warnings(spec, design, parts, device),
+            *blank,
             *([_ADDED_TO_NOTHING] if design.low_rank is not None and base is None and start is None else []),
             *unknown_warnings(
                 parts,
@@ -187,7 +190,7 @@ def prepare(
             ),
         ],
         fresh_head=start is None,
-        rows={name: FileRows(tables[name if name not in numbers else "train"], numbers.get(name)) for name in examples},
+        rows={name: FileRows(tables["train" if name in cut else name], numbers.get(name)) for name in examples},
     )
 
 

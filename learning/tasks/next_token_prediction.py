@@ -79,8 +79,13 @@ class NextTokenPrediction:
     Options: ClassVar[type[GenerationOptions]] = GenerationOptions
 
     def fit(self, table: pa.Table, columns: Columns, config: NextTokenConfig, inputs: TextState) -> NextTokenState:
-        """Find out what the rows are; InvalidConfig for a tokenizer whose tokens do not give the text back."""
+        """Find out what the rows are; InvalidConfig for a tokenizer whose tokens do not give the text back.
+
+        InvalidData when all rows are blank.
+        """
         tokenization.require_text_back(inputs.opened, self.name)
+        if not columns.target_names():
+            text_blocks.require_text(table, inputs.column)
         rows = text_blocks.rows_of(table, inputs.column) if config.rows == "auto" else config.rows
         return self._state(rows, inputs)
 

@@ -98,6 +98,20 @@ def rows_of(table: pa.Table, column: str) -> Literal["lines", "documents"]:
     return "documents" if found else "lines"
 
 
+def require_text(table: pa.Table, column: str) -> None:
+    """Raise InvalidData when no row has anything but spaces: the ends of lines alone are not worth learning."""
+    step = rows_within(table.select([column]), _MOST_AT_ONCE)
+    for begin in range(0, table.num_rows, step):
+        with rows_from(range(begin, table.num_rows)):
+            if any(text.strip() for text in texts_in(table.slice(begin, step), column, may_be_blank=True)):
+                return
+    raise InvalidData(
+        f'There is no text to learn from: column "{column}" is blank in every training row.',
+        hint="Fill in the texts, or name another column with columns.text.",
+        param="columns.text",
+    )
+
+
 def cut(table: pa.Table, inputs: TextState, rows: Literal["lines", "documents"], device: torch.device) -> TextBlocks:
     """Return a column's texts as blocks: as lines of one text, or each with its own beginning and end."""
     first, last = inputs.token(tokenization.FIRST), inputs.token(tokenization.LAST)
