@@ -23,6 +23,15 @@ _BLOCK_SAMPLES = 1 << 18
 _LARGEST_SAMPLE = 1e6
 _CONVERT = "Convert it to WAV, FLAC, Ogg or MP3."
 _WRITE_AGAIN = "Write or copy the recording again."
+# A FLAC file's header has 36 bits for how many samples each channel has.
+_MOST_FRAMES = (1 << 36) - 1
+# What libsndfile says of itself, by its codes, as what it means for a recording.
+_REASONS = {
+    0: "its content is damaged",
+    7: "there is no sound in it",
+    24: "its rate or number of channels is none that there can be",
+    39: "it breaks off",
+}
 # Where a signature stands, the signature, and the format that has it.
 _KINDS = ((8, b"WAVE", "WAV"), (0, b"fLaC", "FLAC"), (0, b"OggS", "Ogg"), (0, b"ID3", "MP3"))
 
@@ -127,16 +136,18 @@ def _opened(content: bytes) -> Iterator[tuple[str, Any]]:
         what = "is empty" if not content else f"is {signature_of(content) or 'no recording'}"
         raise UnreadableMedia("not_audio", what, _CONVERT if content else _WRITE_AGAIN)
     _check_length(kind, content)
+    is_short = kind == "MP3" and len(content) < recording_ends.mp3_bytes(content)
     try:
-        if kind == "MP3" and len(content) < recording_ends.mp3_bytes(content):
+        if is_short:
             with soundfile.SoundFile(io.BytesIO(content)) as file:
                 _check_end(file, content)
         with soundfile.SoundFile(io.BytesIO(content)) as file:
+            if kind == "FLAC" and file.frames > _MOST_FRAMES:
+                raise _damaged(kind, "that cannot be decoded: it does not say how long it is")
             _check_seconds(file.frames, file)
             yield kind, file
     except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise _damaged(kind, f"that cannot be decoded: {reason}") from None
+        raise _cut(content) if is_short else _damaged(kind, f"that cannot be decoded: {_reason(error)}") from None
 
 
 def waveform(content: bytes, width: int = 160, height: int = 48) -> bytes:
@@ -184,7 +195,7 @@ def _check_end(file: Any, content: bytes) -> None:
     """
     frames = sum(map(len, _blocks("MP3", file, MAX_SECONDS * file.samplerate + 1)))
     if frames < file.frames:
-        raise _damaged("MP3", f"cut off: {len(content)} of {recording_ends.mp3_bytes(content)} bytes")
+        raise _cut(content)
 
 
 def _blocks(kind: str, file: Any, most: int) -> Iterator[Samples]:
@@ -206,10 +217,24 @@ def _check_seconds(frames: int, file: Any) -> None:
         )
 
 
+def _cut(content: bytes) -> UnreadableMedia:
+    return _damaged("MP3", f"cut off: {len(content)} of {recording_ends.mp3_bytes(content)} bytes")
+
+
+def _reason(error: Exception) -> str:
+    """Return what a decoder's error says of the recording, without what it says of the decoder."""
+    code = getattr(error, "code", None)
+    if code in _REASONS:
+        return _REASONS[code]
+    # With its prefix an error of soundfile would name the object in memory that it reads from.
+    text = str(getattr(error, "error_string", error)) or type(error).__name__
+    return text.splitlines()[0][:120].removeprefix("Error : ").removesuffix(".")
+
+
 def _damaged(kind: str, what: str) -> UnreadableMedia:
     article = "an" if kind in ("Ogg", "MP3") else "a"
     return UnreadableMedia("damaged_audio", f"is {article} {kind} recording {what}", _WRITE_AGAIN)
 
 
 def _without_samples() -> UnreadableMedia:
-    return UnreadableMedia("no_samples", "is a recording without a sample", "Leave it out, or record it again.")
+    return UnreadableMedia("no_samples", "is a recording without a sample", "Record it again.")

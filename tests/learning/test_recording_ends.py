@@ -59,7 +59,8 @@ def test_so_it_is_when_it_is_asked_for_a_prediction(format, subtype, called, sec
 def test_how_much_of_an_mp3_file_is_there_is_said():
     content = written("MP3", "MPEG_LAYER_III")
     titles = b"ID3\x04\0\0\0\0\1\0" + bytes(128)
-    assert refused(content[:5000]) == f"is an MP3 recording cut off: 5000 of {len(content)} bytes"
+    for count in (200, 5000):  # of no sample at all, too
+        assert refused(content[:count]) == f"is an MP3 recording cut off: {count} of {len(content)} bytes"
     assert refused((titles + content)[:5000]).endswith(f"cut off: 5000 of {len(content) + 138} bytes")
 
 
@@ -102,3 +103,31 @@ def test_an_ogg_file_of_several_streams_or_with_something_behind_is_read(subtype
         assert audio.inspect(whole).seconds > 8
     assert refused(first + second[:-10]).startswith("is an Ogg recording cut off")
     assert refused(first[:20]).startswith("is an Ogg recording cut off")
+
+
+def header_with(rate: int) -> bytes:
+    content = written("WAV", "PCM_16", NOISE[:800])
+    return content[:24] + rate.to_bytes(4, "little") + content[28:]
+
+
+def without_length(content: bytes) -> bytes:
+    """A FLAC file as one that was written before its length was known, which is in 36 bits of its header."""
+    return content[:21] + bytes([content[21] & 0xF0]) + bytes(4) + content[26:]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"RIFF\x04\0\0\0WAVE", "Error in WAV file. No 'data' chunk marker"),
+        (header_with(0), "its rate or number of channels is none that there can be"),
+        (header_with(4_000_000_000), "its rate or number of channels is none that there can be"),
+        (b"ID3" + bytes(300), "Format not recognised"),
+        (b"\xff\xe3\x48\xc4" + bytes(300), "there is no sound in it"),
+        (b"fLaC" + bytes(60), "File contains data in an unimplemented format"),
+        (written("FLAC", "PCM_16")[:1000], "flac decoder lost sync"),
+        (written("FLAC", "PCM_16", 0 * NOISE)[:200], "it breaks off"),
+        (without_length(written("FLAC", "PCM_16")), "it does not say how long it is"),
+    ],
+)
+def test_why_a_recording_cannot_be_decoded_is_said_without_what_is_inside_the_service(content, said):
+    assert refused(content).partition(" that cannot be decoded: ")[2] == said
