@@ -63,14 +63,20 @@ class Recording(NamedTuple):
 def inspect(content: bytes) -> AudioFacts:
     """Decode a recording, a block at a time, and return what is known of it; UnreadableMedia says what is wrong."""
     with _opened(content) as (kind, file):
-        frames = 0
-        for block in _blocks(kind, file, MAX_SECONDS * file.samplerate + 1):
-            frames += len(block)
-        _check_seconds(frames, file)
+        frames = sum(map(len, _all_blocks(kind, file)))
         rate, channels = file.samplerate, file.channels
     if not frames:
         raise _without_samples()
     return AudioFacts(kind, frames / rate, rate, channels)
+
+
+def loudest(content: bytes) -> float:
+    """Return how far from 0 the channels' mean gets in a whole recording, of which no more than a block is held.
+
+    UnreadableMedia for what cannot be read.
+    """
+    with _opened(content) as (kind, file):
+        return max((float(np.abs(block.mean(axis=1)).max()) for block in _all_blocks(kind, file)), default=0.0)
 
 
 def decode(content: bytes, rate: int, most_seconds: float) -> Recording:
@@ -193,8 +199,7 @@ def _check_end(file: Any, content: bytes) -> None:
 
     One of the two can be a mistake of the program that wrote it.
     """
-    frames = sum(map(len, _blocks("MP3", file, MAX_SECONDS * file.samplerate + 1)))
-    if frames < file.frames:
+    if sum(map(len, _all_blocks("MP3", file))) < file.frames:
         raise _cut(content)
 
 
@@ -206,6 +211,15 @@ def _blocks(kind: str, file: Any, most: int) -> Iterator[Samples]:
             raise _damaged(kind, "with samples that are no numbers, or far beyond -1 to 1")
         most -= len(block)
         yield block
+
+
+def _all_blocks(kind: str, file: Any) -> Iterator[Samples]:
+    """Yield the blocks of a whole recording; UnreadableMedia at the end of one that is too long."""
+    frames = 0
+    for block in _blocks(kind, file, MAX_SECONDS * file.samplerate + 1):
+        frames += len(block)
+        yield block
+    _check_seconds(frames, file)
 
 
 def _check_seconds(frames: int, file: Any) -> None:

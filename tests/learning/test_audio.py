@@ -2,6 +2,7 @@
 
 import base64
 import io
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -137,6 +138,27 @@ def test_what_is_silent_or_too_long_is_said():
         "Only recordings are read; these columns are not used: mood.",
     ]
     assert AUDIO.remarks(table_of(tone()), Columns(), state) == []
+
+
+def test_a_long_recording_is_silent_when_all_of_it_is():
+    state, silence, noise = state_of(), np.zeros((4 * 8000, 1)), np.full((8000, 1), 9000)
+    for late in (silence, noise):
+        row, warnings = AUDIO.parse_long(wav(np.concatenate([silence, late])), 2, state, 3)
+        assert row.whole is not None
+        assert [(one.index, one.code) for one in warnings] == ([(2, "silent")] if late is silence else [])
+    # What two channels cancel out is nothing to hear, as where all of it is read at once.
+    both = np.concatenate([noise, -noise], 1).repeat(4, 0)
+    assert [one.code for one in AUDIO.parse_long(wav(both), 0, state, 3)[1]] == ["mixed_channels", "silent"]
+
+
+def test_how_loud_an_hour_is_takes_no_more_memory_than_a_block():
+    content = written(np.zeros(3600 * 2000, np.float32), 2000, "FLAC")
+    tracemalloc.start()
+    found = audio.loudest(content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == 0
+    assert peak < 6 << 20
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,20 @@ def test_a_long_recording_that_is_damaged_at_its_end_is_refused_at_once(
     assert found["outputs"][1]["text"] == "c"
 
 
+def test_a_long_recording_is_silent_when_nothing_is_heard_in_any_window(
+    running: httpx.Client, writes: dict[str, Any]
+) -> None:
+    silence = np.zeros((40 * RATE, 1))
+    late = np.concatenate([silence, np.frombuffer(said("ab")[44:], "<i2")[:, None]])
+    body = {"inputs": [base64.b64encode(wav(samples, RATE)).decode() for samples in (late, silence)]}
+    found = running.post("/models/letters/predict", json=body).json()
+    assert found["errors"] == []
+    assert [(one["index"], one["code"]) for one in found["warnings"]] == [(1, "silent")]
+    assert "the recording is silent" in found["warnings"][0]["message"]
+    assert found["outputs"][0]["text"].endswith("ab")
+    assert found["outputs"][0]["words"][-1]["start"] > 40
+
+
 def test_a_dataset_is_written_down(running: httpx.Client, writes: dict[str, Any]) -> None:
     started = running.post("/models/letters/predict-dataset", json={"dataset": writes["test"]}).json()
     assert succeeded(running, started["id"])["result"]["errors"] == 0
