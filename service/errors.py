@@ -22,6 +22,9 @@ from store import errors as store_errors
 
 log = structlog.get_logger(__name__)
 
+# Paths whose bodies are inputs of a model, for which there is another way than a body.
+_PREDICTIONS = re.compile(r"/models/.+/(predict|infer)$|^/hf/models/")
+
 
 class ApiError(Exception):
     """An error of the HTTP edge itself."""
@@ -282,6 +285,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
         404: "See /docs for the paths there are.",
         413: "Send a smaller body, or raise ANNEAL_MAX_UPLOAD_BYTES or ANNEAL_MAX_BODY_BYTES on the server.",
     }
+    if _PREDICTIONS.search(request.url.path):
+        hints[413] = (
+            "Send less at a time, or raise ANNEAL_MAX_BODY_BYTES on the server; or upload the inputs as a dataset, "
+            "whose rows a job of the kind predict answers: POST /api/v1/models/{ref}/predict-dataset."
+        )
     headers = dict(error.headers or {})
     if error.status_code == 405:
         headers["Allow"] = ", ".join(_methods(request))

@@ -36,7 +36,9 @@ class ServiceSettings(StoreSettings):
     max_open_upload_bytes: int = Field(
         default=100 << 30, ge=1, description="Bytes that a project's open uploads may have together."
     )
-    max_body_bytes: int = Field(default=32 << 20, ge=1, description="Largest JSON body in bytes.")
+    max_body_bytes: int = Field(
+        default=32 << 20, ge=1, description="Largest body of a request that is no upload, in bytes: JSON, forms, files."
+    )
     max_predict_inputs: int = Field(default=10_000, ge=1, description="Most inputs of one prediction request.")
     max_waiting_inputs: int = Field(
         default=20_000, ge=1, description="Most inputs that wait for one model; further requests get 429."

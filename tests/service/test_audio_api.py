@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import soundfile
 from huggingface_hub import InferenceClient
 from media_files import packed, tone, wav
 from servers import Stack
@@ -135,11 +137,59 @@ def test_a_recording_comes_as_it_is_in_a_form_or_as_base64(running: httpx.Client
     assert "audio/*" in refused.text
 
 
+def written(content: bytes, format: str, subtype: str | None = None) -> bytes:
+    """A recording in another format."""
+    samples_NC, rate = soundfile.read(io.BytesIO(content), always_2d=True)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples_NC, rate, subtype=subtype, format=format)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("format", "subtype", "type"),
+    [
+        ("WAV", "PCM_U8", "audio/wav"),
+        ("FLAC", None, "audio/flac"),
+        ("OGG", None, "audio/ogg"),
+        ("MP3", None, "audio/mpeg"),
+    ],
+)
+def test_a_recording_may_be_of_any_format(
+    running: httpx.Client, heard: dict[str, Any], format: str, subtype: str | None, type: str
+) -> None:
+    contents = [written(glide(number, rising), format, subtype) for number, rising in ((201, True), (202, False))]
+    for content, label in zip(contents, ("rising", "falling"), strict=True):
+        answer = running.post("/models/glides/predict", content=content, headers={"Content-Type": type}).json()
+        assert (answer["errors"], answer["warnings"]) == ([], [])
+        assert [output["label"] for output in answer["outputs"]] == [label]
+    cut = contents[0][: len(contents[0]) // 2]
+    refused = running.post("/models/glides/predict", content=cut, headers={"Content-Type": type})
+    answer = running.post("/models/glides/predict", json={"inputs": [as_base64(cut), as_base64(contents[1])]}).json()
+    assert "cut off" in refused.text or "cannot be decoded" in refused.text
+    assert "0x" not in refused.text
+    assert [error["index"] for error in answer["errors"]] == [0]
+    assert answer["outputs"][1]["label"] == "falling"
+
+
+def test_a_recording_that_is_too_large_for_a_request_is_told_of_the_job_that_takes_it(
+    running: httpx.Client, heard: dict[str, Any]
+) -> None:
+    recording = wav(np.zeros((33 << 19, 1)))
+    refused = running.post("/models/glides/predict", content=recording, headers={"Content-Type": "audio/wav"})
+    assert "POST /api/v1/models/{ref}/predict-dataset" in problem(refused, 413, "too_large")["hint"]
+
+
 @pytest.mark.parametrize(
     ("content", "code", "said"),
     [
         (b"", "invalid_input", "the file is empty"),
         (glide(1, True)[:-200], "invalid_input", "is a WAV recording cut off"),
+        (b"RIFF\x04\0\0\0WAVE", "invalid_input", "that cannot be decoded: Error in WAV file. No 'data' chunk marker."),
+        (
+            tone()[:24] + bytes(4) + tone()[28:],
+            "invalid_input",
+            "its rate or number of channels is none that there can be",
+        ),
         (wav(np.zeros((0, 1))), "invalid_input", "is a recording without a sample"),
         (b"\x89PNG\r\n\x1a\n", "invalid_input", "is a PNG image"),
         (tone(0.2, channels=8), "mixed_channels", "the mean of the 8 channels is read"),

@@ -202,7 +202,21 @@ def test_caps_on_json(small: Stack) -> None:
         assert "ANNEAL_MAX_BODY_BYTES" in body["hint"]
         problem(api.post("/jobs", content=chunks(100_000), headers=JSON_TYPE), 413, "too_large")
         problem(api.post("/models/x/predict", content=chunks(100_000), headers=JSON_TYPE), 413, "too_large")
+        assert "predict-dataset" not in body["hint"]
         assert api.post("/jobs", content=b" " * 19_000 + b"{", headers=JSON_TYPE).status_code == 422
+
+
+def test_what_is_too_large_for_a_prediction_is_told_of_the_job_that_takes_it(small: Stack) -> None:
+    with small.client() as api:
+        hint = problem(api.post("/models/x/predict", content=b" " * 20_001, headers=JSON_TYPE), 413, "too_large")[
+            "hint"
+        ]
+        elsewhere = api.post(f"{small.url}/hf/models/x", content=b" " * 20_001, headers=JSON_TYPE)
+    assert "ANNEAL_MAX_BODY_BYTES" in hint
+    assert "ANNEAL_MAX_UPLOAD_BYTES" not in hint
+    assert "POST /api/v1/models/{ref}/predict-dataset" in hint
+    assert elsewhere.status_code == 413
+    assert hint in elsewhere.json()["error"]
 
 
 def test_caps_on_uploads(small: Stack) -> None:
