@@ -32,8 +32,13 @@ _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _CONVERT = "Convert it to PNG, JPEG or WebP."
 _WRITE_AGAIN = "Write or copy the image again."
 _ORIENTATION = 0x0112
+# What a PNG says of its values behind its size, and the mode of those that Pillow calls as it does those of 8 bits.
+_DEEP_PNG = {b"\x10\x02": "RGB;16", b"\x10\x04": "LA;16", b"\x10\x06": "RGBA;16"}
 # Modes of images whose pixels are not 8 bits of grey or of red, green and blue, and so are changed to be.
-CONVERTED_MODES = ("CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+CONVERTED_MODES = (
+    *("CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"),
+    *_DEEP_PNG.values(),
+)
 
 
 class ImageFacts(NamedTuple):
@@ -63,7 +68,7 @@ def inspect(content: bytes) -> ImageFacts:
     """Decode an image whole and return what is known of it; UnreadableMedia says what is wrong with it."""
     opened = _opened(content)
     _loaded(opened, content, (1, 1))  # of a JPEG an eighth of the work, and all of the bytes are read
-    return ImageFacts(opened.kind, opened.mode, *opened.upright_size)
+    return ImageFacts(opened.kind, _mode(opened, content), *opened.upright_size)
 
 
 def decode(content: bytes, target: Target) -> Pixels:
@@ -152,6 +157,11 @@ def _opened(content: bytes) -> _Opened:
     image = _opened_by_pillow(content, kind)
     _check_pixels(*image.size)
     return _Opened(kind, image.mode, image.size, _orientation(image), image)
+
+
+def _mode(opened: _Opened, content: bytes) -> str:
+    """Return the mode, which says 16 bits too where Pillow's name of it does not."""
+    return _DEEP_PNG.get(content[24:26], opened.mode) if opened.kind == "PNG" else opened.mode
 
 
 def _opened_by_pillow(content: bytes, kind: str) -> ImageFile:

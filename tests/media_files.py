@@ -3,9 +3,11 @@
 import io
 import json
 import math
+import struct
 import warnings
 import wave
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -28,6 +30,17 @@ def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
 
 def png(seed: int = 0, size: tuple[int, int] = (12, 8), mode: str = "RGB") -> bytes:
     return encoded(picture(seed, size, mode))
+
+
+def deep_png(colour_type: int, channels: int, side: int = 4) -> bytes:
+    """A PNG of 16 bits a value, which Pillow does not write in colour."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 16, colour_type, 0, 0, 0)
+    rows = (b"\0" + struct.pack(">H", 40_000) * channels * side) * side
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def tone(seconds: float = 0.1, rate: int = 8000, pitch: float = 440.0, rise: float = 1.0, channels: int = 1) -> bytes:

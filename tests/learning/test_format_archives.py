@@ -4,7 +4,7 @@ import json
 
 import pytest
 from format_files import read, refused
-from media_files import coco, encoded, packed, picture, png, tone
+from media_files import coco, deep_png, encoded, packed, picture, png, tone
 
 from learning.errors import InvalidDataset
 from learning.formats import sniff
@@ -273,6 +273,9 @@ def test_what_cannot_be_read_is_named_and_its_neighbours_stay(tmp_path, name, co
     [
         (encoded(picture(0, mode="CMYK"), "JPEG"), "CMYK", (12, 8)),
         (sixteen_bit(), "I;16", (4, 4)),
+        (deep_png(2, 3), "RGB;16", (4, 4)),
+        (deep_png(6, 4), "RGBA;16", (4, 4)),
+        (deep_png(4, 2), "LA;16", (4, 4)),
         (encoded(picture(0, mode="RGBA")), "RGBA", (12, 8)),
         (encoded(picture(0).convert("P")), "P", (12, 8)),
         (encoded(picture(0).convert("1")), "1", (12, 8)),

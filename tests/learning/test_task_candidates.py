@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from media_files import encoded, packed, picture, png, tone
+from media_files import deep_png, encoded, packed, picture, png, tone
 
 from learning import ingestion
 from learning.ingestion import DatasetDescription, IngestOptions, ingest
@@ -308,6 +308,8 @@ def test_repeated_and_converted_images_are_warned_of(tmp_path):
     (warning,) = description.warnings
     assert (warning.code, warning.column) == ("converted_images", "image")
     assert "1 of mode CMYK" in warning.message
+    (warning,) = archive(tmp_path, {**members, "a/2.jpg": deep_png(2, 3)}).warnings
+    assert (warning.code, "1 of mode RGB;16" in warning.message) == ("converted_images", True)
     (column, *_) = description.columns
     assert (column.unique, column.missing) == (4, 0)
 
