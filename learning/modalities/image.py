@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from learning import images
 from learning.config import Auto, Columns, Config
-from learning.errors import InvalidRow
+from learning.errors import InvalidConfig, InvalidRow
 from learning.images import Fit, Pixels, Target
 from learning.interfaces import Batch, InputWarning, PredictionOptions
 from learning.media_types import UnreadableMedia
@@ -35,10 +35,58 @@ _LEAST_DEVIATION, _LEAST_READ_DEVIATION = 1 / 255, 1e-6  # of what is fitted, an
 # Decoding smaller files than this is mostly work that one thread does at a time.
 _WORTH_A_THREAD_BYTES = 4 << 10
 _PIXELS_A_POSITION = 64
+_CHANNELS = {1: "grey", 3: "red, green, blue"}
 IMAGES = MediaKind("image", "image", "a", "images", "PNG, JPEG or WebP", images.MAX_BYTES)
 
 
 _Side = Annotated[int, Field(ge=8, le=1024)]
+
+
+class GivenNormalization(Config):
+    """Means and deviations that are given, one of each for every channel."""
+
+    mean: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        description="Mean of each channel where 255 is 1: one number of grey, three of red, green and blue."
+    )
+    deviation: tuple[Annotated[float, Field(ge=_LEAST_READ_DEVIATION, le=1)], ...] = Field(
+        description="Deviation of each channel where 255 is 1."
+    )
+
+    @model_validator(mode="after")
+    def _one_for_each_channel(self) -> GivenNormalization:
+        if len(self.mean) != len(self.deviation) or len(self.mean) not in _CHANNELS:
+            raise ValueError(
+                f"mean has {len(self.mean)} numbers and deviation {len(self.deviation)}; each needs 1 (grey) or 3 "
+                "(red, green, blue)"
+            )
+        return self
+
+    def fit(self, channels: int) -> GivenNormalization:
+        """Return the same; InvalidConfig when the images have other channels."""
+        if len(self.mean) != channels:
+            asked = "grey" if len(self.mean) == 1 else "colour"
+            raise InvalidConfig(
+                f"preprocessing.normalization has means and deviations of {_counted(len(self.mean))}, but images are "
+                f"read in {_counted(channels)}.",
+                hint=f'Give {channels} of each, or set preprocessing.channels to "{asked}".',
+                param="preprocessing.normalization",
+            )
+        return self
+
+
+def _counted(channels: int) -> str:
+    return f"{channels} channel{'s' * (channels != 1)} ({_CHANNELS[channels]})"
+
+
+def _is_given(value: Any) -> str:
+    return "dict" if isinstance(value, dict | GivenNormalization) else "str"
+
+
+# By its form, so that what is wrong with an object is said of the object.
+_Normalization = Annotated[
+    Annotated[GivenNormalization, Tag("dict")] | Annotated[Literal["fitted", "imagenet", "none"], Tag("str")],
+    Discriminator(_is_given),
+]
 
 
 class ImageConfig(Config):
@@ -57,11 +105,17 @@ class ImageConfig(Config):
     channels: Literal["auto", "grey", "colour"] = Field(
         "auto", description='Read grey values or colours; "auto": colours, unless every image is grey.'
     )
-    normalization: Literal["fitted", "imagenet", "none"] = Field(
+    normalization: _Normalization = Field(
         "fitted",
         description="Subtract a mean and divide by a deviation: those of the training rows, or ImageNet's as public "
-        "checkpoints want; or only scale to 0 to 1.",
+        "checkpoints want, or those that an object gives; or only scale to 0 to 1.",
     )
+
+    @model_validator(mode="after")
+    def _as_many_as_channels(self) -> ImageConfig:
+        if self.channels != "auto" and isinstance(self.normalization, GivenNormalization):
+            self.normalization.fit(1 if self.channels == "grey" else 3)
+        return self
 
 
 class ImageState(Config):
@@ -202,7 +256,7 @@ def _pixels(content: bytes, state: ImageState) -> Pixels:
 
 def _all_grey(cells: pa.ChunkedArray) -> bool:
     modes = set(field_of(cells, "mode").unique().to_pylist())
-    return modes <= {"L", "LA", "1", "I", "I;16", "I;16B", "I;16L", "F"}
+    return modes <= {"L", "LA", "LA;16", "1", "I", "I;16", "I;16B", "I;16L", "F"}
 
 
 def _usual_side(cells: pa.ChunkedArray) -> int:
@@ -211,7 +265,12 @@ def _usual_side(cells: pa.ChunkedArray) -> int:
     return max(8, min(_LARGEST_AUTO, int(usual)))
 
 
-def _normalization(table: pa.Table, state: ImageState, kind: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalization(
+    table: pa.Table, state: ImageState, kind: str | GivenNormalization
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if isinstance(kind, GivenNormalization):
+        given = kind.fit(state.channels)
+        return given.mean, given.deviation
     if kind == "none":
         return (0.0,) * state.channels, (1.0,) * state.channels
     if kind == "imagenet":

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 import transformers
-from media_files import encoded, picture, png
+from media_files import deep_png, encoded, picture, png
 from PIL import Image as Pillow
 from PIL import ImageOps
 from runs import run, saved, small_images, spec_of, write
@@ -23,7 +23,7 @@ from learning.architectures.resnet import Convolution
 from learning.augmentation import DRAWN, PHOTO, View, augment
 from learning.config import Columns
 from learning.data import epoch_order
-from learning.errors import InvalidData, InvalidInput
+from learning.errors import InvalidConfig, InvalidData, InvalidInput
 from learning.images import Target
 from learning.media_types import MEDIA_TYPES, UnreadableMedia
 from learning.modalities.image import Image, ImageConfig
@@ -157,6 +157,21 @@ def test_what_is_fitted():
     grey = [encoded(picture(number, (100, 200), "L")) for number in range(3)]
     state = IMAGE.fit(table_of(*grey), Columns(), ImageConfig(normalization="none"))
     assert (state.size, state.channels, state.mean, state.deviation) == (64, 1, (0.0,), (1.0,))
+
+
+def test_normalization_that_is_given():
+    given = {"mean": [0.5, 0.25, 0], "deviation": [0.25, 1, 0.5]}
+    config = ImageConfig.model_validate({"normalization": given})
+    assert ImageConfig.model_validate(config.model_dump(mode="json")) == config
+    state = IMAGE.fit(table_of(png(1)), Columns(), config)
+    assert (state.mean, state.deviation) == ((0.5, 0.25, 0.0), (0.25, 1.0, 0.5))
+    with pytest.raises(InvalidConfig) as caught:
+        IMAGE.fit(table_of(png(1, mode="L")), Columns(), config)
+    assert "of 3 channels (red, green, blue), but images are read in 1 channel (grey)" in caught.value.message
+    assert (caught.value.param, "channels" in caught.value.hint) == ("preprocessing.normalization", True)
+    grey = ImageConfig.model_validate({"normalization": {"mean": [0.5], "deviation": [0.25]}})
+    state = IMAGE.fit(table_of(png(1, mode="L"), deep_png(4, 2)), Columns(), grey)
+    assert (state.mean, state.deviation) == ((0.5,), (0.25,))
 
 
 def test_many_larger_files_are_decoded_as_few_are():

@@ -141,6 +141,16 @@ def test_a_damaged_image_is_named_skipped_or_set_aside(running: httpx.Client, tm
         ({"architecture": {"name": "resnet", "depths": [1, 1]}}, "architecture", "depths has 2 stages and widths 3"),
         ({"preprocessing": {"size": 4}}, "preprocessing.size", "4"),
         ({"preprocessing": {"fit": "squeeze"}}, "preprocessing.fit", "'squeeze'"),
+        (
+            {"preprocessing": {"normalization": {"mean": [0.5, 0.5], "deviation": [1, 1]}}},
+            "preprocessing.normalization",
+            "each needs 1 (grey) or 3 (red, green, blue)",
+        ),
+        (
+            {"preprocessing": {"channels": "colour", "normalization": {"mean": [0.5], "deviation": [1]}}},
+            "preprocessing.normalization",
+            "of 1 channel (grey), but images are read in 3 channels (red, green, blue)",
+        ),
         ({"task_config": {"augmentation": "strong"}}, "task_config.augmentation", "'strong'"),
         ({"columns": {"target": "lable"}}, "columns.target", 'Did you mean "label"?'),
     ],
@@ -176,6 +186,9 @@ def test_a_dry_run_says_what_it_takes(running: httpx.Client, pictures: str) -> N
     body = {"kind": "finetune", "task": "image-classification", "dataset": pictures, "columns": {"target": "label"}}
     found = running.post("/jobs", params={"dry_run": "true"}, json={**body, "architecture": TINY}).json()
     assert (found["valid"], found["errors"], found["train_rows"]) == (True, [], 20)
+    grey = {"normalization": {"mean": [0.5], "deviation": [0.5]}}
+    found = running.post("/jobs", params={"dry_run": "true"}, json={**body, "preprocessing": grey}).json()
+    assert (found["valid"], [one["pointer"] for one in found["errors"]]) == (False, ["/preprocessing/normalization"])
 
 
 def some_of(name: str, each: int) -> tuple[bytes, list[tuple[str, bytes]]]:
