@@ -109,7 +109,14 @@ class _Book:
 
     def __post_init__(self) -> None:
         for category in self._objects("categories"):
-            self.categories[_key(category.get("id"))] = str(category.get("name", category.get("id")))
+            identifier, name = category.get("id"), str(category.get("name", category.get("id")))
+            other = self.categories.setdefault(_key(identifier), name)
+            if other != name:
+                raise self._refuse(
+                    "duplicate_category",
+                    f'The categories "{other}" and "{name}" have one id, {identifier!r}.',
+                    "Give each its own, also in the annotations.",
+                )
         self.entries = self._objects("images")
         ids = Counter(_key(entry.get("id")) for entry in self.entries)
         for annotation in self._objects("annotations"):
@@ -159,6 +166,9 @@ class _Book:
             return None
         before = errors.count
         entry = self.entries[row.values[0]]
+        if (other := _other_size(entry, image)) is not None:
+            self._report(errors, row, "other_size", f"{self.name} says {other}: its boxes may be elsewhere.")
+            return None
         objects = []
         for annotation in self.by_image[_key(entry.get("id"))]:
             if annotation.get("iscrowd"):
@@ -248,6 +258,19 @@ def _member(name: Any, prefix: str, archive: Archive) -> str:
 def _key(identifier: Any) -> Any:
     """Return an id as a key; lists and objects are none."""
     return identifier if isinstance(identifier, int | str | float) else repr(identifier)
+
+
+def _other_size(entry: dict[str, Any], image: dict[str, Any]) -> str | None:
+    """Return the size that an entry says and that its image has, if they differ; an entry may say none."""
+    given = [entry.get("width"), entry.get("height")]
+    if not all(isinstance(one, int | float) and one > 0 for one in given):
+        return None
+    real = [image["width"], image["height"]]
+    if all(abs(one - other) <= _SLACK for one, other in zip(given, real, strict=True)):
+        return None
+    turned = " as it is looked at, turned by EXIF's orientation" if given == real[::-1] else ""
+    said = " x ".join(str(one)[:20] for one in given)
+    return f"{said}, but it is {real[0]} x {real[1]}{turned}"
 
 
 def _is_box(box: Any) -> TypeIs[list[float]]:

@@ -230,6 +230,36 @@ def test_an_annotation_of_no_image_makes_the_file_unreadable(tmp_path):
     assert "Annotation 1 is of image 5" in refused(path, "zip-coco").message
 
 
+def test_images_of_another_size_than_annotated_are_named(tmp_path):
+    boxes = {f"{name}.png": [("cell", [1, 1, 2, 2])] for name in "abcdef"}
+    document = json.loads(coco(boxes))
+    sizes = [(24, 16), (8, 12), (13, 8), (None, 8), (0, 0), (12, 1e9)]
+    for entry, size in zip(document["images"], sizes, strict=True):
+        entry["width"], entry["height"] = size
+    members = {name: png(number) for number, name in enumerate(boxes)}
+    path = packed(tmp_path / "sizes.zip", {"annotations.json": json.dumps(document), **members})
+    table, errors = read(path, "zip-coco")
+    assert [(error.row, error.rule, error.value) for error in errors.first()] == [
+        (1, "other_size", "a.png"),
+        (2, "other_size", "b.png"),
+        (6, "other_size", "f.png"),
+    ]
+    assert 'Row 1, "a.png": annotations.json says 24 x 16, but it is 12 x 8:' in errors.first()[0].message
+    assert "12 x 8 as it is looked at, turned by EXIF's orientation" in errors.first()[1].message
+    assert table.column("file").to_pylist() == ["c.png", "d.png", "e.png"]
+
+
+def test_categories_of_one_id_make_the_file_unreadable(tmp_path):
+    members = {"a.png": png(), "b.png": png(1)}
+    document = json.loads(coco({"a.png": [("cell", [1, 1, 2, 2])]}))
+    document["categories"] *= 2  # the same one twice means one thing
+    path = packed(tmp_path / "twice.zip", {**members, "x.json": json.dumps(document)})
+    assert read(path, "zip-coco")[1].count == 0
+    document["categories"][1] = {"id": 7, "name": "scratch"}
+    path = packed(tmp_path / "other.zip", {**members, "x.json": json.dumps(document)})
+    assert 'categories "cell" and "scratch" have one id, 7' in refused(path, "zip-coco").message
+
+
 def sixteen_bit() -> bytes:
     import numpy as np
     from PIL import Image
