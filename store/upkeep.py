@@ -118,6 +118,7 @@ class Sweeper:
                 self.sweep()
                 if monotonic() >= self._collect_at:
                     self._collect_at = monotonic() + COLLECT_S
+                    self._database.empty_log()
                     uploads.sweep(self._database, self._parts, self._settings.artifact_grace_s)
                     self._collector.collect()
             except (SQLAlchemyError, OSError) as error:

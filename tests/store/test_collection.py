@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from sqlalchemy import delete, select, text, update
 from store import ids
 from store.artifacts import ArtifactStore
 from store.collection import _POINTERS, Collector
-from store.database import Database
+from store.database import BUSY_TIMEOUT_MS, Database
 from store.errors import NotFound
 from store.records import ArtifactRecord, CheckpointFileRecord, CheckpointRecord, DatasetRecord, JobRecord, Record
 
@@ -199,3 +200,29 @@ def test_a_writer_that_stood_still_for_too_long(tmp_path: Path, database: Databa
         store.register(session, artifact)
     with database.read() as session:
         assert session.get(ArtifactRecord, artifact.sha256) is None
+
+
+def test_the_log_is_emptied_once_nobody_reads_it(tmp_path: Path, migrated_file: Path) -> None:
+    path = tmp_path / "test.db"
+    shutil.copyfile(migrated_file, path)
+    database = Database(f"sqlite:///{path}")
+    gone, old = b"gone-51e8d2", update(JobRecord).values(kind="old")
+    submit(database)
+    with database.write() as session:
+        session.execute(update(JobRecord).values(kind=gone.decode()))
+    with database.write() as session:
+        session.execute(old)
+    log = path.with_name("test.db-wal")
+    assert gone in log.read_bytes()
+    with database.read() as reader:
+        reader.scalar(select(JobRecord.kind))
+        with database.write() as session:
+            session.execute(old)
+        assert database.empty_log()
+    assert not database.empty_log()
+    assert log.stat().st_size == 0
+    assert gone not in path.read_bytes()
+    with database.look() as connection:
+        assert connection.scalar(text("PRAGMA secure_delete")) == 1
+        assert connection.scalar(text("PRAGMA busy_timeout")) == BUSY_TIMEOUT_MS
+    database.close()
