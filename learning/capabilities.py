@@ -241,6 +241,23 @@ class Renamed(Protocol):
     foreign_names: ClassVar[Mapping[str, str]]  # in files, by those in the network
 
 
+@runtime_checkable
+class Classifying(Protocol):
+    """What a task has beside, when its head may be one linear layer to a softmax over classes."""
+
+    def softmax_labels(self, state: Any) -> tuple[str, ...]:
+        """Return the classes; none where the head is another."""
+        ...
+
+
+@runtime_checkable
+class ForeignClassifier(Protocol):
+    """What an architecture has beside, when Transformers has its networks with such a head too."""
+
+    foreign_classifier: ClassVar[str]  # the class there
+    foreign_head: ClassVar[Mapping[str, str]]  # the head's weights in files, by those in the network
+
+
 class Level(NamedTuple):
     """A grid that a backbone makes of an image: its channels, and the pixels from one of its cells to the next."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,14 @@ def has_group(state: Path, group: str) -> bool:
     return bool(_tensors(_header(state)[0], group))
 
 
-def extract(state: Path, group: str) -> Iterator[bytes]:
-    """Iterate over the pieces of a safetensors file that holds one group's tensors under their own names."""
+def extract(state: Path, group: str, names: Mapping[str, str] | None = None) -> Iterator[bytes]:
+    """Iterate over the pieces of a safetensors file that holds one group's tensors, by `names` or their own ones."""
     header, data = _header(state)
     tensors = _tensors(header, group)
     places, at = {}, 0
     for name, entry in tensors.items():
         begin, end = entry["data_offsets"]
-        places[name] = {**entry, "data_offsets": [at, at + end - begin]}
+        places[(names or {}).get(name, name)] = {**entry, "data_offsets": [at, at + end - begin]}
         at += end - begin
     text = json.dumps(places, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)

@@ -28,11 +28,11 @@ from learning.foreign_tokenizers import tokenizer_of
 from learning.foreign_weights import check, stored
 from learning.foreign_weights import read as load_stored
 from learning.interfaces import Architecture
-from learning.modalities.image import IMAGENET, Image, ImageConfig, ImageState
+from learning.modalities.image import IMAGENET, PREPROCESSOR_FILE, Image, ImageConfig, ImageState
 from learning.modalities.text import Text, TextConfig, TextState
 from learning.modalities.tokenization import LAST, PADDING
 from learning.model import CONFIG_FILE, WEIGHTS_FILE, Design, load
-from learning.model_files import PREPROCESSOR_FILE, TOKENIZER_FILE, read_object
+from learning.model_files import TOKENIZER_FILE, read_object
 from learning.tasks.contrastive_images import ContrastiveImages
 from learning.tasks.denoising import Denoising
 from learning.tasks.masked_tokens import MaskedTokens

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from learning import low_rank
 from learning.architectures import architecture_named
-from learning.capabilities import Exported, Pyramidal, Renamed, Spatial, Writer
+from learning.capabilities import Classifying, Exported, ForeignClassifier, Pyramidal, Renamed, Spatial, Writer
 from learning.config import described, field_names, what_is_wrong
 from learning.errors import IncompatibleModel, InvalidConfig
 from learning.interfaces import Architecture, Backbone, Batch, InputWarning, Modality, Task
@@ -83,7 +83,7 @@ class Design:
     def to_dict(self) -> dict[str, Any]:
         """Return the design as JSON, with what Transformers reads beside it."""
         return {
-            **self.architecture.foreign_config(self.architecture_config, self.inputs),
+            **self._foreign_config(),
             "format_version": FORMAT_VERSION,
             "task": self.task.name,
             "architecture": self.architecture.name,
@@ -95,6 +95,29 @@ class Design:
             "precision": self.precision,
             **({"low_rank": self.low_rank.model_dump()} if self.low_rank else {}),
         }
+
+    def _foreign_config(self) -> dict[str, Any]:
+        """Return what Transformers reads: of the backbone, and of a head that it has on this architecture too."""
+        config = self.architecture.foreign_config(self.architecture_config, self.inputs)
+        if not config or not isinstance(self.architecture, ForeignClassifier) or not isinstance(self.task, Classifying):
+            return config
+        labels = self.task.softmax_labels(self.targets)
+        if not labels:
+            return config
+        return {
+            **config,
+            "architectures": [self.architecture.foreign_classifier],
+            "problem_type": "single_label_classification",
+            "id2label": {str(number): label for number, label in enumerate(labels)},
+            "label2id": {label: number for number, label in enumerate(labels)},
+        }
+
+    def names_in_files(self) -> dict[str, str]:
+        """Return the names in files of those weights that have others in the network."""
+        names = dict(self.architecture.foreign_names) if isinstance(self.architecture, Renamed) else {}
+        if isinstance(self.architecture, ForeignClassifier) and "id2label" in self._foreign_config():
+            names |= self.architecture.foreign_head
+        return names
 
     def files(self) -> dict[str, str]:
         """Return the text files that a model's directory has beside its configuration and weights, by name."""
@@ -159,7 +182,7 @@ def save(design: Design, weights: dict[str, Tensor], directory: Path) -> None:
     for name, text in design.files().items():
         (directory / name).write_text(text)
     (directory / CONFIG_FILE).write_text(json.dumps(design.to_dict(), indent=1, allow_nan=False))
-    names = _names_in_files(design)
+    names = design.names_in_files()
     save_file(
         {names.get(name, name): tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
         directory / WEIGHTS_FILE,
@@ -178,14 +201,9 @@ def load(directory: Path) -> tuple[Design, dict[str, Tensor]]:
         raise IncompatibleModel(f"No model can be read here: {error}") from None
 
 
-def _names_in_files(design: Design) -> dict[str, str]:
-    """Return the names in files of those weights that have others in the network."""
-    return dict(design.architecture.foreign_names) if isinstance(design.architecture, Renamed) else {}
-
-
 def names_here(design: Design) -> dict[str, str]:
-    """Return the names in the network of those weights that have others in files."""
-    return {in_file: name for name, in_file in _names_in_files(design).items()}
+    """Return the names in the network of those weights that have others in files; older files may lack those."""
+    return {in_file: name for name, in_file in design.names_in_files().items()}
 
 
 def merged(design: Design, weights: dict[str, Tensor]) -> tuple[Design, dict[str, Tensor]]:
@@ -196,9 +214,10 @@ def merged(design: Design, weights: dict[str, Tensor]) -> tuple[Design, dict[str
 
 
 def merged_file(design: Design, content: bytes) -> tuple[Design, Iterator[bytes]]:
-    """Return what `merged` does of the bytes of a safetensors file, as such bytes again."""
+    """Return what `merged` does of the bytes of a checkpoint's weights, as the bytes of a file that `load` reads."""
     plain, weights = merged(design, load_bytes(content))
-    return plain, iter([save_bytes(weights)])
+    names = plain.names_in_files()
+    return plain, iter([save_bytes({names.get(name, name): tensor for name, tensor in weights.items()})])
 
 
 def load_backbone(network: BackboneWithHead, weights: dict[str, Tensor]) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 from learning.errors import InvalidDataset, InvalidModel
 from learning.formats.archive import Archive
 from learning.media_types import UnreadableMedia
+from learning.modalities.image import PREPROCESSOR_FILE
 from learning.model import CONFIG_FILE, WEIGHTS_FILE
 
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
-TOKENIZER_FILE, PREPROCESSOR_FILE = "tokenizer.json", "preprocessor_config.json"
+TOKENIZER_FILE = "tokenizer.json"
 WORDS_FILE, PIECES_FILE, MERGES_FILE, TOKENIZER_CONFIG_FILE = (
     "vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json",
 )  # fmt: skip

@@ -171,7 +171,8 @@ def _stored(
         ) from None
     # Until something was measured, the weights of the step, or their average, are the best there are.
     groups = ("best_weights", "average") if wanted == "best" else ("average",)
-    content = extract(source, next((group for group in groups if has_group(source, group)), "weights"))
+    group = next((group for group in groups if has_group(source, group)), "weights")
+    content = extract(source, group, None if design.low_rank else design.names_in_files())
     config = files[CONFIG_FILE]
     if design.low_rank is not None:
         with importing:

@@ -1,11 +1,13 @@
 """Residual networks (He et al. 2015, arXiv 1512.03385) of 18 to 50 layers, and small ones for small images.
 
-Weights are named and laid out as in Transformers' ResNetModel, which opens what is saved here with the stem "7x7/4".
+Weights are named and laid out as in Transformers' ResNetModel, which opens what is saved here with the stem "7x7/4";
+ResNetForImageClassification opens classifiers of more than two classes.
 C channels, H rows, W columns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
@@ -221,6 +223,10 @@ class ResNet:
     name: ClassVar[str] = "resnet"
     modality: ClassVar[str] = "image"
     Config: ClassVar[type[ResNetConfig]] = ResNetConfig
+    foreign_classifier: ClassVar[str] = "ResNetForImageClassification"
+    foreign_head: ClassVar[Mapping[str, str]] = {
+        f"head.linear.{name}": f"classifier.1.{name}" for name in ("weight", "bias")
+    }
 
     def build(self, config: ResNetConfig, state: ImageState) -> ResNetBackbone:
         """Return a network for images encoded under `state`."""

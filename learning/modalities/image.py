@@ -6,6 +6,7 @@ C channels (1 of grey, 3 of colour), H rows and W columns of pixels.
 from __future__ import annotations
 
 import base64
+import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,8 @@ _LEAST_DEVIATION, _LEAST_READ_DEVIATION = 1 / 255, 1e-6  # of what is fitted, an
 _WORTH_A_THREAD_BYTES = 4 << 10
 _PIXELS_A_POSITION = 64
 _CHANNELS = {1: "grey", 3: "red, green, blue"}
+PREPROCESSOR_FILE = "preprocessor_config.json"
+_BILINEAR = 2  # Pillow's number of the filter
 IMAGES = MediaKind("image", "image", "a", "images", "PNG, JPEG or WebP", images.MAX_BYTES)
 
 
@@ -186,8 +189,8 @@ class Image:
         return IMAGES.unused(table, columns, state.column)
 
     def files(self, state: ImageState) -> dict[str, str]:
-        """Return none."""
-        return {}
+        """Return what Transformers' image processors read, so far as they can do what is done here."""
+        return {PREPROCESSOR_FILE: json.dumps(_foreign_processor(state), indent=1)}
 
     def encode(self, table: pa.Table, state: ImageState) -> Batch:
         """Return image_BCHW, uint8."""
@@ -248,6 +251,26 @@ class Image:
         """Return the JSON Schema of an input."""
         grey = images.encode_png(np.full((8, 8, 1), 128, dtype=np.uint8))
         return {**IMAGES.schema(state.column), "example": base64.b64encode(grey).decode()}
+
+
+def _foreign_processor(state: ImageState) -> dict[str, Any]:
+    """Return a preprocessor_config.json: of a square image it makes the same numbers, of others what it can."""
+    square = {"height": state.size, "width": state.size}
+    crops = state.fit == "crop"
+    return {
+        "image_processor_type": "CLIPImageProcessor" if crops else "ViTImageProcessor",
+        "do_convert_rgb": state.channels == 3,
+        "do_resize": True,
+        "size": {"shortest_edge": state.size} if crops else square,
+        "resample": _BILINEAR,
+        "do_center_crop": crops,
+        **({"crop_size": square} if crops else {}),
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(state.mean),
+        "image_std": list(state.deviation),
+    }
 
 
 def _pixels(content: bytes, state: ImageState) -> Pixels:

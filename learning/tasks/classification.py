@@ -118,6 +118,10 @@ class Classification:
         """Return a linear layer to one logit for two classes, to C logits for more."""
         return PooledLinear(width, self.outputs(state))
 
+    def softmax_labels(self, state: ClassificationState) -> tuple[str, ...]:
+        """Return the classes if there are more than two."""
+        return () if state.binary else state.labels
+
     def logits_layer(self, head: nn.Module) -> nn.Linear:
         """Return the linear layer that all heads of classes end in."""
         layer = head.linear
