@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, cast
 
 import pyarrow as pa
 from torch import Tensor
 
 from learning.augmentation import View
+from learning.capabilities import Judged, Picture
 from learning.config import Columns
 from learning.interfaces import Batch, Network
 from learning.modalities.image import ImageState
+from learning.tasks import mistakes
 from learning.tasks.augmented import AugmentedConfig, seen
-from learning.tasks.regression import Regression, RegressionConfig, RegressionState
+from learning.tasks.regression import Regression, RegressionConfig, RegressionState, true_values
 
 
 class ImageRegressionConfig(RegressionConfig, AugmentedConfig):
@@ -43,3 +46,9 @@ class ImageRegression(Regression):
     def loss(self, network: Network, batch: Batch, state: RegressionState) -> Tensor:
         """Return half the mean squared error, or Huber's loss; in training of a view of each image."""
         return super().loss(network, seen(batch, network, cast("ImageRegressionState", state).view), state)
+
+    def pictures(self, judged: Judged, inputs: ImageState, state: RegressionState) -> Iterator[Picture]:
+        """Yield the images whose numbers are farthest off."""
+        true_NK = true_values(judged.targets, state)
+        wrong = mistakes.of_numbers(judged.predictions, true_NK, state.targets, state.deviations, judged.part)
+        yield from mistakes.of_images(wrong, judged.rows, inputs)

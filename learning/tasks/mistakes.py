@@ -84,6 +84,30 @@ def _labels_said(probability_K: Tensor, found_K: Tensor, has_K: Tensor, labels: 
     return [*lines, ("has " + ", ".join(right), MEANT)] if right else lines
 
 
+def of_numbers(
+    value_NK: Tensor, true_NK: Tensor, names: Sequence[str], deviations: Sequence[float], part: str
+) -> Mistakes:
+    """Return the rows whose numbers are farthest off, those of several columns counted in their deviations."""
+    error_NK = (value_NK - true_NK) / true_NK.new_tensor(deviations)
+    loss_N = error_NK.square().sum(1)
+    places = worst(loss_N, loss_N > 0, MOST_IMAGES)
+    lines = [_numbers_said(value_NK[place], true_NK[place], error_NK[place], names) for place in places]
+    many = f"the {len(places)} largest errors" if len(places) > 1 else "the only error"
+    return Mistakes(places, lines, f"{many} on {rows_of(part, len(true_NK))}")
+
+
+def _numbers_said(value_K: Tensor, true_K: Tensor, error_K: Tensor, names: Sequence[str]) -> list[Line]:
+    """Return what was said and what is so of one column, or a line for each of several, the worst first."""
+    if len(names) == 1:
+        return [(f"{float(value_K[0]):.6g}", MISTAKEN), (f"is {float(true_K[0]):.6g}", MEANT)]
+    order = error_K.abs().argsort(descending=True, stable=True).tolist()
+    lines = [
+        (f"{names[place]}: {float(value_K[place]):.6g}, is {float(true_K[place]):.6g}", MISTAKEN)
+        for place in order[:_MOST_LABELS]
+    ]
+    return [*lines, (f"and {len(order) - _MOST_LABELS} more", ASIDE)] if len(order) > _MOST_LABELS else lines
+
+
 def of_transcripts(pairs: Sequence[tuple[str, str]], part: str) -> Mistakes:
     """Return the rows, of what is said and heard in each, whose characters have most errors by their number."""
     wrong = [place for place, (said, heard) in enumerate(pairs) if said != heard]

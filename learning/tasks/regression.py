@@ -110,8 +110,7 @@ class Regression:
 
     def metrics(self, predictions: Tensor, targets: Batch, state: RegressionState) -> dict[str, Any]:
         """Return R2, RMSE and MAE in the columns' units; the mean over several targets, and each."""
-        target_NK = targets["target_BK"].double() * predictions.new_tensor(state.deviations)
-        target_NK = target_NK + predictions.new_tensor(state.means)
+        target_NK = true_values(targets, state)
         each = {
             name: {
                 "r2": metrics.r2(predictions[:, column], target_NK[:, column]),
@@ -131,6 +130,12 @@ class Regression:
             return {"type": "object", "properties": {"value": {"type": "number"}}}
         values = {name: {"type": "number"} for name in state.targets}
         return {"type": "object", "properties": {"values": {"type": "object", "properties": values}}}
+
+
+def true_values(targets: Batch, state: RegressionState) -> Tensor:
+    """Return what is right in the columns' units, (N, K)."""
+    target_NK = targets["target_BK"].double()
+    return target_NK * target_NK.new_tensor(state.deviations) + target_NK.new_tensor(state.means)
 
 
 def _numbers(table: pa.Table, names: tuple[str, ...]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -30,6 +30,7 @@ KINDS = {
     "text-classification": {"confusion-matrix", "precision-recall", "roc"},
     "image-classification": {"confusion-matrix", "precision-recall", "roc", "mistakes"},
     "multi-label-image-classification": {"precision-recall", "roc", "mistakes"},
+    "image-regression": {"mistakes"},
     "image-embedding": {"roc"},
     "object-detection": {"detections"},
     "audio-classification": {"confusion-matrix", "precision-recall", "roc", "mistakes"},
@@ -188,6 +189,23 @@ def test_labels_that_are_wrong_and_missed_are_said():
     assert wrong.places == [0]
     assert [line for line, _ in wrong.lines[0]] == ["wrong: a 90.0%", "missed: b 20.0%", "has c"]
     assert wrong.said == "the only mistake on 2 test rows"
+
+
+def test_numbers_farthest_off_are_said_in_their_units():
+    value, true = torch.tensor([[1.0], [12.5], [3.0]]), torch.tensor([[2.0], [10.0], [3.0]])
+    wrong = mistakes.of_numbers(value.double(), true.double(), ("age",), (4.0,), "test")
+    assert wrong.places == [1, 0]
+    assert [line for line, _ in wrong.lines[0]] == ["12.5", "is 10"]
+    assert wrong.said == "the 2 largest errors on 3 test rows"
+    # A column of small numbers counts as one of large ones.
+    several, right = torch.tensor([[101.0, 0.1], [100.0, 0.5]]), torch.tensor([[100.0, 0.1], [100.0, 0.1]])
+    wrong = mistakes.of_numbers(several, right, ("weight", "share"), (10.0, 0.1), "test")
+    assert wrong.places == [1, 0]
+    assert [line for line, _ in wrong.lines[0]] == ["share: 0.5, is 0.1", "weight: 100, is 100"]
+    many = mistakes.of_numbers(torch.ones(1, 5), torch.zeros(1, 5), tuple("abcde"), (1.0,) * 5, "test")
+    assert many.lines[0][-1][0] == "and 2 more"
+    assert many.said == "the only error on 1 test row"
+    assert mistakes.of_numbers(true, true, ("age",), (4.0,), "test").places == []
 
 
 def test_each_object_is_found_once():
