@@ -23,7 +23,7 @@ class Gallery(View):
 
 
 class Subject(View):
-    """Somebody a gallery knows: id, name, samples."""
+    """Somebody a gallery knows: id, name, samples; just enrolled also warnings, of the files that were sent."""
 
 
 class Galleries:
@@ -95,7 +95,7 @@ class Galleries:
     def identify(self, name: str, files: Sequence[File] | File, **options: Any) -> View:
         """Say whom each file shows: `outputs` in their order, None where `errors` has an entry.
 
-        `options` are top_k and threshold.
+        `warnings` say what of a file is not read as it is. `options` are top_k and threshold.
         """
         body = {"inputs": _inputs(files), **options}
         return View(self._transport.json("POST", f"{_path(name)}/identify", json=body))

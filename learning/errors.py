@@ -103,6 +103,12 @@ class InvalidInput(LearningError):
         self.index = index
 
 
+class EmptyInput(InvalidInput):
+    """One input of a gallery holds nobody: a recording of silence, which is as near to any other as can be."""
+
+    code = "empty_input"
+
+
 class CorruptCheckpoint(LearningError):
     """A checkpoint's bytes do not match its checksums."""
 

@@ -189,6 +189,7 @@ class InputWarning:
     index: int
     code: str
     message: str
+    is_empty: bool = False  # there is nothing in the input to know anything by, such as silence
 
 
 class PredictionOptions(Config):

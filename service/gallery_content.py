@@ -29,7 +29,7 @@ from service.gallery_questions import (
     identified,
     verified,
 )
-from service.gallery_subjects import Enrolment, SubjectFields, SubjectView, acquaintance, enrolled, newcomer
+from service.gallery_subjects import EnrolledView, Enrolment, SubjectFields, acquaintance, enrolled, newcomer
 from service.input_bodies import FORM, MOST_FILES, Content, ContentRoute
 from service.job_requests import Request
 from service.predictors import Loaded
@@ -108,7 +108,7 @@ def _inputs(files: Sequence[Content], loaded: Loaded) -> list[Any]:
 @router.post("/subjects", status_code=201)
 async def enrol_content(
     gallery: str, request: HttpRequest, state: Opened, caller: ModelsKey, key: IdempotencyKey = None
-) -> SubjectView:
+) -> EnrolledView:
     """Enrol a subject by what is in a body that is no JSON."""
     given = await _given(request, SubjectFields)
     enrolment = Enrolment(caller, gallery, newcomer(given.fields), key, lambda: ("enrol", gallery, *given.parts()))
@@ -118,7 +118,7 @@ async def enrol_content(
 @router.post("/subjects/{subject_id}/samples", status_code=201)
 async def add_content(
     gallery: str, subject_id: str, request: HttpRequest, state: Opened, caller: ModelsKey, key: IdempotencyKey = None
-) -> SubjectView:
+) -> EnrolledView:
     """Enrol a subject by further files that are in a body that is no JSON."""
     given = await _given(request, NoFields)
 

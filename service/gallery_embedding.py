@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from anyio import to_thread
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 from starlette.types import Receive
 
+from learning.errors import EmptyInput
 from service import gallery_thresholds as thresholds
-from service.computing import all_computed
+from service.computing import check_all_fit, compute
 from service.errors import ApiError
 from service.library import importing, read_design
 from service.predictors import Files, Loaded
@@ -24,10 +25,15 @@ from store.galleries import Known
 from store.models import Version
 from store.records import GalleryRecord
 
+if TYPE_CHECKING:
+    from learning.prediction import Parsed
+
 T = TypeVar("T")
 Vectors = NDArray[np.float32]  # (N files, E width), each of length 1
 Read = Callable[[Loaded], Sequence[Any]]
 """What gives a request's inputs, once it is known what the version takes."""
+
+_SHOW_SOMEBODY = "Leave it out, or send a file in which the subject can be heard or seen."
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +95,40 @@ async def loaded_for(state: State, project: str, looked: Looked) -> AsyncIterato
         state.predictors.give_back(loaded)
 
 
-async def embedded(loaded: Loaded, inputs: Sequence[Any], receive: Receive) -> Vectors:
-    """Return the inputs' embeddings; the first input that does not fit fails the request (400)."""
-    answers = await all_computed(loaded, loaded.embedder, inputs, receive)
+async def embedded(loaded: Loaded, parsed: Parsed, receive: Receive) -> Vectors:
+    """Return the embeddings of inputs; the first that does not fit fails the request (400), or holds nobody (422)."""
+    check_all_fit(parsed)
+    for error in recognizable(parsed).errors:
+        raise error
+    waiting = await compute(loaded.embedder, parsed, receive)
+    return vectors_of(waiting.answers if waiting is not None else [])
+
+
+def vectors_of(answers: Sequence[dict[str, Any]]) -> Vectors:
+    """Return a version's answers as vectors."""
     return np.array([one["embedding"] for one in answers], dtype="<f4")
+
+
+def recognizable(parsed: Parsed) -> Parsed:
+    """Return a request's inputs, with an error for each that holds nobody instead of its warning.
+
+    What is embedded of silence is near to all other silence, whoever is silent.
+    """
+    empty = {
+        one.index: EmptyInput(f"{one.message} Nobody can be known by it.", index=one.index, hint=_SHOW_SOMEBODY)
+        for one in parsed.warnings
+        if one.is_empty
+    }
+    if not empty:
+        return parsed
+    kept = [pair for pair in zip(parsed.positions, parsed.rows, strict=True) if pair[0] not in empty]
+    return replace(
+        parsed,
+        positions=[position for position, _ in kept],
+        rows=[row for _, row in kept],
+        errors=sorted([*parsed.errors, *empty.values()], key=lambda error: error.index),
+        warnings=[one for one in parsed.warnings if not one.is_empty],
+    )
 
 
 def contents(loaded: Loaded, inputs: Sequence[Any]) -> list[bytes]:

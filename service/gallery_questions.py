@@ -16,11 +16,22 @@ from starlette.types import Receive
 from service.computing import RequestTimeout, check_count, compute, deadline, parse
 from service.dependencies import PredictKey
 from service.errors import ApiError
-from service.gallery_embedding import Looked, Read, Vectors, embedded, in_thread, loaded_for, look, with_threshold
+from service.gallery_embedding import (
+    Looked,
+    Read,
+    Vectors,
+    embedded,
+    in_thread,
+    loaded_for,
+    look,
+    recognizable,
+    vectors_of,
+    with_threshold,
+)
 from service.gallery_subjects import bodies
 from service.gallery_thresholds import ThresholdView
 from service.job_requests import Request
-from service.predictions import InputError, PredictedBy
+from service.predictions import InputError, InputWarningView, PredictedBy
 from service.state import Opened, State
 from store.errors import NotFound
 
@@ -68,6 +79,7 @@ class IdentifyResponse(BaseModel):
     threshold: ThresholdView | None
     outputs: list[Identified | None]
     errors: list[InputError]
+    warnings: list[InputWarningView]
 
 
 class VerifyFields(Request):
@@ -98,6 +110,7 @@ class VerifyResponse(BaseModel):
     subject: Candidate | None
     score: float
     verified: bool | None
+    warnings: list[InputWarningView]
 
 
 def require_pair(files: int, subject: str | None) -> None:
@@ -149,12 +162,12 @@ async def identified(
     async with loaded_for(state, project, looked) as loaded:
         inputs = await in_thread(lambda: read(loaded))
         check_count(inputs, state)
-        parsed = await parse(loaded, inputs)
+        parsed = recognizable(await parse(loaded, inputs))
         waiting = await compute(loaded.embedder, parsed, receive)
     threshold = _threshold_of(looked, asked.threshold)
     outputs: list[Identified | None] = [None] * len(inputs)
     if waiting is not None:
-        vectors_QE = np.array([one["embedding"] for one in waiting.answers], dtype="<f4")
+        vectors_QE = vectors_of(waiting.answers)
         every = await in_thread(lambda: _candidates(vectors_QE, looked, asked.top_k))
         for position, candidates in zip(parsed.positions, every, strict=True):
             outputs[position] = _identified(candidates, threshold)
@@ -163,10 +176,8 @@ async def identified(
         model=PredictedBy(**looked.about),
         threshold=threshold,
         outputs=outputs,
-        errors=[
-            InputError(index=one.index, code=one.code, message=one.message, param=one.param, hint=one.hint)
-            for one in parsed.errors
-        ],
+        errors=[InputError.of(one) for one in parsed.errors],
+        warnings=[InputWarningView.of(one) for one in parsed.warnings],
     )
 
 
@@ -181,7 +192,8 @@ async def verified(
             require_pair(len(inputs), asked.subject)
         except ValueError as error:
             raise ApiError(422, "invalid_request", f"inputs: {error}.", param="inputs") from None
-        vectors_QE = await embedded(loaded, inputs, receive)
+        parsed = await parse(loaded, inputs)
+        vectors_QE = await embedded(loaded, parsed, receive)
     subject = None
     if asked.subject is not None:
         (nearest,) = _candidates(vectors_QE, _only(looked, asked.subject), 1)
@@ -195,6 +207,7 @@ async def verified(
         subject=subject,
         score=score,
         verified=None if threshold is None else score >= threshold.value,
+        warnings=[InputWarningView.of(one) for one in parsed.warnings],
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Query
 from fastapi import Request as HttpRequest
@@ -14,12 +14,13 @@ from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy.orm import Session
 from starlette.types import Receive
 
+from service.computing import parse
 from service.dependencies import IdempotencyKey, Listing, ModelsKey, Paged
 from service.errors import ApiError
 from service.galleries import Metadata, quota_of
 from service.gallery_embedding import Looked, Read, Vectors, contents, embedded, in_thread, loaded_for, look
 from service.job_requests import StoredRequest
-from service.predictions import CONTENTS
+from service.predictions import CONTENTS, InputWarningView
 from service.predictors import Loaded
 from service.state import Opened, State
 from service.submission import once
@@ -29,6 +30,9 @@ from store.errors import Conflict
 from store.galleries import Moved, New
 from store.gallery_records import GalleryRecord, SampleRecord, SubjectRecord
 from store.keys import Principal
+
+if TYPE_CHECKING:
+    from learning.prediction import Parsed
 
 router = APIRouter(prefix="/galleries/{gallery}/subjects", tags=["galleries"])
 
@@ -109,6 +113,17 @@ class SubjectView(BaseModel):
         )
 
 
+class EnrolledView(SubjectView):
+    """A subject, and what to know about the files of the request."""
+
+    warnings: list[InputWarningView]
+
+    @classmethod
+    def with_warnings(cls, subject: SubjectView, parsed: Parsed) -> EnrolledView:
+        """Return a subject with what is said of a request's inputs."""
+        return cls(**dict(subject), warnings=[InputWarningView.of(one) for one in parsed.warnings])
+
+
 class Whose(NamedTuple):
     """Whose the files are: whether there may be such a subject (None: not yet there), and what gives or writes it."""
 
@@ -127,23 +142,26 @@ class Enrolment:
     request: Callable[[], tuple[str, ...]]  # not called on the event loop: files are long
 
 
-async def enrolled(state: State, asked: Enrolment, read: Read, receive: Receive) -> SubjectView:
+async def enrolled(state: State, asked: Enrolment, read: Read, receive: Receive) -> EnrolledView:
     """Add files to a subject of a gallery, embedded by the version that it has when they are written.
 
-    Those that it has already are left out, so that a request may be repeated.
+    Those that it has already are left out, so that a request may be repeated; it is warned of the same again.
     """
     for left in reversed(range(TRIES)):
-        if (earlier := await in_thread(partial(_earlier, state, asked))) is not None:
-            return earlier
+        earlier = await in_thread(partial(_earlier, state, asked))
         project = asked.caller.project
         looked = await in_thread(partial(look, state, project, asked.gallery))
         async with loaded_for(state, project, looked) as loaded:
             files = await in_thread(partial(_files, loaded, read))
-            if (earlier := await in_thread(partial(_welcomed, state, asked, files))) is not None:
-                return earlier
-            vectors_NE = await embedded(loaded, files, receive)
+            earlier = earlier or await in_thread(partial(_welcomed, state, asked, files))
+            parsed = await parse(loaded, files)
+            if earlier is not None:
+                return EnrolledView.with_warnings(earlier, parsed)
+            vectors_NE = await embedded(loaded, parsed, receive)
+        made = list(zip(files, vectors_NE, strict=True))
         try:
-            return await in_thread(partial(_written, state, asked, looked, list(zip(files, vectors_NE, strict=True))))
+            written = await in_thread(partial(_written, state, asked, looked, made))
+            return EnrolledView.with_warnings(written, parsed)
         except Moved:
             if not left:
                 raise
@@ -243,7 +261,7 @@ async def enrol_subject(
     state: Opened,
     caller: ModelsKey,
     key: IdempotencyKey = None,
-) -> SubjectView:
+) -> EnrolledView:
     """Enrol a subject by one file or several; in a form, its name is the field `name`, else of the address."""
     enrolment = Enrolment(caller, gallery, newcomer(asked), key, lambda: ("enrol", gallery, asked.model_dump_json()))
     return await enrolled(state, enrolment, lambda _: asked.inputs, request.receive)
@@ -282,7 +300,7 @@ async def add_samples(
     state: Opened,
     caller: ModelsKey,
     key: IdempotencyKey = None,
-) -> SubjectView:
+) -> EnrolledView:
     """Enrol a subject by further files; those that it has already are left out."""
 
     def same() -> tuple[str, ...]:

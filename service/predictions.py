@@ -28,6 +28,8 @@ from service.state import Opened, State
 from store import ids
 
 if TYPE_CHECKING:
+    from learning.errors import InvalidInput
+    from learning.interfaces import InputWarning
     from learning.prediction import Parsed
 
 router = APIRouter(prefix="/models", tags=["predictions"])
@@ -71,6 +73,11 @@ class InputError(BaseModel):
     param: Text | None
     hint: str | None
 
+    @classmethod
+    def of(cls, error: InvalidInput) -> InputError:
+        """Return the view of an input's error."""
+        return cls(index=error.index, code=error.code, message=error.message, param=error.param, hint=error.hint)
+
 
 class InputWarningView(BaseModel):
     """What to know about one input."""
@@ -78,6 +85,11 @@ class InputWarningView(BaseModel):
     index: int
     code: str
     message: Text
+
+    @classmethod
+    def of(cls, warning: InputWarning) -> InputWarningView:
+        """Return the view of an input's warning."""
+        return cls(index=warning.index, code=warning.code, message=warning.message)
 
 
 class Timing(BaseModel):
@@ -224,8 +236,8 @@ def reported(
         "model": meant.about,
         "task": meant.task,
         **content,
-        "errors": _errors(parsed) if parsed.errors else [],
-        "warnings": _warnings(parsed) if parsed.warnings else [],
+        "errors": [InputError.of(one).model_dump() for one in parsed.errors],
+        "warnings": [InputWarningView.of(one).model_dump() for one in parsed.warnings],
         "timing": {
             "queue_ms": waiting.queue_ms if waiting is not None else 0.0,
             "batch_size": waiting.batch_size if waiting is not None else 0,
@@ -233,22 +245,6 @@ def reported(
             "load_ms": load_ms,
         },
     }
-
-
-def _errors(parsed: Parsed) -> list[dict[str, Any]]:
-    return [
-        InputError(
-            index=error.index, code=error.code, message=error.message, param=error.param, hint=error.hint
-        ).model_dump()
-        for error in parsed.errors
-    ]
-
-
-def _warnings(parsed: Parsed) -> list[dict[str, Any]]:
-    return [
-        InputWarningView(index=warning.index, code=warning.code, message=warning.message).model_dump()
-        for warning in parsed.warnings
-    ]
 
 
 class SchemaResponse(BaseModel):

@@ -90,6 +90,7 @@ def enrol(
     if as_json:
         return print_json(enrolled)
     tell(f"{name} knows {subject} ({enrolled['id']}) by {len(enrolled['samples'])} files.")
+    _tell_warnings(files, enrolled)
     return None
 
 
@@ -137,6 +138,7 @@ def identify(
         print_table(["file", "subject", "candidates"], rows, empty="No file could be read.")
         for error in answer["errors"]:
             tell(f"{files[error['index']]}: {error['message']}")
+        _tell_warnings(files, answer)
     if answer["errors"]:
         raise typer.Exit(1)
 
@@ -160,8 +162,14 @@ def verify(
     else:
         said = {True: "the same", False: "not the same", None: "undecided, since there is no threshold"}
         tell(f"{said[answer['verified']]}: score {shown(answer['score'])}")
+        _tell_warnings(files, answer)
     if not answer["verified"]:
         raise typer.Exit(1)
+
+
+def _tell_warnings(files: list[Path], answer: dict[str, Any]) -> None:
+    for warning in answer.get("warnings") or []:
+        tell(f"{files[warning['index']]}, warning: {warning['message']}")
 
 
 def _who(output: dict[str, Any]) -> str:

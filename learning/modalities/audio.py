@@ -34,6 +34,7 @@ RECORDINGS = MediaKind("audio", "recording", "a", "recordings", "WAV, FLAC, Ogg 
 _LEAST_RATE, _LARGEST_AUTO_RATE, _LARGEST_RATE = 2_000, 16_000, 96_000
 # A recording that never gets louder than this, where 1 is the loudest there is, holds nothing to learn from.
 _SILENCE = 1e-4
+_SILENT = "silent"
 _SHOWN_ROWS = 3
 
 
@@ -178,7 +179,7 @@ class Audio:
         with _refusing(index, state):
             is_silent = audio.loudest(content) <= _SILENCE
         # Nothing is cut, and what is silent in its first window may be heard later.
-        kept = [one for one in warnings if one.code != "truncated" and (one.code != "silent" or is_silent)]
+        kept = [one for one in warnings if one.code != "truncated" and (one.code != _SILENT or is_silent)]
         return row._replace(whole=content), kept
 
     def assemble(self, rows: Sequence[AudioRow], state: AudioState) -> Batch:
@@ -217,7 +218,7 @@ def _parsed(content: bytes, index: int, state: AudioState, most_seconds: float) 
     with _refusing(index, state):
         recording = audio.decode(content, state.rate, most_seconds)
     warnings = [
-        InputWarning(index, code, f'Input {index}, "{state.column}": {message}')
+        InputWarning(index, code, f'Input {index}, "{state.column}": {message}', is_empty=code == _SILENT)
         for code, message in _differences(recording, state)
     ]
     return recording, warnings
@@ -241,7 +242,7 @@ def _differences(recording: Recording, state: AudioState) -> list[tuple[str, str
     if recording.seconds > state.max_seconds:
         found.append(("truncated", f"only the first {state.max_seconds:g} of {recording.seconds:.1f} s are read."))
     if _is_silent(recording):
-        found.append(("silent", "the recording is silent."))
+        found.append((_SILENT, "the recording is silent."))
     return found
 
 

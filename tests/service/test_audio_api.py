@@ -262,38 +262,3 @@ def test_real_words_from_upload_to_prediction(running: httpx.Client) -> None:
     }))  # fmt: skip
     assert job["result"]["metrics"]["test"]["accuracy"] > 0.3
     assert len(job["result"]["metrics"]["test"]["confusion_matrix"]["labels"]) == 10
-
-
-def voice(speaker: int, number: int) -> bytes:
-    """Somebody's recording: three tones that are this speaker's, each as loud as chance has it, with some noise."""
-    tones = np.random.default_rng(1000 + speaker).uniform(200, 3500, 3)
-    chance = np.random.default_rng([speaker, number])
-    time_N = np.arange(1600) / 8000
-    samples_N = sum(
-        chance.uniform(0.5, 1) * np.sin(2 * np.pi * pitch * time_N + chance.uniform(0, 6)) for pitch in tones
-    )
-    return wav(5_000 * (samples_N + chance.normal(0, 0.2, 1600))[:, None])
-
-
-def test_speakers_are_told_apart_who_were_never_heard(running: httpx.Client, tmp_path: Path) -> None:
-    members = {f"s{speaker:02}/{number}.wav": voice(speaker, number) for speaker in range(30) for number in range(4)}
-    dataset = upload(running, packed(tmp_path / "voices.zip", members))
-    job = succeeded(running, submit(running, {
-        "kind": "finetune", "task": "speaker-embedding", "architecture": {"name": "speaker-net", "size": "tiny"},
-        "dataset": dataset["id"], "columns": {"target": "label"}, "split": {"group": "label", "validation": 0.3},
-        "hyperparameters": {"epochs": 15, "batch_size": 16, "learning_rate": 3e-3}, "output": {"model": "voices"},
-        "task_config": {"embedding_size": 16},
-    }))  # fmt: skip
-    measured = job["result"]["metrics"]["validation"]
-    assert measured["new_subjects"] == measured["subjects"] == 9
-    assert measured["auc"] > 0.85, measured
-    made = running.post("/galleries", json={"name": "speakers", "model": "voices"})
-    assert made.status_code == 201, made.text
-    for speaker in (101, 102, 103):
-        enrolled = {"name": f"speaker {speaker}", "inputs": [as_base64(voice(speaker, number)) for number in range(3)]}
-        assert running.post("/galleries/speakers/subjects", json=enrolled).status_code == 201
-    asked = [as_base64(voice(speaker, 9)) for speaker in (101, 102, 103)]
-    found = running.post("/galleries/speakers/identify", json={"inputs": asked}).json()["outputs"]
-    assert [one["candidates"][0]["name"] for one in found] == ["speaker 101", "speaker 102", "speaker 103"]
-    wrong = running.post("/galleries/speakers/identify", json={"inputs": [as_base64(b"no sound")]}).json()
-    assert wrong["errors"][0]["code"] == "invalid_input"
