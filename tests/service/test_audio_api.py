@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import httpx
 import numpy as np
@@ -16,6 +18,7 @@ from media_files import packed, tone, wav
 from servers import Stack
 from support import SHARED, classify, problem, submit, succeeded, upload
 
+SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 TINY = {"name": "conv-transformer", "size": "tiny"}
 REAL = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are not in shared/data beside the repository")
 
@@ -102,6 +105,33 @@ def test_upload_pretrain_finetune_predict(
     for ranked in (hub.audio_classification(glide(201, True)), hub.audio_classification(glide(201, True), top_k=2)):
         assert [one.label for one in ranked] == ["rising", "falling"]
         assert ranked[0].score == pytest.approx(found["outputs"][0]["score"], abs=1e-4)
+
+
+def test_the_worst_mistakes_are_drawn_as_their_spectrograms(running: httpx.Client, heard: dict[str, Any]) -> None:
+    job = succeeded(running, submit(running, {
+        "kind": "finetune", "task": "audio-classification", "architecture": TINY, "columns": {"target": "label"},
+        "dataset": {"train": heard["train"], "test": heard["test"]}, "output": {"model": "deaf"},
+        "hyperparameters": {"max_steps": 1, "learning_rate": 1e-6},
+    }))  # fmt: skip
+    counts = job["result"]["metrics"]["test"]["confusion_matrix"]["counts"]
+    wrong = counts[0][1] + counts[1][0]
+    assert wrong >= 5, counts
+    address = running.get("/models/deaf/versions/1").json()["pictures"]["mistakes"]
+    response = running.get(address.removeprefix("/api/v1"))
+    assert (response.status_code, response.headers["content-type"]) == (200, "image/svg+xml")
+    drawing = ElementTree.fromstring(response.text)
+    lines = ["".join(one.itertext()) for one in drawing.iter(f"{SVG}text")]
+    shown = min(wrong, 12)
+    assert f"{f'{shown} of {wrong}' if wrong > shown else f'all {wrong}'} mistakes on 20 test rows" in lines
+    named = [re.fullmatch(r"0\.\d s, row (\d+), (\w+)/\d+\.wav", line) for line in lines]
+    tiles = [(int(found[1]), found[2]) for found in named if found]
+    images = [one.get("href") or one.get(f"{LINK}href") for one in drawing.iter(f"{SVG}image")]
+    assert len(images) == len(tiles) == shown
+    preview = running.get(f"/datasets/{heard['test']}/preview", params={"model": "deaf", "rows": 20}).json()
+    assert images == [preview["seen"][row - 1]["spectrogram"] for row, _ in tiles]
+    # What a recording is, by its folder, is what is written as its label, and it was taken for the other.
+    meant = [line.removeprefix("is ").split(",")[0] for line in lines if line.startswith("is ")]
+    assert meant == [label for _, label in tiles]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import base64
 import os
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from media_files import packed, wav
 from servers import Stack
+from sklearn.metrics import roc_curve
 from support import problem, submit, succeeded, upload
 
 RATE = 8000
@@ -84,6 +86,58 @@ def test_speakers_are_told_apart_who_were_never_heard(
     assert found["warnings"] == []
     wrong = running.post(f"{gallery}/identify", json={"inputs": [text(b"no sound")]}).json()
     assert wrong["errors"][0]["code"] == "invalid_input"
+
+
+def test_two_voices_are_verified(running: httpx.Client, voices: dict[str, Any], gallery: str) -> None:
+    def verify(*recordings: tuple[int, int], **more: Any) -> dict[str, Any]:
+        inputs = [text(voice(*one)) for one in recordings]
+        answer = running.post(f"{gallery}/verify", json={"inputs": inputs, **more})
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    pairs = [((101, 1), (101, 2)), ((101, 1), (102, 2))]
+    same, other = (verify(*pair) for pair in pairs)
+    vectors = running.post("/models/voices/predict", json={"inputs": [text(voice(101, n)) for n in (1, 2)]}).json()
+    one, two = (np.array(output["embedding"]) for output in vectors["outputs"])
+    assert same["score"] == pytest.approx(one @ two, abs=1e-4)
+    assert same["threshold"]["source"] == "evaluation"
+    for answer in (same, other):
+        assert answer["verified"] == (answer["score"] >= answer["threshold"]["value"])
+    # Between the two scores is a threshold by which the voices are one, and two.
+    assert same["score"] > other["score"]
+    between = (same["score"] + other["score"]) / 2
+    assert [verify(*pair, threshold=between)["verified"] for pair in pairs] == [True, False]
+
+    enrolled = {"name": "Ada", "inputs": [text(voice(101, number)) for number in (3, 4)]}
+    assert running.post(f"{gallery}/subjects", json=enrolled).status_code == 201
+    assert verify((101, 3), subject="Ada")["score"] == pytest.approx(1, abs=1e-4)
+    named = verify((101, 1), subject="Ada", threshold=between)
+    assert (named["subject"]["name"], named["score"]) == ("Ada", named["subject"]["score"])
+    assert named["score"] > verify((102, 1), subject="Ada")["score"]
+    form = [("file", ("1.wav", voice(101, 1), "audio/wav")), ("file", ("2.wav", voice(101, 2), "audio/wav"))]
+    assert running.post(f"{gallery}/verify", files=form).json()["score"] == pytest.approx(same["score"], abs=1e-4)
+
+
+def test_errors_of_verification_are_those_of_the_embeddings(running: httpx.Client, voices: dict[str, Any]) -> None:
+    """The metrics of unheard speakers against those that scikit-learn's ROC curve of all pairs gives."""
+    measured = voices["result"]["metrics"]["test"]
+    assert measured["subjects"] == measured["new_subjects"] == 12
+    inputs = [text(voice(*one)) for one in TESTED]
+    outputs = running.post("/models/voices/predict", json={"inputs": inputs}).json()["outputs"]
+    unit = np.array([output["embedding"] for output in outputs])
+    numbers = list(combinations(range(len(TESTED)), 2))
+    same = [TESTED[first][0] == TESTED[second][0] for first, second in numbers]
+    scores = [float(unit[first] @ unit[second]) for first, second in numbers]
+    assert measured["pairs"] == {"same": sum(same), "different": len(same) - sum(same)}
+    false, true, _ = roc_curve(same, scores, drop_intermediate=False)
+    missed = 1 - true
+    nearest = np.abs(missed - false).argmin()
+    assert measured["eer"] == pytest.approx((missed + false)[nearest] / 2, abs=0.005)
+    # A target in a hundred, both mistakes as dear, by what refusing everybody costs.
+    assert measured["min_dcf"] == pytest.approx((0.01 * missed + 0.99 * false).min() / 0.01, abs=0.005)
+    assert 0 < measured["eer"] < 0.3, measured
+    assert measured["eer"] < measured["min_dcf"] < 1, measured
 
 
 ODD = [
