@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from learning.config import Defaults, Situation
-from learning.interfaces import Architecture, Batch, Examples, InputWarning, Network, Task
+from learning.interfaces import Architecture, Batch, Examples, InputWarning, Network, Part, Task
 
 
 @runtime_checkable
@@ -46,8 +46,8 @@ class Generative(Writer, Preprocessing, Protocol):
         """Return what is learned from rows, inputs with targets; InvalidData names the row that does not fit."""
         ...
 
-    def remarks(self, table: pa.Table, inputs: Any, state: Any) -> list[str]:
-        """Return what to warn about training rows."""
+    def remarks(self, table: pa.Table, inputs: Any, state: Any, part: Part = "training") -> list[str]:
+        """Return what to warn about a part's rows, as a modality's remarks."""
         ...
 
 

@@ -28,6 +28,7 @@ Batch = dict[str, Tensor]
 whose `length_B` says how many of the S positions belong to each row; that one stays on the CPU."""
 
 Kind = Literal["pretrain", "finetune"]
+Part = Literal["training", "validation", "test"]  # as the rows of each are called where they are spoken of
 # What a task wants to predict: nothing (it learns from the inputs alone), one column of labels, a column of lists of
 # labels or a column for each label, columns of numbers, a column of marked objects, or how texts go on, which a column
 # says or the texts themselves.
@@ -250,8 +251,8 @@ class Modality(Protocol):
         """Return the rows' input tensors; InvalidData names the row and the column that do not fit."""
         ...
 
-    def remarks(self, table: pa.Table, columns: Columns, state: Any) -> list[str]:
-        """Return what to warn about training rows: what of them is not used."""
+    def remarks(self, table: pa.Table, columns: Columns, state: Any, part: Part = "training") -> list[str]:
+        """Return what to warn about a part's rows: what of them is not used. Columns are those of the training rows."""
         ...
 
     def files(self, state: Any) -> dict[str, str]:

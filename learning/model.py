@@ -121,8 +121,9 @@ class Design:
 
     def files(self) -> dict[str, str]:
         """Return the text files that a model's directory has beside its configuration and weights, by name."""
-        is_other = isinstance(self.task, Exported)
-        return self.modality.files(self.task.exported(self.inputs, self.targets) if is_other else self.inputs)
+        if isinstance(self.task, Exported):
+            return self.modality.files(self.task.exported(self.inputs, self.targets))
+        return self.modality.files(self.inputs)
 
     def recipe(self) -> dict[str, Any]:
         """Return the fields of a training specification that make the same network anew."""

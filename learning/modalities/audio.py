@@ -25,7 +25,7 @@ from learning import audio, images, spectrograms
 from learning.audio import Recording
 from learning.config import Auto, Columns, Config
 from learning.errors import InvalidConfig, InvalidRow
-from learning.interfaces import Batch, InputWarning, PredictionOptions
+from learning.interfaces import Batch, InputWarning, Part, PredictionOptions
 from learning.media_types import UnreadableMedia
 from learning.modalities.media_columns import MediaKind, field_of
 from learning.spectrograms import LogMel, Normalization
@@ -121,7 +121,7 @@ class Audio:
         """Return the state for this table's column of recordings, whatever it is called."""
         return state.model_copy(update={"column": RECORDINGS.column(table, columns)})
 
-    def remarks(self, table: pa.Table, columns: Columns, state: AudioState) -> list[str]:
+    def remarks(self, table: pa.Table, columns: Columns, state: AudioState, part: Part = "training") -> list[str]:
         """Say what of the recordings is not read as it is, and name the columns that are not read."""
         cells = RECORDINGS.cells(table, state.column)
         channels, rates, seconds = (field_of(cells, name) for name in ("channels", "rate", "seconds"))
@@ -129,14 +129,17 @@ class Audio:
         other = pc.sum(pc.not_equal(rates, state.rate)).as_py() or 0
         long = pc.sum(pc.greater(seconds, state.max_seconds)).as_py() or 0
         found = [
-            f"{_recordings(mixed)} more than one channel; their mean is read." if mixed else "",
-            f"{_recordings(other)} another rate than {state.rate} samples a second, to which all are resampled."
+            f"{_recordings(mixed, part)} more than one channel; their mean is read." if mixed else "",
+            f"{_recordings(other, part)} another rate than {state.rate} samples a second, to which all are resampled."
             if other
             else "",
-            f"{_recordings(long)} more than {state.max_seconds:g} s; the rest of them is not read." if long else "",
-            _silent(table, state),
+            f"{_recordings(long, part)} more than {state.max_seconds:g} s; the rest of them is not read."
+            if long
+            else "",
+            _silent(table, state, part),
         ]
-        return [*filter(None, found), *RECORDINGS.unused(table, columns, state.column)]
+        unused = RECORDINGS.unused(table, columns, state.column) if part == "training" else []
+        return [*filter(None, found), *unused]
 
     def files(self, state: AudioState) -> dict[str, str]:
         """Return none."""
@@ -246,19 +249,19 @@ def _differences(recording: Recording, state: AudioState) -> list[tuple[str, str
     return found
 
 
-def _silent(table: pa.Table, state: AudioState) -> str:
+def _silent(table: pa.Table, state: AudioState, part: Part) -> str:
     # At their own rates: nothing needs to be resampled to be heard.
     rates = field_of(RECORDINGS.cells(table, state.column), "rate").to_pylist()
     pairs = enumerate(zip(RECORDINGS.contents(table, state.column), rates, strict=True))
     silent = [row for row, (content, rate) in pairs if _is_silent(audio.decode(content, int(rate), state.max_seconds))]
     shown = ", ".join(str(row + 1) for row in silent[:_SHOWN_ROWS]) + (", ..." if len(silent) > _SHOWN_ROWS else "")
     one = len(silent) == 1
-    what = f"{len(silent)} recording{' is' if one else 's are'} silent (training row{'' if one else 's'} {shown})."
+    what = f"{len(silent)} {part} recording{' is' if one else 's are'} silent ({part} row{'' if one else 's'} {shown})."
     return what if silent else ""
 
 
-def _recordings(count: int) -> str:
-    return f"{count} recording{' has' if count == 1 else 's have'}"
+def _recordings(count: int, part: Part) -> str:
+    return f"{count} {part} recording{' has' if count == 1 else 's have'}"
 
 
 def _usual_rate(cells: pa.ChunkedArray) -> int:

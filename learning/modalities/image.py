@@ -23,7 +23,7 @@ from learning import images
 from learning.config import Auto, Columns, Config
 from learning.errors import InvalidConfig, InvalidRow
 from learning.images import Fit, Pixels, Target
-from learning.interfaces import Batch, InputWarning, PredictionOptions
+from learning.interfaces import Batch, InputWarning, Part, PredictionOptions
 from learning.media_types import UnreadableMedia
 from learning.modalities.media_columns import MediaKind, field_of
 from learning.spill import Parted
@@ -184,8 +184,10 @@ class Image:
         """Return the state for this table's column of images, whatever it is called."""
         return state.model_copy(update={"column": IMAGES.column(table, columns)})
 
-    def remarks(self, table: pa.Table, columns: Columns, state: ImageState) -> list[str]:
+    def remarks(self, table: pa.Table, columns: Columns, state: ImageState, part: Part = "training") -> list[str]:
         """Name the columns that are not read."""
+        if part != "training":
+            return []
         return IMAGES.unused(table, columns, state.column)
 
     def files(self, state: ImageState) -> dict[str, str]:

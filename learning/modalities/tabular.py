@@ -13,7 +13,7 @@ from pydantic import Field
 
 from learning.config import Columns, Config
 from learning.errors import IncompatibleModel, InvalidData
-from learning.interfaces import Batch, InputWarning
+from learning.interfaces import Batch, InputWarning, Part
 from learning.modalities.tabular_columns import (
     CategoryColumn,
     DateColumn,
@@ -92,8 +92,10 @@ class Tabular:
             require_column(table, column.name, "base_model")
         return state
 
-    def remarks(self, table: pa.Table, columns: Columns, state: TabularState) -> list[str]:
+    def remarks(self, table: pa.Table, columns: Columns, state: TabularState, part: Part = "training") -> list[str]:
         """Name the columns that a base model does not know."""
+        if part != "training":
+            return []
         known = {*self.column_names(state), *columns.target_names(), *columns.ignore}
         unused = [name for name in columns.inputs or table.column_names if name not in known]
         if not unused:

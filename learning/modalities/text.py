@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from learning.config import Columns, Config
 from learning.errors import InvalidData, InvalidInput, InvalidRow, did_you_mean
-from learning.interfaces import Batch, InputWarning
+from learning.interfaces import Batch, InputWarning, Part
 from learning.modalities import tokenization
 from learning.modalities.text_rows import TextRow, words_of, write_out
 from learning.modalities.tokenization import Kind
@@ -106,18 +106,21 @@ class Text:
         known = state.column in _candidates(table, columns) and columns.text is None and columns.inputs is None
         return state if known else state.model_copy(update={"column": text_column(table, columns)})
 
-    def remarks(self, table: pa.Table, columns: Columns, state: TextState) -> list[str]:
+    def remarks(self, table: pa.Table, columns: Columns, state: TextState, part: Part = "training") -> list[str]:
         """Say how many texts are cut, and name the columns that are not read."""
+        require_texts(table, state.column)
         found = []
         some = _some(table, state.column)
         texts = [text for text in texts_in(some, state.column) if _may_be_cut(text, state)]
         cut = sum(length > state.max_length for length in tokenization.lengths(state.opened, texts))
         if cut:
-            of = "training rows" if some is table else "training rows that were looked at"
+            of = f"{part} rows" if some is table else f"{part} rows that were looked at"
             found.append(
                 f"{cut} of {some.num_rows} {of} have more than {state.max_length} tokens; the rest of them "
                 "is not read. Raise preprocessing.max_length, or divide the texts."
             )
+        if part != "training":
+            return found
         read = {state.column, *columns.target_names(), *columns.ignore}
         unused = [name for name in table.column_names if name not in read]
         if unused:

@@ -21,6 +21,7 @@ from learning.interfaces import (
     Link,
     Network,
     PackedFeatures,
+    Part,
     Target,
 )
 from learning.modalities import tokenization
@@ -102,8 +103,10 @@ class NextTokenPrediction:
         assert state.rows != "pairs"
         return text_blocks.cut(table, inputs, state.rows, device)
 
-    def remarks(self, table: pa.Table, inputs: TextState, state: NextTokenState) -> list[str]:
+    def remarks(self, table: pa.Table, inputs: TextState, state: NextTokenState, part: Part = "training") -> list[str]:
         """Say which columns are not read."""
+        if part != "training":
+            return []
         unused = [name for name in table.column_names if name not in (inputs.column, state.target)]
         return [f"Only text is read; these columns are not used: {', '.join(unused)}."] if unused else []
 

@@ -11,7 +11,7 @@ import torch
 
 from learning.config import Columns
 from learning.errors import InvalidConfig, InvalidRow
-from learning.interfaces import Batch, Examples, Kind, Target
+from learning.interfaces import Batch, Examples, Kind, Part, Target
 from learning.modalities import tokenization
 from learning.modalities.text import TextState, texts_in
 from learning.packing import PackedExamples
@@ -61,15 +61,15 @@ class TextGeneration(NextTokenPrediction):
             return super().examples(table, inputs, state, device)
         return PackedExamples(_packed(list(_pairs(table, inputs, state)), state), device)
 
-    def remarks(self, table: pa.Table, inputs: TextState, state: NextTokenState) -> list[str]:
+    def remarks(self, table: pa.Table, inputs: TextState, state: NextTokenState, part: Part = "training") -> list[str]:
         """Say which columns are not read, and how many prompts are cut."""
-        found = super().remarks(table, inputs, state)
+        found = super().remarks(table, inputs, state, part)
         if state.rows != "pairs":
             return found
         cut = sum(pair.is_cut for pair in _pairs(table, inputs, state))
         if cut:
             found.append(
-                f"{cut} of {table.num_rows} training rows have more than {inputs.max_length} tokens; the beginnings of "
+                f"{cut} of {table.num_rows} {part} rows have more than {inputs.max_length} tokens; the beginnings of "
                 "their prompts are not read. Raise preprocessing.max_length, or shorten the prompts."
             )
         return found

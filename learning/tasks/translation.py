@@ -23,6 +23,7 @@ from learning.interfaces import (
     Link,
     Network,
     PackedFeatures,
+    Part,
     Target,
 )
 from learning.modalities import tokenization
@@ -112,9 +113,11 @@ class Translation:
         """Return pairs; InvalidData names the row whose source or target is missing, or too long a target."""
         return PairExamples(list(_pairs(table, inputs, state)), state, device)
 
-    def remarks(self, table: pa.Table, inputs: TextState, state: TranslationState) -> list[str]:
+    def remarks(
+        self, table: pa.Table, inputs: TextState, state: TranslationState, part: Part = "training"
+    ) -> list[str]:
         """Say how many sources are cut, and which columns are not read."""
-        return Text().remarks(table, Columns(target=state.target), inputs)
+        return Text().remarks(table, Columns(target=state.target), inputs, part)
 
     def targets(self, table: pa.Table, state: TranslationState, encoded: Batch) -> Batch:
         """Return nothing: targets come with the examples."""

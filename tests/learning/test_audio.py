@@ -131,10 +131,10 @@ def test_what_is_silent_or_too_long_is_said():
         state,
     )
     assert remarks == [
-        "1 recording has more than one channel; their mean is read.",
-        "1 recording has another rate than 8000 samples a second, to which all are resampled.",
-        "1 recording has more than 0.2 s; the rest of them is not read.",
-        "1 recording is silent (training row 2).",
+        "1 training recording has more than one channel; their mean is read.",
+        "1 training recording has another rate than 8000 samples a second, to which all are resampled.",
+        "1 training recording has more than 0.2 s; the rest of them is not read.",
+        "1 training recording is silent (training row 2).",
         "Only recordings are read; these columns are not used: mood.",
     ]
     assert AUDIO.remarks(table_of(tone()), Columns(), state) == []

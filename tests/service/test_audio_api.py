@@ -253,9 +253,9 @@ def test_a_job_says_what_of_its_recordings_is_not_read_as_it_is(running: httpx.C
         "dataset": dataset["id"], "hyperparameters": {"max_steps": 2},
     }))  # fmt: skip
     said = " ".join(warning["message"] if isinstance(warning, dict) else warning for warning in job["warnings"])
-    assert "1 recording has more than one channel; their mean is read." in said
-    assert "1 recording has another rate than 8000" in said
-    assert "1 recording is silent" in said
+    assert "1 training recording has more than one channel; their mean is read." in said
+    assert "1 training recording has another rate than 8000" in said
+    assert "1 training recording is silent" in said
 
 
 @pytest.mark.parametrize(

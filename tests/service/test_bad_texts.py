@@ -82,6 +82,19 @@ def test_a_line_of_a_megabyte_is_read_as_far_as_it_fits_and_said(running: httpx.
     assert "only the first 256 of" in answer["warnings"][0]["message"]
 
 
+def test_rows_of_every_part_that_are_cut_are_said(running: httpx.Client, base: str) -> None:
+    """A score on test rows that were not read whole is not to be trusted without being told."""
+    rows = [{"text": text, "label": "ab"[n % 2], "part": "train"} for n, text in enumerate(SENTENCES)]
+    rows += [{"text": "word " * 300, "label": "ab"[n % 2], "part": "test"} for n in range(40)]
+    job = succeeded(running, submit(running, {
+        "kind": "finetune", "task": "text-classification", "base_model": base, "split": {"column": "part"},
+        "dataset": upload(running, as_lines(rows), "test-cut.jsonl")["id"],
+        "columns": {"text": "text", "target": "label"}, "hyperparameters": {"epochs": 1},
+    }))  # fmt: skip
+    (said,) = [warning for warning in job["warnings"] if "tokens" in warning]
+    assert said.startswith("40 of 40 test rows have more than 256 tokens; the rest of them is not read.")
+
+
 @pytest.mark.parametrize("kind", ["wordpiece", "bytes"])
 def test_a_tokenizer_is_fitted_on_a_megabyte_without_a_space(running: httpx.Client, kind: str) -> None:
     """Such a line is one word, and fitting on it whole would take the square of its length: hours."""
