@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from learning.capabilities import Generative
 from learning.config import Columns
@@ -47,7 +48,7 @@ def without_blanks(
     return kept, known, warnings
 
 
-def _blank(table: pa.Table, column: str) -> np.ndarray:
+def _blank(table: pa.Table, column: str) -> NDArray[np.bool_]:
     kind = table.schema.field(column).type if column in table.column_names else pa.null()
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return np.zeros(table.num_rows, dtype=bool)
@@ -55,4 +56,5 @@ def _blank(table: pa.Table, column: str) -> np.ndarray:
         pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(chunk)), 0), False)
         for chunk in table.column(column).iterchunks()  # since the whole column may be larger than memory
     ]
-    return pa.chunked_array(found, pa.bool_()).to_numpy().astype(bool)
+    blank_N: NDArray[np.bool_] = pa.chunked_array(found, pa.bool_()).to_numpy().astype(bool)
+    return blank_N
