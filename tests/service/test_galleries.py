@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +20,6 @@ from support import classify, finished, problem, stack_database, submit, succeed
 from store.artifacts import ArtifactStore
 from store.collection import Collector
 from store.gallery_records import GalleryRecord, SampleRecord, SubjectRecord
-from store.upkeep import COLLECT_S
 
 SIDE = 24
 FLAT = {"name": "flatten-mlp", "hidden_sizes": [64]}
@@ -210,28 +208,6 @@ def collect(stack: Stack) -> None:
         Collector(database, ArtifactStore(stack.data_dir / "artifacts"), 0).collect()
     finally:
         database.close()
-
-
-def traces(directory: Path, *words: str) -> set[str]:
-    """The files of a directory that have one of the words."""
-    sought = [word.encode() for word in words]
-    files = [path for path in directory.rglob("*") if path.is_file()]
-    return {path.name for path in files if any(word in path.read_bytes() for word in sought)}
-
-
-def test_of_the_forgotten_no_byte_is_left(embedded: Stack, running: httpx.Client, make: Make) -> None:
-    path = f"/galleries/{make(2, first=600)['name']}/subjects"
-    words = "Xanthippe-7f3a9c", "noted-51e8d2"
-    asked = {"name": words[0], "inputs": [text(face(610, 0))], "metadata": {"note": words[1]}}
-    enrolled = running.post(path, json=asked, headers={"Idempotency-Key": "forgotten"})
-    assert enrolled.status_code == 201, enrolled.text
-    assert traces(embedded.data_dir, *words)
-    assert running.delete(f"{path}/{enrolled.json()['id']}").status_code == 204
-    until = time.monotonic() + COLLECT_S + 5
-    while (left := traces(embedded.data_dir, *words)) and time.monotonic() < until:
-        time.sleep(0.5)
-    assert not left
-    assert len(running.get(path).json()["data"]) == 2
 
 
 def test_what_is_deleted_is_gone(embedded: Stack, running: httpx.Client, make: Make) -> None:
