@@ -300,6 +300,15 @@ class Aligned(Protocol):
 
 
 @runtime_checkable
+class Remarking(Protocol):
+    """What a task has beside, when a model may not have learned all that the targets of a part have in them."""
+
+    def part_remarks(self, part: str, table: pa.Table, state: Any) -> list[str]:
+        """Return what to warn about the rows of a part, such as "test"."""
+        ...
+
+
+@runtime_checkable
 class ByTime(Protocol):
     """What a task has beside, when it learns about moments of a recording, so that there must be positions of them."""
 

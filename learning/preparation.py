@@ -31,10 +31,11 @@ from learning.device import is_slow
 from learning.drift import part_warnings
 from learning.errors import IncompatibleModel, InvalidConfig, rows_from
 from learning.foreign import load_base
-from learning.interfaces import Batch, Examples, Modality, Part, Task, rows_in
+from learning.interfaces import Batch, Examples, Modality, Task, rows_in
 from learning.modalities import MODALITIES
 from learning.model import BackboneWithHead, Design, configure, load_backbone, merged
 from learning.packing import PackedExamples
+from learning.part_remarks import part_remarks
 from learning.splits import RowNumbers, require_column, split_rows, take
 from learning.tasks import task_named
 from learning.unknown_tokens import unknown_warnings
@@ -47,7 +48,6 @@ TOKENS_IN_MEMORY_BYTES = 256 << 20
 _DECODED = {"image_BCHW", "frame_SF"}
 _SAMPLE_ROWS = 100
 _FEW_ROWS = 1_000
-_PARTS: Mapping[str, Part] = {"train": "training", "validation": "validation", "test": "test"}
 _ADDED_TO_NOTHING = (
     "lora_rank without a base model: the backbone's weights stay as they were drawn, and only additions to them learn."
 )
@@ -173,7 +173,8 @@ def prepare(
         resolved=resolved,
         device=device,
         warnings=[
-            *_warnings(spec, design, parts, numbers, device),
+            *part_remarks(design, parts, numbers, _input_columns(spec)),
+            *_settings_warnings(spec, parts, device),
             *blank,
             *([_ADDED_TO_NOTHING] if design.low_rank is not None and base is None and start is None else []),
             *unknown_warnings(
@@ -369,28 +370,10 @@ def encode_part(design: Design, table: pa.Table, device: torch.device, numbers: 
     return PackedExamples(encoded, device, next_rows=next_rows)
 
 
-def _warnings(
-    spec: TrainingSpec,
-    design: Design,
-    parts: Mapping[str, pa.Table],
-    numbers: Mapping[str, RowNumbers],
-    device: torch.device,
-) -> list[str]:
-    warnings = [
-        warning
-        for name, table in parts.items()
-        if table.num_rows
-        for warning in _remarks(spec, design, table, _PARTS[name], numbers.get(name))
-    ]
+def _settings_warnings(spec: TrainingSpec, parts: Mapping[str, pa.Table], device: torch.device) -> list[str]:
+    warnings = []
     if spec.early_stopping is not None and not parts["validation"].num_rows:
         warnings.append("early_stopping has no effect: there are no validation rows.")
     if is_slow(spec.hyperparameters.precision, device):
         warnings.append("This processor has no bf16 instructions, so bf16 is many times slower than fp32 here.")
     return warnings
-
-
-def _remarks(spec: TrainingSpec, design: Design, table: pa.Table, part: Part, numbers: RowNumbers | None) -> list[str]:
-    with rows_from(numbers):
-        if isinstance(design.task, Generative):
-            return design.task.remarks(table, design.inputs, design.targets, part)
-        return design.modality.remarks(table, _input_columns(spec), design.inputs, part)

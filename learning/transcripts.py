@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 # Scripts without spaces between words: Han, kana; there a character is counted as a word, as is usual for them.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")  # fmt: skip # noqa: E501
-_SHOWN = 20
+_SHOWN, _NAMED = 20, 10
 
 Pair = tuple[str | None, str | None]
 """What was said and what was heard in its place; None where one of the two has nothing."""
@@ -33,6 +33,26 @@ def words_with_places(text: str) -> list[tuple[str, int, int]]:
 def words(text: str) -> list[str]:
     """Return a text's words; each Chinese or Japanese character is one."""
     return _WORD.findall(text)
+
+
+def unlearned(part: str, characters: Counter[str], known: Iterable[str]) -> list[str]:
+    """Return what to warn of a part's characters, with how often each occurs, of which some are not known."""
+    learned = frozenset(known)
+    missing = Counter({one: count for one, count in characters.items() if one not in learned})
+    if not missing:
+        return []
+    shown = ", ".join(_readable(one) for one, _ in missing.most_common(_NAMED))
+    one, more = missing.total() == 1, ", ..." if len(missing) > _NAMED else ""
+    return [
+        f"{missing.total()} character{'' if one else 's'} of {part} transcripts {'was' if one else 'were'} never "
+        f"learned and count{'s' if one else ''} as wrong: {shown}{more}."
+    ]
+
+
+def _readable(character: str) -> str:
+    """Return a character, or the number of one that cannot be seen, or not by itself."""
+    seen = character.isprintable() and character not in " ," and not unicodedata.combining(character)
+    return character if seen else f"U+{ord(character):04X}"
 
 
 class ErrorTally:

@@ -6,6 +6,7 @@ tokens of each, L characters of the longest transcript.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -48,7 +49,7 @@ from learning.tasks.classification import only_target
 from learning.tasks.heard import HeardConfig, heard
 from learning.tasks.listening import Transcriptions, Windows, transcribe
 from learning.tasks.transcription import Heard, Transcript, TranscriptOptions, likeliest_tokens
-from learning.transcripts import ErrorTally, compared, confusions, normalized
+from learning.transcripts import ErrorTally, compared, confusions, normalized, unlearned
 
 _MOST_CHARACTERS = 10_000
 # What predictions hear at a time, if no recording that is learned from is as long.
@@ -57,9 +58,8 @@ _LEAST_WINDOW_S = 5.0
 _MOST_ALIGNED, _SHOWN_ALIGNMENTS = 2_000, 20
 # Silence between recordings that are put one after another: the least has room for a space.
 _GAP_SECONDS = (0.05, 0.3)
-# What a character is taken for that training does not know; nothing heard is ever equal to it.
-_UNKNOWN, _NOTHING = 0, -1
-_REPLACEMENT = "\ufffd"
+# Behind the end of a transcript; below it are the characters that training does not know, which are never heard.
+_NOTHING = -1
 
 
 class SpeechRecognitionConfig(HeardConfig):
@@ -104,7 +104,7 @@ class SpeechRecognitionState(Config):
 
     def text(self, tokens: Sequence[int]) -> str:
         """Return what tokens stand for."""
-        return "".join(_REPLACEMENT if token == _UNKNOWN else self.characters[token - 1] for token in tokens)
+        return "".join(self.characters[token - 1] if token > 0 else chr(_NOTHING - 1 - token) for token in tokens)
 
 
 class CharacterHead(nn.Module):
@@ -168,14 +168,22 @@ class SpeechRecognition:
         )
 
     def targets(self, table: pa.Table, state: SpeechRecognitionState, encoded: Batch) -> Batch:
-        """Return target_BL: numbers of characters from 1 on, 0 for one that training does not know, -1 at the end."""
+        """Return target_BL: numbers of characters from 1 on, -1 at the end, and for a character that training does not
+        know -2 less its code point.
+        """
         known = {character: number for number, character in enumerate(state.characters, 1)}
         texts = _transcripts(table, state.target, state.lower_case)
         target_BL = torch.full((len(texts), max(1, *map(len, texts), 1)), _NOTHING, dtype=torch.int32)
         for row, text in enumerate(texts):
-            numbers = [known.get(character, _UNKNOWN) for character in text]
+            numbers = [known.get(character, _NOTHING - 1 - ord(character)) for character in text]
             target_BL[row, : len(text)] = torch.tensor(numbers, dtype=torch.int32)
         return {"target_BL": target_BL}
+
+    def part_remarks(self, part: str, table: pa.Table, state: SpeechRecognitionState) -> list[str]:
+        """Name the characters of a part's transcripts that training does not know, the most frequent first."""
+        texts = _transcripts(table, state.target, state.lower_case)
+        called = "training" if part == "train" else part
+        return unlearned(called, Counter(chain.from_iterable(texts)), state.characters)
 
     def check_room(self, targets: Batch, position_B: Tensor, state: SpeechRecognitionState) -> None:
         """Raise InvalidRow for a transcript that cannot be said in so short a recording."""
@@ -202,7 +210,7 @@ class SpeechRecognition:
     def loss(self, network: Network, batch: Batch, state: SpeechRecognitionState) -> Tensor:
         """Return the mean over rows of the nats that a character costs; in training of a view of joined recordings."""
         target_BL = batch["target_BL"].cpu().long()
-        texts = [tokens_L[tokens_L > _UNKNOWN] for tokens_L in target_BL]
+        texts = [tokens_L[tokens_L > ctc.BLANK] for tokens_L in target_BL]
         seen = batch
         if network.training and state.joined > 1:
             seen, texts = _joined(batch, texts, state)

@@ -258,6 +258,45 @@ def test_a_transcript_longer_than_its_recording_fails_the_job_by_its_row(running
     assert 'Row 5, column "transcript": the transcript has 159 characters' in job["error"]["message"]
 
 
+def test_characters_that_were_never_learned_are_named_and_count_as_wrong(
+    running: httpx.Client, writes: dict[str, Any], tmp_path: Path
+) -> None:
+    # What is heard is right but for its spelling: each `a` is written as a letter that no training row has.
+    right, spelling = texts(20, 1), str.maketrans({"a": "龍"})
+    wrong = ["ÿ", *(text.translate(spelling) for text in right[1:])]
+    lines = ["file,transcript", *(f"wav/{number}.wav,{text}" for number, text in enumerate(wrong))]
+    files = {f"wav/{number}.wav": said(text) for number, text in enumerate(right)}
+    spelled = upload(running, packed(tmp_path / "spelled.zip", {"manifest.csv": "\n".join(lines) + "\n", **files}))
+    checkpoint = running.get(f"/jobs/{writes['id']}/checkpoints").json()["data"][0]["id"]
+    asked = {name: value for name, value in JOB.items() if name != "architecture"}
+    job = succeeded(running, submit(running, {
+        **asked, "dataset": {"train": writes["train"], "test": spelled["id"]}, "output": {"model": "spelled"},
+        "continue_from": checkpoint, "hyperparameters": {"max_steps": 1, "learning_rate": 1e-7},
+    }))  # fmt: skip
+    dragons = "".join(wrong).count("龍")
+    assert dragons > 10
+    said_of_it = f"{dragons + 1} characters of test transcripts were never learned and count as wrong: 龍, ÿ."
+    assert job["warnings"].count(said_of_it) == 1, job["warnings"]
+    assert not any("never learned" in warning for warning in writes["warnings"])
+
+    measured, before = job["result"]["metrics"]["test"], writes["result"]["metrics"]["test"]
+    characters = sum(map(len, wrong))
+    assert measured["cer"] >= (dragons + 1) / characters
+    assert measured["cer"] <= before["cer"] + (dragons + len(right[0])) / characters
+    assert measured["exact"] <= sum("龍" not in text for text in wrong[1:]) / len(wrong)
+    assert all(one["said"] == wrong[one["row"] - 1] for one in measured["alignments"])
+    assert {one["row"] for one in measured["alignments"]} >= {n for n, text in enumerate(wrong, 1) if "龍" in text}
+    words_said = [pair["said"] for one in measured["alignments"] for pair in one["words"] if pair["kind"] != "equal"]
+    assert "龍" in words_said
+    assert "ÿ" in words_said
+    assert any("龍" in str(one["said"]) for one in measured["errors"])
+    address = running.get("/models/spelled/versions/1").json()["pictures"]["mistakes"]
+    drawn = running.get(address.removeprefix("/api/v1")).text
+    assert "said: ÿ" in drawn
+    for text in (json.dumps(measured, ensure_ascii=False), drawn):
+        assert "\ufffd" not in text
+
+
 def test_what_does_not_fit_is_said_before_anything_is_queued(running: httpx.Client, writes: dict[str, Any]) -> None:
     body = {**JOB, "dataset": writes["train"]}
     wrong = running.post("/jobs", json={**body, "task_config": {"augmentation": "loud"}})
