@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from learning.transcripts import distance, words, words_with_places
 RATE = 8000
 # Each letter is a tone; a short silence parts letters, a long one words.
 PITCHES = {"a": 400, "b": 750, "c": 1300, "好": 2400}
+BETWEEN_A_AND_B = {"m": 560}
 LETTER, BETWEEN, SPACE = 0.07, 0.03, 0.15
 
 
@@ -32,7 +34,8 @@ def said(text: str) -> bytes:
         if letter == " ":
             parts.append(np.zeros(round(SPACE * RATE)))
         else:
-            parts += [12_000 * np.sin(2 * np.pi * PITCHES[letter] * time_N), np.zeros(round(BETWEEN * RATE))]
+            pitch = {**PITCHES, **BETWEEN_A_AND_B}[letter]
+            parts += [12_000 * np.sin(2 * np.pi * pitch * time_N), np.zeros(round(BETWEEN * RATE))]
     return wav(np.concatenate(parts)[:, None], RATE)
 
 
@@ -130,6 +133,58 @@ def test_a_language_model_of_the_transcripts_is_weighed_where_it_is_asked_for(
     alone = running.post("/models/letters/predict", json={**body, "parameters": {"language_weight": 1}})
     assert alone.status_code == 422
     assert "set a beam_width of 2 or more" in alone.text
+
+
+def counted(sentences: list[str], most: int) -> dict[str, dict[str, int]]:
+    """How often each character follows up to `most` - 1 others: of all pieces of sentences, one after another."""
+    pieces = Counter(
+        whole[max(0, end - length) : end]
+        for whole in (f"\n{sentence}\n" for sentence in sentences)
+        for end in range(2, len(whole) + 1)
+        for length in range(1, min(most, end) + 1)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for piece, count in pieces.items():
+        found.setdefault(piece[:-1], {})[piece[-1]] = count
+    return found
+
+
+def test_further_sentences_are_kept_with_a_model_and_weighed(running: httpx.Client, writes: dict[str, Any]) -> None:
+    data = {"train": writes["train"], "test": writes["test"]}
+    succeeded(running, submit(running, {
+        **JOB, "dataset": data, "output": {"model": "cabs"},
+        "task_config": {"augmentation": "none", "sentences": ["CB  cb"] * 300},
+        "hyperparameters": {"epochs": 25, "learning_rate": 1e-2},
+    }))  # fmt: skip
+    kept, digests = {}, {}
+    for name in ("letters", "cabs"):
+        version = f"/models/{name}/versions/1/files"
+        kept[name] = running.get(f"{version}/config.json").json()["targets"]["counts"]
+        digests[name] = {file["path"]: file["sha256"] for file in running.get(version).json()["data"]}
+    assert kept["letters"] == {"order": 5, "characters": 6, "counts": counted(texts(100, 0), 5)}
+    assert kept["cabs"] == {"order": 5, "characters": 6, "counts": counted([*texts(100, 0), *["cb cb"] * 300], 5)}
+    assert kept["cabs"]["counts"]["c"]["b"] == kept["letters"]["counts"]["c"]["b"] + 600
+    # Sentences teach the network nothing: what it hears is the same, and so is the likeliest path.
+    assert digests["cabs"]["model.safetensors"] == digests["letters"]["model.safetensors"]
+    body = {"inputs": [base64.b64encode(said("ab cm")).decode()]}
+
+    def text(model: str, **parameters: float) -> str:
+        (output,) = running.post(f"/models/{model}/predict", json={**body, "parameters": parameters}).json()["outputs"]
+        return str(output["text"])
+
+    assert text("cabs") == text("letters")
+    assert text("cabs", beam_width=16) == text("letters", beam_width=16) != "cb cb"
+    assert text("letters", beam_width=16, language_weight=3) != "cb cb"
+    assert text("cabs", beam_width=16, language_weight=3) == "cb cb"
+
+    succeeded(running, submit(running, {
+        **JOB, "dataset": data, "output": {"model": "wordless"}, "hyperparameters": {"max_steps": 1},
+        "task_config": {"language_order": 0, "sentences": ["cb"]},
+    }))  # fmt: skip
+    assert running.get("/models/wordless/versions/1/files/config.json").json()["targets"]["counts"] is None
+    asked = {**body, "parameters": {"beam_width": 2, "language_weight": 1}}
+    refused = problem(running.post("/models/wordless/predict", json=asked), 422, "invalid_config")
+    assert "language_order of 0" in refused["detail"]
 
 
 def test_pretrained_on_recordings_without_transcripts_finetuned_and_asked(
