@@ -85,7 +85,7 @@ class NextTokenPrediction:
         InvalidData when all rows are blank.
         """
         tokenization.require_text_back(inputs.opened, self.name)
-        if not columns.target_names():
+        if table.num_rows and not columns.target_names():  # a model from elsewhere comes without rows
             text_blocks.require_text(table, inputs.column)
         rows = text_blocks.rows_of(table, inputs.column) if config.rows == "auto" else config.rows
         return self._state(rows, inputs)
