@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import httpx
@@ -71,7 +72,8 @@ def test_whole_words_of_chinese_in_bytes_are_learned(running: httpx.Client) -> N
     assert job["status"] == "succeeded", job
     series = running.get(f"/jobs/{job['id']}/metrics", params={"limit": 100}).json()["data"]
     losses = [point["values"]["loss"] for point in series if point["split"] == "train"]
-    assert losses[-1] < losses[0]
+    # Of so many tokens one at random has the loss of the logarithm; a short run may measure itself but once.
+    assert losses[-1] < math.log(300) - 1
 
 
 @pytest.mark.parametrize("task", ["text-generation", "translation"])
