@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from learning.capabilities import Generative
 from learning.config import Columns
 from learning.errors import InvalidData, LearningError
-from learning.interfaces import Task
+from learning.interfaces import CALLED, Task
 from learning.modalities.text import text_column
 from learning.splits import RowNumbers, take
 
@@ -44,7 +44,9 @@ def without_blanks(
                 param="columns.text",
             )
         kept[name], known[name] = take(table, rows), numbers[name][rows] if name in numbers else rows
-        warnings.append(f'{left_out} of {table.num_rows} {name} rows are blank in column "{column}" and are left out.')
+        warnings.append(
+            f'{left_out} of {table.num_rows} {CALLED[name]} rows are blank in column "{column}" and are left out.'
+        )
     return kept, known, warnings
 
 

@@ -303,7 +303,7 @@ class Aligned(Protocol):
 class Remarking(Protocol):
     """What a task has beside, when a model may not have learned all that the targets of a part have in them."""
 
-    def part_remarks(self, part: str, table: pa.Table, state: Any) -> list[str]:
+    def part_remarks(self, part: Part, table: pa.Table, state: Any) -> list[str]:
         """Return what to warn about the rows of a part, such as "test"."""
         ...
 

@@ -11,7 +11,7 @@ What varies is a file and one line in the table of its folder.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
@@ -29,6 +29,7 @@ whose `length_B` says how many of the S positions belong to each row; that one s
 
 Kind = Literal["pretrain", "finetune"]
 Part = Literal["training", "validation", "test"]  # as the rows of each are called where they are spoken of
+CALLED: Mapping[str, Part] = {"train": "training", "validation": "validation", "test": "test"}
 # What a task wants to predict: nothing (it learns from the inputs alone), one column of labels, a column of lists of
 # labels or a column for each label, columns of numbers, a column of marked objects, or how texts go on, which a column
 # says or the texts themselves.

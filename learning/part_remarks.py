@@ -9,11 +9,9 @@ import pyarrow as pa
 from learning.capabilities import Generative, Remarking
 from learning.config import Columns
 from learning.errors import rows_from
-from learning.interfaces import Part
+from learning.interfaces import CALLED
 from learning.model import Design
 from learning.splits import RowNumbers
-
-_NAMES: Mapping[str, Part] = {"train": "training", "validation": "validation", "test": "test"}
 
 
 def part_remarks(
@@ -28,10 +26,10 @@ def part_remarks(
     for name, table in present.items():
         with rows_from(numbers.get(name)):
             if isinstance(task, Generative):
-                yield from task.remarks(table, design.inputs, design.targets, _NAMES[name])
+                yield from task.remarks(table, design.inputs, design.targets, CALLED[name])
             else:
-                yield from design.modality.remarks(table, columns, design.inputs, _NAMES[name])
+                yield from design.modality.remarks(table, columns, design.inputs, CALLED[name])
     # Of training rows there is if they go on with what others began.
     for name, table in present.items():
         if isinstance(task, Remarking):
-            yield from task.part_remarks(name, table, design.targets)
+            yield from task.part_remarks(CALLED[name], table, design.targets)

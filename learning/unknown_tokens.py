@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from learning.errors import IncompatibleModel
+from learning.interfaces import CALLED
 from learning.modalities import tokenization
 from learning.modalities.text import TextState, texts_in
 from learning.sampling import sample
@@ -36,8 +37,8 @@ def unknown_warnings(
             share = _share(some, column, state)
             if share > _MOST_UNKNOWN:
                 yield (
-                    f'{share:.0%} of the tokens of the {name} rows in column "{column}" are unknown to the model\'s '
-                    f"tokenizer, and are all alike to the model. {remedy}"
+                    f'{share:.0%} of the tokens of the {CALLED[name]} rows in column "{column}" are unknown to the '
+                    f"model's tokenizer, and are all alike to the model. {remedy}"
                 )
 
 

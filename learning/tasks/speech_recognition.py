@@ -34,6 +34,7 @@ from learning.interfaces import (
     Network,
     PackedFeatures,
     PackedPredictions,
+    Part,
     PredictionOptions,
     Target,
 )
@@ -179,11 +180,10 @@ class SpeechRecognition:
             target_BL[row, : len(text)] = torch.tensor(numbers, dtype=torch.int32)
         return {"target_BL": target_BL}
 
-    def part_remarks(self, part: str, table: pa.Table, state: SpeechRecognitionState) -> list[str]:
+    def part_remarks(self, part: Part, table: pa.Table, state: SpeechRecognitionState) -> list[str]:
         """Name the characters of a part's transcripts that training does not know, the most frequent first."""
         texts = _transcripts(table, state.target, state.lower_case)
-        called = "training" if part == "train" else part
-        return unlearned(called, Counter(chain.from_iterable(texts)), state.characters)
+        return unlearned(part, Counter(chain.from_iterable(texts)), state.characters)
 
     def check_room(self, targets: Batch, position_B: Tensor, state: SpeechRecognitionState) -> None:
         """Raise InvalidRow for a transcript that cannot be said in so short a recording."""

@@ -31,7 +31,7 @@ def prepared(task: str, parts: dict[str, list[Any]], tmp_path: Path, **fields: A
 def test_blank_rows_are_left_out_and_counted(task: str, tmp_path: Path) -> None:
     found = prepared(task, {"train": LINES, "test": ["a line", ""]}, tmp_path)
     assert [one for one in found.warnings if "blank" in one] == [
-        '60 of 120 train rows are blank in column "text" and are left out.',
+        '60 of 120 training rows are blank in column "text" and are left out.',
         '1 of 2 test rows are blank in column "text" and are left out.',
     ]
     assert len(found.train) == len(FULL)

@@ -57,7 +57,7 @@ def test_every_task_on_texts_warns_of_a_base_model_that_knows_another_language(t
     base = saved(run(pretraining, {"train": tables["en"]}, tmp_path / "run"), tmp_path / "base")
     spec = spec_of(task, kind, preprocessing={}, **columns_of(task))
     (said, *others) = unknown(spec, {"train": tables["zh"]}, base=base)
-    assert "% of the tokens of the train rows in column" in said
+    assert "% of the tokens of the training rows in column" in said
     assert "Choose a base model that knows this language, or leave base_model out" in said
     assert all('"label"' in one for one in others)
     assert unknown(spec, {"train": tables["en"]}, base=base) == []

@@ -41,7 +41,7 @@ def test_chinese_to_a_base_model_of_english_is_warned_of(running: httpx.Client) 
         warned.append([warning for warning in map(str, job["warnings"]) if "unknown" in warning])
     assert warned[1] == []
     (said,) = warned[0]
-    assert '100% of the tokens of the train rows in column "text" are unknown to the model' in said
+    assert '100% of the tokens of the training rows in column "text" are unknown to the model' in said
     assert "Choose a base model that knows this language" in said
 
 
@@ -50,7 +50,7 @@ def test_blank_lines_are_left_out_of_pretraining(running: httpx.Client, task: st
     lines = [*(line for text in ENGLISH for line in (text, "")), "the end"]
     job = pretrained(running, lines, task, f"blank-{task}", split={"validation": 0.0})
     assert job["status"] == "succeeded", job
-    said = f'{len(ENGLISH)} of {len(lines)} train rows are blank in column "text" and are left out.'
+    said = f'{len(ENGLISH)} of {len(lines)} training rows are blank in column "text" and are left out.'
     assert any(said in str(warning) for warning in job["warnings"]), job["warnings"]
     answer = running.post(f"/models/blank-{task}/predict", json={"inputs": ["the card"]}).json()
     assert len(answer["outputs"][0]["embedding"]) > 0
