@@ -17,6 +17,7 @@ BENCHMARKS ?= $(wildcard benchmarks/*.py)
 TESTS ?= tests
 # Each runs whole files and has its own servers: what a test shares with others stays in one process.
 RUNNERS ?= 2
+PYTEST = $(PY) -m pytest -n $(RUNNERS) --dist loadfile --no-loadscope-reorder --durations=25
 
 .PHONY: help
 help: ## Show this list
@@ -31,13 +32,18 @@ up: $(VENV)/.server ## Start the service on http://127.0.0.1:8000, until Ctrl-C
 	@$(VENV)/bin/anneal up
 
 .PHONY: test
-test: $(VENV)/.test test-servers ## The gate: everything `make check` does, then the tests with branch coverage
+test: $(VENV)/.test test-servers ## The gate: everything `make check` does, then every test that is not long
 	@$(MAKE) --no-print-directory check
-	$(PY) -m pytest -n $(RUNNERS) --dist loadfile --no-loadscope-reorder --durations=25 --cov --cov-report=term --cov-fail-under=90 $(TESTS)
+	$(PYTEST) --no-cov $(TESTS)
+
+# Apart from the gate: to measure the processes that tests start makes them take half as long again.
+.PHONY: coverage
+coverage: $(VENV)/.test test-servers ## The same tests, and what share of the branches they went through
+	$(PYTEST) --cov --cov-report=term --cov-fail-under=90 $(TESTS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.test test-servers ## The long runs that `make test` leaves out
-	$(PY) -m pytest -m slow --timeout=3600 $(TESTS)
+	$(PY) -m pytest -m slow --no-cov --timeout=3600 $(TESTS)
 
 .PHONY: chaos
 chaos: $(VENV)/.test test-servers ## Ten minutes of random kills on both columns; writes docs/chaos.md

@@ -101,6 +101,7 @@ def test_redis_that_accepts_and_never_answers(production: tuple[Stack, list[Redi
             assert (job["attempt"], job["failures"]) == (1, 0)
 
 
+@pytest.mark.slow
 def test_every_message_lost(production: tuple[Stack, list[Redis], int]) -> None:
     """FLUSHALL with fifty queued jobs: all run within two nudges of a worker's arrival."""
     stack, _, port = production
@@ -117,6 +118,7 @@ def test_every_message_lost(production: tuple[Stack, list[Redis], int]) -> None:
             assert succeeded(client, job_id)["attempt"] == 1
 
 
+@pytest.mark.slow
 def test_two_hundred_nudges_for_one_job(production: tuple[Stack, list[Redis], int]) -> None:
     stack, _, port = production
     with stack.client() as client:

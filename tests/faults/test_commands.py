@@ -26,6 +26,8 @@ from support import (
     weights_digest,
 )
 
+pytestmark = pytest.mark.either_column
+
 TOTAL_STEPS = 12_000
 
 

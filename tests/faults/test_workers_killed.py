@@ -45,6 +45,7 @@ def same(client: httpx.Client, job: dict[str, Any], undisturbed: tuple[dict[str,
     assert job["result"]["metrics"] == undisturbed[0]["result"]["metrics"]
 
 
+@pytest.mark.either_column
 def test_the_child_killed(
     column: Stack, client: httpx.Client, rows: str, undisturbed: tuple[dict[str, Any], str]
 ) -> None:
@@ -61,6 +62,7 @@ def test_the_child_killed(
     assert len([version for version in versions if version["job_id"] == job_id]) == 1
 
 
+@pytest.mark.either_column
 def test_the_worker_drained(
     column: Stack, client: httpx.Client, rows: str, undisturbed: tuple[dict[str, Any], str]
 ) -> None:
@@ -92,6 +94,7 @@ def test_the_worker_killed(
     same(client, job, undisturbed)
 
 
+@pytest.mark.either_column
 def test_a_pool_process_killed_while_it_waits(column: Stack, client: httpx.Client, rows: str) -> None:
     """On the embedded broker it holds the lock that all of its successors would wait for."""
     quick = classify(rows, hyperparameters={"epochs": 1})
@@ -105,6 +108,7 @@ def test_a_pool_process_killed_while_it_waits(column: Stack, client: httpx.Clien
     succeeded(client, submit(client, quick))
 
 
+@pytest.mark.either_column
 def test_a_supervisor_stopped_past_its_lease(
     column: Stack, client: httpx.Client, rows: str, undisturbed: tuple[dict[str, Any], str]
 ) -> None:
@@ -146,6 +150,7 @@ def test_a_child_that_does_not_hear(
     same(client, job, undisturbed)
 
 
+@pytest.mark.either_column
 def test_a_job_whose_child_always_dies(column: Stack, client: httpx.Client, rows: str) -> None:
     job_id = submit(client, classify(rows, hyperparameters={"epochs": 100_000}))
     over = threading.Event()
@@ -244,6 +249,7 @@ def test_a_file_missing_from_the_artifacts(column: Stack, client: httpx.Client) 
     assert digest in job["error"]["message"]
 
 
+@pytest.mark.either_column
 def test_waiting_through_a_stopped_worker(column: Stack, client: httpx.Client, rows: str) -> None:
     """No worker at all: jobs are taken and wait; the next worker runs them."""
     column.stop("train")
