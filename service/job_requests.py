@@ -115,7 +115,10 @@ class JobCreate(StoredRequest):
     depends_on: list[str] = Field(
         default_factory=list, max_length=100, description="Jobs that must succeed before this one starts."
     )
-    continue_from: str | None = Field(None, description="Checkpoint to go on from with other settings or rows.")
+    continue_from: str | None = Field(
+        None,
+        description="Checkpoint to go on from with other hyperparameters or rows; its network, preprocessing and task_config hold.",
+    )
     columns: Columns = Columns()
     preprocessing: dict[str, Any] = Field(default_factory=dict, description="How columns become features.")
     hyperparameters: Hyperparameters = Hyperparameters()
@@ -292,6 +295,12 @@ def _combination_errors(asked: JobCreate) -> Iterator[InvalidConfig]:
             "The preprocessing comes with the base model or the checkpoint.",
             hint="Leave preprocessing out.",
             param="preprocessing",
+        )
+    if asked.task_config and asked.continue_from:
+        yield InvalidConfig(
+            "The task's settings come with the checkpoint.",
+            hint="Leave task_config out. To learn with other ones, give the checkpoint's model as base_model.",
+            param="task_config",
         )
     if asked.base_model is not None and asked.continue_from is not None:
         yield InvalidConfig("base_model and continue_from exclude each other.", param="continue_from")

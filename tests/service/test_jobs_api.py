@@ -321,6 +321,8 @@ def test_continue_from_a_checkpoint(running: httpx.Client, rows: str, trained: d
     assert lineage["datasets"]["train"]["sha256"] == other["sha256"]
     before, after = (job["result"]["metrics"]["train"]["loss"] for job in (trained, job))
     assert after < before  # it went on instead of starting anew
+    body = classify(rows, continue_from=checkpoint, task_config={"label_smoothing": 0.1})
+    assert problem(running.post("/jobs", json=body), 422, "invalid_config")["param"] == "task_config"
     body = classify(rows, continue_from=checkpoint, architecture="mlp")
     problem(running.post("/jobs", json=body), 422, "invalid_config")
 
