@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learning import images, recording_ends
+from learning import images, mp3_frames, recording_ends
 from learning.media_types import UnreadableMedia
 from learning.signatures import signature_of
 
@@ -19,6 +19,9 @@ MAX_BYTES = 512 << 20
 MAX_SECONDS = 3600
 
 _BLOCK_SAMPLES = 1 << 18
+# A frame of MP3 may take bits from frames before it, at its lowest rate from eleven. soundfile seeks to where it is
+# behind every block, and the decoder forgets them there, so that each block begins with so many samples of the last.
+_MP3_OVERLAP = 16 * 1152
 # Samples lie within -1 to 1; of much larger ones, which a file of floats can hold, the power would be infinite.
 _LARGEST_SAMPLE = 1e6
 _CONVERT = "Convert it to WAV, FLAC, Ogg or MP3."
@@ -143,6 +146,8 @@ def _opened(content: bytes) -> Iterator[tuple[str, Any]]:
         raise UnreadableMedia("not_audio", what, _CONVERT if content else _WRITE_AGAIN)
     _check_length(kind, content)
     is_short = kind == "MP3" and len(content) < recording_ends.mp3_bytes(content)
+    if kind == "MP3":
+        content = mp3_frames.with_count(content)
     try:
         if is_short:
             with soundfile.SoundFile(io.BytesIO(content)) as file:
@@ -158,9 +163,8 @@ def _opened(content: bytes) -> Iterator[tuple[str, Any]]:
 
 def waveform(content: bytes, width: int = 160, height: int = 48) -> bytes:
     """Return a small grey PNG of a recording: from the least to the greatest sample of each stretch, over time."""
-    import soundfile
-
-    samples_NC, _ = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    with _opened(content) as (_, file):
+        samples_NC = file.read(dtype="float32", always_2d=True)
     samples_N = samples_NC.mean(axis=1)
     starts_W = np.arange(width) * len(samples_N) // width  # where there are fewer samples than columns, some repeat
     lowest_W, highest_W = np.minimum.reduceat(samples_N, starts_W), np.maximum.reduceat(samples_N, starts_W)
@@ -206,10 +210,17 @@ def _check_end(file: Any, content: bytes) -> None:
 def _blocks(kind: str, file: Any, most: int) -> Iterator[Samples]:
     """Yield at most so many samples of each channel, float32 of shape (N, channels); UnreadableMedia for others."""
     block_frames = max(1, _BLOCK_SAMPLES // file.channels)
-    while most > 0 and len(block := file.read(min(block_frames, most), dtype="float32", always_2d=True)):
+    at = 0
+    while most > 0:
+        overlap = min(at, _MP3_OVERLAP) if kind == "MP3" else 0
+        if overlap:
+            file.seek(at - overlap)
+        block = file.read(min(block_frames, most) + overlap, dtype="float32", always_2d=True)[overlap:]
+        if not len(block):
+            break
         if not (np.abs(block) <= _LARGEST_SAMPLE).all():
             raise _damaged(kind, "with samples that are no numbers, or far beyond -1 to 1")
-        most -= len(block)
+        at, most = at + len(block), most - len(block)
         yield block
 
 

@@ -12,6 +12,7 @@ _LAST_PAGE = 4
 # In the first frame of an MP3 file its encoder may say how long the file is: a name near the frame's beginning, flags
 # of what is said, and where they are set four bytes of how many frames and four of how many bytes.
 _XING = re.compile(rb"(?s)(?:Xing|Info)...[\3\7\x0b\x0f](....)(....)")
+_XING_FRAMES = re.compile(rb"(?s)(?:Xing|Info)...[\1\3\5\7\t\x0b\r\x0f]")
 _XING_WITHIN = 64
 _MOST_TAGS = 8
 
@@ -24,10 +25,15 @@ def wav_bytes(content: bytes) -> int:
 
 def mp3_bytes(content: bytes) -> int:
     """Return how many bytes an MP3 file says to have, to the end of its last frame; 0 for one that does not say."""
-    start = _behind_tags(content)
+    start = behind_tags(content)
     said = _XING.search(content, start, start + _XING_WITHIN)
     frames, size = (int.from_bytes(number, "big") for number in said.groups()) if said else (0, 0)
     return start + size if frames and size else 0
+
+
+def says_frames(content: bytes, start: int) -> bool:
+    """Return whether an MP3 file whose frames begin at `start` says how many there are."""
+    return _XING_FRAMES.search(content, start, start + _XING_WITHIN) is not None
 
 
 def is_ogg_whole(content: bytes) -> bool:
@@ -46,7 +52,7 @@ def is_ogg_whole(content: bytes) -> bool:
     return is_there and bool(page[_FLAGS_AT] & _LAST_PAGE)
 
 
-def _behind_tags(content: bytes) -> int:
+def behind_tags(content: bytes) -> int:
     """Return where the frames of an MP3 file begin, behind what is written in front of them, such as titles."""
     start = 0
     for _ in range(_MOST_TAGS):

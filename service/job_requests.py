@@ -117,7 +117,8 @@ class JobCreate(StoredRequest):
     )
     continue_from: str | None = Field(
         None,
-        description="Checkpoint to go on from with other hyperparameters or rows; its network, preprocessing and task_config hold.",
+        description="Checkpoint to go on from with other hyperparameters or rows; its network, preprocessing and "
+        "task_config hold.",
     )
     columns: Columns = Columns()
     preprocessing: dict[str, Any] = Field(default_factory=dict, description="How columns become features.")
