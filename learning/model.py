@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
@@ -18,6 +18,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file, save_file
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from learning import low_rank
 from learning.architectures import architecture_named
@@ -50,6 +51,14 @@ class BackboneWithHead(nn.Module):
         """Return the head's outputs for a batch."""
         outputs: Tensor = self.head(self.backbone(batch))
         return outputs
+
+    def train(self, mode: bool = True) -> Self:
+        """Let dropout act and batch normalisation count, or not; what is frozen of the backbone never counts."""
+        super().train(mode)
+        for module in self.backbone.modules():
+            if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:
+                module.eval()
+        return self
 
 
 @dataclass(frozen=True, slots=True)

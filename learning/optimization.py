@@ -98,6 +98,7 @@ class AutogradStepper:
         for (_, parameters, _), start in zip(self._groups, self._starts, strict=True):
             for parameter in parameters:
                 parameter.requires_grad_(start <= taken)
+        self._network.train(self._network.training)  # what batch normalisation counts follows from what is frozen
 
     def __call__(self, batch: Batch, rate: float) -> None:
         """Train on a batch at a learning rate."""

@@ -128,6 +128,42 @@ def test_nothing_to_train_names_what_was_set(tmp_path: Path) -> None:
     assert "unfreeze" not in (refusal.value.hint or "")
 
 
+def batch_norms(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    found = {name: tensor for name, tensor in weights.items() if "running_" in name or "num_batches" in name}
+    assert found
+    return found
+
+
+@pytest.mark.parametrize(("task", "architecture"), [(IMAGES, "resnet"), (IMAGES, "vgg")])
+def test_a_frozen_backbone_counts_no_means(task: str, architecture: str, tmp_path: Path) -> None:
+    spec, tables = held_back(task, tmp_path, architecture, backbone_learning_rate_factor=0)
+    first = weights_at_first(spec, tables)
+    result = run(spec, tables, tmp_path / "run")
+    prefix = f"{result.prepared.network.backbone.prefix}."
+    changed = {name for name, tensor in result.outcome.weights.items() if not torch.equal(tensor, first[name])}
+    assert changed
+    assert not [name for name in changed if name.startswith(prefix)]
+    batch_norms(result.outcome.weights)  # it has some
+
+
+def test_batch_normalisation_counts_from_when_its_layer_joins_in(tmp_path: Path) -> None:
+    spec, tables = held_back(IMAGES, tmp_path, "resnet", unfreeze_every_epochs=1, epochs=4)
+    spec = spec.model_copy(update={"split": Split(validation=0.0)})
+    first = weights_at_first(spec, tables)
+    steps = -(-len(prepare(spec, tables, device=choose_device("cpu")).train) // 10)  # of an epoch
+    counted = []
+    for stop in (steps, steps + 1):
+        result = run(spec, tables, tmp_path / str(stop), Recorder(stop_after=stop))
+        now = batch_norms(checkpoint.read(result.outcome.checkpoint).weights)
+        counted.append(sum(not torch.equal(tensor, first[name]) for name, tensor in now.items()))
+    assert counted[0] == 0 < counted[1] < len(now)
+    # Stopped where nothing is evaluated in between, it goes on as it would have.
+    whole = run(spec, tables, tmp_path / "whole").outcome
+    state = checkpoint.read(result.outcome.checkpoint)
+    resumed = run(spec, tables, tmp_path / "resumed", resume=state, fitted=result.prepared.design).outcome
+    assert all(torch.equal(resumed.weights[name], tensor) for name, tensor in whole.weights.items())
+
+
 def weights_at_first(spec: Any, tables: dict[str, Path]) -> dict[str, torch.Tensor]:
     """Return the weights with which a run begins."""
     pin(spec.seed, 1)
