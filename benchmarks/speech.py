@@ -5,9 +5,9 @@
 Recordings are noise of 1.5 to 3 s at 16,000 samples a second, as WAV; transcripts have eight letters a second. Networks
 are `small`, batches have 16 rows, one thread. Times are of the processor; each contestant in turn, medians. Features:
 decoding and the log-mel spectrogram. Training: batches, views, schedule and steps as a job has them, beside forward,
-backward and step on one fixed batch of the same rows; two passes before that are not counted, in which convolutions are
-compiled for most of the lengths that a job of hundreds of steps meets. Transcribing: from a WAV of a minute to text and
-words, heard in windows of five seconds, by the likeliest path.
+backward and step on one fixed batch of the same rows, a step of each in turn; two passes before that are not counted,
+in which convolutions are compiled for most of the lengths that a job of hundreds of steps meets. Transcribing: from a
+WAV of a minute to text and words, heard in windows of five seconds, by the likeliest path.
 Prints a table and writes benchmarks/results/speech.json and .md.
 """
 
@@ -19,9 +19,10 @@ import platform
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from time import process_time
 from typing import Any, cast
@@ -101,44 +102,48 @@ def features() -> float:
 
 
 def training(architecture: str, steps: int) -> dict[str, float]:
-    """Return frames by the second of a job's steps, and of steps on one batch, whose rows are as long in the mean."""
+    """Return frames by the second of a job's steps, and of steps on one batch, whose rows are as long in the mean.
+
+    Each has a step in turn, so that a machine that is slower for a while is so for both.
+    """
+    contestants = {"ours": steps_of_a_job(architecture), "floor": steps_on_one_batch(architecture)}
+    for _ in range(WARMING):
+        next(contestants["ours"])
+    next(contestants["floor"])
+    frames, seconds = dict.fromkeys(contestants, 0), dict.fromkeys(contestants, 0.0)
+    for _ in range(steps):
+        for name, contestant in contestants.items():
+            begin = process_time()
+            frames[name] += next(contestant)
+            seconds[name] += process_time() - begin
+    return {name: frames[name] / seconds[name] for name in contestants}
+
+
+def steps_of_a_job(architecture: str) -> Iterator[int]:
+    """Take the steps of a job, each with the making of its batch; yields the frames of each."""
     spec, ready = prepared(architecture)
     stepper = make_stepper(ready.design, ready.network.train(), spec.hyperparameters)
-    found: dict[str, float] = {}
-    frames = done = 0
-    begin = process_time()
-    last = WARMING + steps
-    for epoch in range(last):
+    step = 0
+    for epoch in count():
         for batch in ready.train.batches(epoch_order(len(ready.train), 0, epoch), BATCH):
-            if done == WARMING:
-                begin = process_time()
-            if WARMING <= done < last:
-                frames += len(batch["frame_SF"])
-            if done < last:
-                stepper(batch, learning_rate(done, ready.resolved, spec.hyperparameters))
-            done += 1
-        if done >= last:
-            break
-    found["ours"] = frames / (process_time() - begin)
-    found["floor"] = floor(architecture, steps)
-    return found
+            stepper(batch, learning_rate(step, ready.resolved, spec.hyperparameters))
+            step += 1
+            yield len(batch["frame_SF"])
 
 
-def floor(architecture: str, steps: int) -> float:
-    """Return frames by the second of forward, backward and step on one batch, changed by nothing."""
+def steps_on_one_batch(architecture: str) -> Iterator[int]:
+    """Take steps of forward, backward and optimizer on one batch, changed by nothing; yields the frames of each."""
     _, ready = prepared(architecture)
     network, task = ready.network.train(), ready.design.task
     batches = sorted(ready.train.batches(torch.arange(len(ready.train)), BATCH), key=lambda one: len(one["frame_SF"]))
     batch = batches[len(batches) // 2]
     state = ready.design.targets.model_copy(update={"view": None})
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3, fused=True)
-    begin = 0.0
-    for step in range(steps + 1):
+    while True:
         task.loss(network, batch, state).backward()
         optimizer.step()
         optimizer.zero_grad()
-        begin = process_time() if step == 0 else begin
-    return len(batch["frame_SF"]) * steps / (process_time() - begin)
+        yield len(batch["frame_SF"])
 
 
 def transcribing(architecture: str) -> float:

@@ -248,7 +248,7 @@ def test_a_recurrent_layer_reads_each_row_in_both_directions_as_a_packed_network
     for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
         getattr(both, name).data.copy_(getattr(layer.forth, name))
         getattr(both, name + "_reverse").data.copy_(getattr(layer.back, name))
-    lengths = [7, 1, 30, 29, 8, 30, 3, 100, 90]  # several groups, most of them with padding
+    lengths = [7, 1, 30, 29, 8, 30, 3, 100, 90]  # several stretches, most of them with padding
     rows = [torch.randn(length, 6, requires_grad=True) for length in lengths]
     packed = unpack_sequence(both(pack_sequence(rows, enforce_sorted=False))[0])
     expected = [layer.norm(row[:, :5] + row[:, 5:]) for row in packed]
