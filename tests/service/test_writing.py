@@ -171,11 +171,11 @@ def test_a_deadline_ends_it(writing: Stack, calls: httpx.Client) -> None:
     body = {"inputs": ["so"], "parameters": ENDLESS}
     late = calls.post("/models/endless/predict", json=body, headers={"X-Request-Timeout": "0.3"})
     problem(late, 504, "deadline_exceeded")
-    with streamed(calls, "so", model="endless", timeout_s=3, **ENDLESS) as response:
-        *pieces, (name, last) = events(response)
-    # It had begun. How many pieces there were by then is not known: bytes that may be the beginning of a character are
+    # Long enough for a second piece on a machine that has much else to do: bytes that may begin a character are
     # withheld until the next ones, and this network, which has learned nothing, writes dozens of them in a row.
-    assert [kind for kind, _ in pieces] == ["text"] * max(len(pieces), 1)
+    with streamed(calls, "so", model="endless", timeout_s=8, **ENDLESS) as response:
+        *pieces, (name, last) = events(response)
+    assert len(pieces) > 1
     assert (name, last["code"], last["status"]) == ("error", "deadline_exceeded", 504)
     assert predicted(writing, "so", "endless", max_new_tokens=2)["timing"]["batch_size"] == 1
 
