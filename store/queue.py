@@ -22,7 +22,6 @@ QUEUES = (TRAIN, INGEST)
 READING = (INGEST, "import")
 
 _REDIS_OPTIONS: dict[str, Any] = {
-    "visibility_timeout": 43_200,
     "socket_timeout": 10,
     "socket_connect_timeout": 3,
     "socket_keepalive": True,
@@ -47,7 +46,9 @@ def create_celery(settings: StoreSettings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        task_queues=[Queue(name) for name in QUEUES],
+        # Without receipts: a nudge that is lost comes again, but with Celery 5.7 a worker whose receipt was lost with
+        # the connection waits for it for ever, deaf to the broker that is back.
+        task_queues=[Queue(name, no_ack=True) for name in QUEUES],
         task_default_queue=TRAIN,
         enable_utc=True,
     )

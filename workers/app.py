@@ -9,6 +9,7 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import worker_process_init, worker_process_shutdown, worker_shutting_down
+from celery.worker.request import Request
 
 from store import queue
 from store.settings import StoreSettings
@@ -20,6 +21,12 @@ from workers.pool_loss import end_with_pool_process
 WORKER_OPTIONS = ("--pool=prefork", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO")
 
 
+class Nudge(Request):
+    """A message that the broker has forgotten on handing it over, so that there is nobody to tell of its arrival."""
+
+    acknowledged = True
+
+
 def create_worker(settings: StoreSettings, queues: tuple[str, ...]) -> Celery:
     """Return the application with its task and the hooks that open and close what a pool process needs."""
     app = queue.create_celery(settings)
@@ -27,7 +34,7 @@ def create_worker(settings: StoreSettings, queues: tuple[str, ...]) -> Celery:
     opened: list[Context] = []
     end_with_pool_process(app)
 
-    @app.task(name=queue.RUN_JOB, ignore_result=True)
+    @app.task(name=queue.RUN_JOB, ignore_result=True, Request=Nudge)
     def run_job(job_id: str) -> None:
         # Whichever job was announced: the most urgent one is next.
         tasks.run_jobs(opened[0])

@@ -15,6 +15,7 @@ import httpx
 import pytest
 import redis
 from servers import Stack, free_port, start_redis
+from severing_proxy import severing_proxy
 from support import TRAIN, classify, long_job, submit, succeeded, upload, wait_until
 
 from store import queue
@@ -75,6 +76,28 @@ def test_redis_stopped(production: tuple[Stack, list[Redis], int], tmp_path: Pat
         for job_id in jobs:
             job = succeeded(client, job_id)
             assert (job["attempt"], job["failures"]) == (1, 0)
+
+
+def test_a_connection_that_breaks_as_a_message_comes(production: tuple[Stack, list[Redis], int]) -> None:
+    """A worker that had to tell the broker of the message's arrival would wait for ever to be let do so."""
+    stack, _, port = production
+    with severing_proxy(port) as proxy, stack.client() as client:
+        stack.stop("train")
+        stack.environment["ANNEAL_BROKER_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
+        stack.start("train", "workers", "--queue", "train")
+        dataset = upload(client, ROWS, "tiny.csv")["id"]
+        succeeded(client, submit(client, tiny(dataset)))
+        proxy.arm(queue.RUN_JOB.encode())
+        jobs = [submit(client, tiny(dataset, seed=1))]
+        assert proxy.severed.wait(30)
+        time.sleep(3)  # longer than the client tries again by itself
+        proxy.mend()
+        jobs.append(submit(client, tiny(dataset, seed=2)))
+        for job_id in jobs:
+            assert succeeded(client, job_id)["attempt"] == 1
+        told = redis.Redis(port=port).info("commandstats")
+        assert "cmdstat_brpop" in told
+        assert not {"cmdstat_zadd", "cmdstat_zrem"} & set(told)
 
 
 @pytest.mark.slow
