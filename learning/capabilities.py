@@ -22,6 +22,15 @@ class Preprocessing(Protocol):
 
 
 @runtime_checkable
+class Particular(Protocol):
+    """What a task has beside, when there are ways of reading its inputs by which it cannot be learned."""
+
+    def check_preprocessing(self, config: Any) -> None:
+        """Raise InvalidConfig for such options of the modality, before any data is looked at."""
+        ...
+
+
+@runtime_checkable
 class Writer(Protocol):
     """What a task has beside, when it reads its inputs and answers them in a way of its own, as those do that write."""
 

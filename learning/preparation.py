@@ -19,6 +19,7 @@ from learning.capabilities import (
     Batched,
     Generative,
     Paced,
+    Particular,
     Preprocessing,
     Probed,
     Sequential,
@@ -104,7 +105,11 @@ def check(spec: TrainingSpec, collect: Callable[[str], AbstractContextManager[ob
         with collect("architecture"):
             configure(architecture.Config, spec.architecture_config, "architecture")
     with collect("preprocessing"):
-        configure(MODALITIES[task.modality].Config, spec.preprocessing, "preprocessing")
+        chosen = configure(
+            MODALITIES[task.modality].Config, {**_usual_preprocessing(task), **spec.preprocessing}, "preprocessing"
+        )
+        if isinstance(task, Particular):
+            task.check_preprocessing(chosen)
     with collect("hyperparameters"):
         _check_batch_size(task, spec.hyperparameters.batch_size)
         if spec.hyperparameters.head_initialization == "linear-probe" and not isinstance(task, Probed):
@@ -307,13 +312,17 @@ def _design(spec: TrainingSpec, task: Task, modality: Modality, train: pa.Table,
         preprocessing, architecture_config = base.preprocessing, base.architecture_config
         inputs = modality.reuse(train, columns, base.inputs)
     else:
-        usual = task.preprocessing if isinstance(task, Preprocessing) else {}
-        preprocessing = configure(modality.Config, {**usual, **spec.preprocessing}, "preprocessing")
+        given = {**_usual_preprocessing(task), **spec.preprocessing}
+        preprocessing = configure(modality.Config, given, "preprocessing")
         inputs = modality.fit(train, columns, preprocessing)
         architecture_config = configure(architecture.Config, spec.architecture_config, "architecture")
     task_config = configure(task.Config, spec.task_config, "task_config")
     targets = task.fit(train, spec.columns, task_config, inputs)
     return Design(task, architecture, modality, preprocessing, architecture_config, inputs, targets)
+
+
+def _usual_preprocessing(task: Task) -> Mapping[str, Any]:
+    return task.preprocessing if isinstance(task, Preprocessing) else {}
 
 
 def _input_columns(spec: TrainingSpec) -> Columns:

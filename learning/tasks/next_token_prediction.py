@@ -25,7 +25,7 @@ from learning.interfaces import (
     Target,
 )
 from learning.modalities import tokenization
-from learning.modalities.text import TextState, given_text
+from learning.modalities.text import TextConfig, TextState, given_text
 from learning.tasks import text_blocks, token_costs
 from learning.tasks.generation import Generation, Language, Prompt, write
 from learning.tasks.sampling import GenerationOptions
@@ -78,6 +78,10 @@ class NextTokenPrediction:
     Config: ClassVar[type[NextTokenConfig]] = NextTokenConfig
     State: ClassVar[type[NextTokenState]] = NextTokenState
     Options: ClassVar[type[GenerationOptions]] = GenerationOptions
+
+    def check_preprocessing(self, config: TextConfig) -> None:
+        """Raise InvalidConfig for a tokenizer whose tokens do not give the text back."""
+        tokenization.check_text_back(config.tokenizer, self.name)
 
     def fit(self, table: pa.Table, columns: Columns, config: NextTokenConfig, inputs: TextState) -> NextTokenState:
         """Find out what the rows are; InvalidConfig for a tokenizer whose tokens do not give the text back.

@@ -27,7 +27,7 @@ from learning.interfaces import (
     Target,
 )
 from learning.modalities import tokenization
-from learning.modalities.text import Text, TextState, texts_in
+from learning.modalities.text import Text, TextConfig, TextState, texts_in
 from learning.packing import PackedExamples
 from learning.tasks import token_costs
 from learning.tasks.beam_search import BeamOptions, BeamSearch, Source, translate
@@ -98,6 +98,10 @@ class Translation:
     Config: ClassVar[type[TranslationConfig]] = TranslationConfig
     State: ClassVar[type[TranslationState]] = TranslationState
     Options: ClassVar[type[BeamOptions]] = BeamOptions
+
+    def check_preprocessing(self, config: TextConfig) -> None:
+        """Raise InvalidConfig for a tokenizer whose tokens do not give the text back."""
+        tokenization.check_text_back(config.tokenizer, self.name)
 
     def fit(self, table: pa.Table, columns: Columns, config: TranslationConfig, inputs: TextState) -> TranslationState:
         """Look up what tokens are; InvalidConfig for a tokenizer whose tokens do not give the text back."""

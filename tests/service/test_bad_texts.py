@@ -109,6 +109,26 @@ def test_a_tokenizer_is_fitted_on_a_megabyte_without_a_space(running: httpx.Clie
     assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.parametrize(
+    ("kind", "task", "columns"),
+    [
+        ("pretrain", "next-token-prediction", {}),
+        ("finetune", "text-generation", {}),
+        ("finetune", "translation", {"text": "text", "target": "label"}),
+    ],
+)
+def test_words_without_their_spaces_are_refused_before_anything_is_queued(
+    running: httpx.Client, kind: str, task: str, columns: dict[str, str]
+) -> None:
+    rows = [{"text": text, "label": text} for text in SENTENCES]
+    body = {"kind": kind, "task": task, "dataset": upload(running, as_lines(rows), "spaces.jsonl")["id"],
+            "columns": columns, "preprocessing": {"tokenizer": "wordpiece"}}  # fmt: skip
+    refused = problem(running.post("/jobs", json=body), 422, "invalid_config")
+    assert "pieces of words say nothing of the spaces" in refused["detail"]
+    assert refused["param"] == "preprocessing.tokenizer"
+    assert refused["hint"] == 'Set preprocessing.tokenizer to "bytes" or "characters".'
+
+
 def test_bytes_of_several_encodings_are_named_with_their_row(running: httpx.Client) -> None:
     lines = [json.dumps({"text": f"汇率 {text}"}, ensure_ascii=False).encode() for text in SENTENCES]
     lines[4] = '{"text": "汇率今天"}'.encode("gb18030")
