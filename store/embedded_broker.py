@@ -184,11 +184,11 @@ class QueueFolder:
 
 
 class QoS(virtual.QoS):
-    """Bounds the tasks that a worker has in hand, not only those that it has not acknowledged."""
+    """Bounds the tasks that a worker has in hand, of which kombu counts none."""
 
     def can_consume(self) -> bool:
         """Whether this process may take another message."""
-        # A task is acknowledged as it starts, so by kombu's count a busy worker may take a message that an
+        # Nothing is acknowledged, so by kombu's count a busy worker may take a message that an
         # idle one could run. Celery's worker_disable_prefetch stops it on Redis only. No worker: empty set.
         from celery.worker.state import reserved_requests
 

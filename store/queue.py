@@ -46,8 +46,8 @@ def create_celery(settings: StoreSettings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # Without receipts: a nudge that is lost comes again, but with Celery 5.7 a worker whose receipt was lost with
-        # the connection waits for it for ever, deaf to the broker that is back.
+        # Not acknowledged: a nudge that is lost comes again. With Celery 5.7 a worker whose acknowledgement was lost
+        # with the connection waits for it for ever, deaf to the broker that is back.
         task_queues=[Queue(name, no_ack=True) for name in QUEUES],
         task_default_queue=TRAIN,
         enable_utc=True,

@@ -224,17 +224,22 @@ def for_prompts(text: str, first: str | None) -> str:
 
 def require_text_back(tokenizer: Tokenizer, task: str) -> None:
     """Raise InvalidConfig unless tokens are written out as they were read, spaces and ends of lines included."""
-    check_text_back("wordpiece" if isinstance(tokenizer.model, models.WordPiece) else "bytes", task)
+    if isinstance(tokenizer.model, models.WordPiece):
+        raise _without_spaces(task)
 
 
 def check_text_back(kind: Kind, task: str) -> None:
     """Raise InvalidConfig for a kind of tokenizer whose tokens do not give the text back."""
     if kind == "wordpiece":
-        raise InvalidConfig(
-            f"{task} writes texts, but pieces of words say nothing of the spaces between them.",
-            hint='Set preprocessing.tokenizer to "bytes" or "characters".',
-            param="preprocessing.tokenizer",
-        )
+        raise _without_spaces(task)
+
+
+def _without_spaces(task: str) -> InvalidConfig:
+    return InvalidConfig(
+        f"{task} writes texts, but pieces of words say nothing of the spaces between them.",
+        hint='Set preprocessing.tokenizer to "bytes" or "characters".',
+        param="preprocessing.tokenizer",
+    )
 
 
 def encode_one(tokenizer: Tokenizer, text: str, most: int) -> tuple[list[int], int]:

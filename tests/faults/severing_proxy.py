@@ -6,7 +6,6 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Iterator
 
 # SO_LINGER of no seconds: the other side hears of a reset.
 _RESET = struct.pack("ii", 1, 0)
@@ -67,13 +66,3 @@ class SeveringProxy:
                     self._break()
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_RDWR)
-
-
-@contextlib.contextmanager
-def severing_proxy(redis_port: int) -> Iterator[SeveringProxy]:
-    """Yield a proxy; closed at the end."""
-    proxy = SeveringProxy(redis_port)
-    try:
-        yield proxy
-    finally:
-        proxy.close()

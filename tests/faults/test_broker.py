@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import httpx
 import pytest
 import redis
 from servers import Stack, free_port, start_redis
-from severing_proxy import severing_proxy
+from severing_proxy import SeveringProxy
 from support import TRAIN, classify, long_job, submit, succeeded, upload, wait_until
 
 from store import queue
@@ -81,7 +82,7 @@ def test_redis_stopped(production: tuple[Stack, list[Redis], int], tmp_path: Pat
 def test_a_connection_that_breaks_as_a_message_comes(production: tuple[Stack, list[Redis], int]) -> None:
     """A worker that had to tell the broker of the message's arrival would wait for ever to be let do so."""
     stack, _, port = production
-    with severing_proxy(port) as proxy, stack.client() as client:
+    with closing(SeveringProxy(port)) as proxy, stack.client() as client:
         stack.stop("train")
         stack.environment["ANNEAL_BROKER_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
         stack.start("train", "workers", "--queue", "train")
@@ -158,7 +159,7 @@ def test_two_hundred_nudges_for_one_job(production: tuple[Stack, list[Redis], in
 
 @pytest.mark.slow
 def test_a_job_longer_than_the_visibility_timeout(production: tuple[Stack, list[Redis], int]) -> None:
-    """Redis would deliver an unacknowledged message again; ours is acknowledged before the work begins."""
+    """Redis would deliver an unacknowledged message again; of ours it knows nothing any more."""
     stack, _, _ = production
     with stack.client() as client:
         dataset = str(upload(client, TRAIN)["id"])
