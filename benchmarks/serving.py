@@ -6,10 +6,10 @@ One server process has one core, and the clients, 64 connections that are kept o
 a BERT of 4 layers of width 256, with texts of 64 tokens on average that the server tokenises, and a ResNet-18 at 224
 pixels, from JPEG files in base64. The peers: a `def` route of FastAPI, LitServe with and without batches, MLServer with
 batches; they open the perceptron by this package's forward and the others by transformers, ask for no key and have no
-registry. Beside them uvicorn answering nothing in as many
-bytes, and the forward itself on batches of the size that suits it best. All take turns. The first run installs the
-peers, each in its own environment. Prints the tables and, of all models together, writes
-benchmarks/results/serving.json and .md.
+registry. Beside them uvicorn answering nothing in as many bytes, and the forward itself on batches of the size that
+suits it best. All take turns. Then ours once more while the database changes twice a second, as it does beside a
+running job. The first run installs the peers, each in its own environment. Prints the tables and, of all models
+together, writes benchmarks/results/serving.json and .md.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ import base64
 import json
 import os
 import random
+import sqlite3
 import statistics
 import sys
 import tempfile
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -46,6 +50,7 @@ RESULTS = Path(__file__).parent / "results"
 CONNECTIONS, ROUNDS, REQUESTS = 64, 3, 256
 SERVER_CORE, CLIENT_CORE = 0, 1
 OURS, RAW = "ours", "uvicorn answering nothing"
+BESIDE = "ours, two commits a second"
 # And whose inputs they take.
 MODELS = {"tabular": "tabular", "text": "text", "text in bf16": "text", "image": "image", "image in bf16": "image"}
 SIDE = 224
@@ -131,6 +136,27 @@ def take_turns(servers: dict[str, tuple[int, list[bytes]]], seconds: float, foun
                 found.alone.setdefault(name, []).append(one)
 
 
+@contextmanager
+def committing(database: Path) -> Iterator[None]:
+    """Commit to a SQLite database twice a second, as workers do that beat."""
+    ended = threading.Event()
+
+    def commit() -> None:
+        with closing(sqlite3.connect(database, timeout=30, isolation_level=None)) as connection:
+            for number in count(1):
+                connection.execute(f"PRAGMA user_version = {number}")  # which nobody reads
+                if ended.wait(0.5):
+                    return
+
+    thread = threading.Thread(target=commit)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def measure(directory: Path, seconds: float, models: list[str]) -> dict[str, Found]:
     """Return what each of the models' contestants reached."""
     stack = Stack(directory / "stack", dict(ONE_THREAD))
@@ -170,6 +196,9 @@ def measure_model(stack: Stack, model: str, directory: Path, seconds: float) -> 
             servers[RAW] = ends.enter_context(raw(len(answered.content) // 20, SERVER_CORE)), ours
         measure_forward(directory / ref, values, found)
         take_turns(servers, seconds, found)
+        if kind == "tabular":
+            with committing(stack.data_dir / "anneal.db"):
+                take_turns({BESIDE: servers[OURS]}, seconds, found)
         found.health_p99_ms = uvloop.run(load(stack.port, ours, seconds, CONNECTIONS, "/livez")).health_p99_ms
     return found
 

@@ -1,7 +1,8 @@
 """Which version a key's holder means by a ref: read once, and known until something in the database has changed.
 
 A revoked key or a moved alias is seen by the next request in every process: each request is checked against the
-database's stamp, read after the request has come. Requests that come together share one reading.
+database's stamp, read after the request has come. Requests that come together share one look at it, and where it has
+changed, which it does with every heartbeat, one reading of what it was asked for.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 
 from anyio import CapacityLimiter, to_thread
 
@@ -52,6 +54,22 @@ class Meaning:
         return cls(caller, version, files, until, record.id, record.task, about)
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read after the stamp had a value, and holds as long as it has."""
+
+    stamp: Hashable
+    meaning: Meaning
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What is being read since the stamp had a value."""
+
+    stamp: Hashable
+    task: asyncio.Task[Meaning]
+
+
 class Known:
     """What one process knows; belongs to its event loop."""
 
@@ -59,7 +77,8 @@ class Known:
         self._database = database
         self._stamp = Stamp(database.engine)
         self._value: Hashable = None
-        self._meanings: dict[bytes, Meaning] = {}
+        self._read: dict[bytes, _Read] = {}
+        self._readings: dict[bytes, _Reading] = {}
         self._is_fresh = False  # the stamp was read after every request came that can ask now
         self._look_ahead: asyncio.Task[None] | None = None
         self._one_look = asyncio.Lock()
@@ -71,26 +90,50 @@ class Known:
         key = _key(authorization.encode("latin-1", "replace"), ref, scope)
         if (meaning := self._recall(key)) is not None:
             return meaning
-        value = self._value
-        meaning = await to_thread.run_sync(self._read, authorization, ref, scope)
-        if value == self._value:  # else somebody has committed meanwhile, perhaps after this was read
-            if len(self._meanings) >= MOST:
-                self._meanings.clear()
-            self._meanings[key] = meaning
-        return meaning
+        reading = self._readings.get(key)
+        # One that began before the latest commit may not have seen it.
+        if reading is None or reading.stamp != self._value:
+            look_up = partial(self._look_up, authorization, ref, scope)
+            reading = _Reading(self._value, asyncio.create_task(self._learn(key, self._value, look_up)))
+            reading.task.add_done_callback(_hear)
+            self._readings[key] = reading
+        return await asyncio.shield(reading.task)  # who is cancelled leaves it to the others
 
     async def recall(self, authorization: bytes, ref: str) -> Meaning | None:
-        """Return what a ref means for predictions if that is known and still so."""
-        key = _key(authorization, ref, PREDICT)
-        if key not in self._meanings:
+        """Return what a ref means for predictions if it has had a meaning before; else nothing is looked up."""
+        if _key(authorization, ref, PREDICT) not in self._read:
             return None
-        await self.refresh()
-        return self._recall(key)
+        try:
+            return await self.of(authorization.decode("latin-1"), ref)
+        except Exception:  # whatever it was, who asks again is told
+            return None
+
+    def recall_at_once(self, authorization: bytes, ref: str) -> Meaning | None:
+        """Return what a ref means for predictions if that is known, and known to be so without waiting."""
+        if not self._stamp.is_immediate:
+            return None
+        self._look()
+        return self._recall(_key(authorization, ref, PREDICT))
 
     def _recall(self, key: bytes) -> Meaning | None:
-        meaning = self._meanings.get(key)
-        if meaning is None or meaning.until < time.monotonic():
+        read = self._read.get(key)
+        if read is None or read.stamp != self._value or read.meaning.until < time.monotonic():
             return None
+        return read.meaning
+
+    async def _learn(self, key: bytes, stamp: Hashable, look_up: Callable[[], Meaning]) -> Meaning:
+        try:
+            meaning = await to_thread.run_sync(look_up)
+        except BaseException:
+            self._read.pop(key, None)
+            raise
+        finally:
+            # A later one has taken its place if somebody has committed meanwhile.
+            if (reading := self._readings.get(key)) is not None and reading.stamp == stamp:
+                del self._readings[key]
+        if len(self._read) >= MOST:
+            self._read.clear()
+        self._read[key] = _Read(stamp, meaning)
         return meaning
 
     async def refresh(self) -> None:
@@ -99,12 +142,17 @@ class Known:
             if self._look_ahead is None:
                 self._look_ahead = asyncio.create_task(self._look_in_turn())
             await asyncio.shield(self._look_ahead)
-        elif not self._is_fresh:
-            self._compare(self._stamp.read())
-            self._is_fresh = True
-            # The loop runs what is ready, then looks at the network, then runs this before anything that came from
-            # there: whoever asks until then had sent the request before the reading.
-            asyncio.get_running_loop().call_soon(self._grow_stale)
+        else:
+            self._look()
+
+    def _look(self) -> None:
+        if self._is_fresh:
+            return
+        self._value = self._stamp.read()
+        self._is_fresh = True
+        # The loop runs what is ready, then looks at the network, then runs this before anything that came from there:
+        # whoever asks until then had sent the request before the reading.
+        asyncio.get_running_loop().call_soon(self._grow_stale)
 
     def _grow_stale(self) -> None:
         self._is_fresh = False
@@ -112,14 +160,9 @@ class Known:
     async def _look_in_turn(self) -> None:
         async with self._one_look:
             self._look_ahead = None  # who comes from here on needs a later look
-            self._compare(await to_thread.run_sync(self._stamp.read, limiter=self._thread))
+            self._value = await to_thread.run_sync(self._stamp.read, limiter=self._thread)
 
-    def _compare(self, value: Hashable) -> None:
-        if value != self._value:
-            self._meanings.clear()
-            self._value = value
-
-    def _read(self, authorization: str, ref: str, scope: str) -> Meaning:
+    def _look_up(self, authorization: str, ref: str, scope: str) -> Meaning:
         now = time.monotonic()
         with self._database.read() as session:
             caller = authorize(session.connection(), authorization, scope)
@@ -130,6 +173,12 @@ class Known:
     def close(self) -> None:
         """Give the connection up."""
         self._stamp.close()
+
+
+def _hear(reading: asyncio.Task[Meaning]) -> None:
+    """Take note of a failure that everybody who waited for it may have left behind."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 def _key(authorization: bytes, ref: str, scope: str) -> bytes:
