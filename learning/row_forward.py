@@ -56,7 +56,8 @@ class RowForward:
     def __call__(self, inputs_BF: Floats) -> Tensor:
         """Return the head's outputs."""
         if len(inputs_BF) > self._few:
-            outputs: Tensor = self._network({"inputs_BF": torch.from_numpy(inputs_BF)})
+            with torch.inference_mode():
+                outputs: Tensor = self._network({"inputs_BF": torch.from_numpy(inputs_BF)})
             return outputs
         values = inputs_BF
         for step in self._steps:

@@ -46,6 +46,7 @@ class RowEncoder:
         self._centers = np.array([column.center for column, _ in numbers])
         self._scales = np.array([column.scale for column, _ in numbers])
         self._clipped = np.array([column.clipped for column, _ in numbers], dtype=bool)
+        self._any_clipped, self._all_clipped = bool(self._clipped.any()), bool(self._clipped.all())
         self._flags = [(at, start + 1) for at, (column, start) in enumerate(numbers) if column.has_missing]
         self._levels = [
             (at, start + 1 + column.has_missing, np.asarray(column.levels, dtype=np.float64))
@@ -92,9 +93,9 @@ class RowEncoder:
         flat = chain.from_iterable([row.numbers for row in rows])
         numbers_NC = _floats(flat, len(rows), len(self._number_names))
         scaled_NC = (numbers_NC - self._centers) / self._scales
-        if self._clipped.any():
+        if self._any_clipped:
             drawn_in_NC = scaled_NC / np.hypot(1, scaled_NC / LIMIT)
-            scaled_NC = drawn_in_NC if self._clipped.all() else np.where(self._clipped, drawn_in_NC, scaled_NC)
+            scaled_NC = drawn_in_NC if self._all_clipped else np.where(self._clipped, drawn_in_NC, scaled_NC)
         missing_NC = np.isnan(numbers_NC)
         if missing_NC.any():
             scaled_NC[missing_NC] = 0.0
