@@ -120,6 +120,15 @@ async def parse(loaded: Loaded, inputs: Sequence[Any], options: PredictionOption
     return await to_thread.run_sync(read, abandon_on_cancel=True, limiter=loaded.parsers)
 
 
+def begin(loaded: Loaded, inputs: Sequence[Any], options: PredictionOptions | None) -> tuple[Parsed, Waiting] | None:
+    """Submit inputs that are answered before the loop looks at the network again, or return None for any others."""
+    few = loaded.predictor.parses_at_once and len(inputs) <= MOST_PARSED_ON_LOOP
+    if not (few and loaded.batcher.is_immediate(len(inputs))):
+        return None
+    parsed = loaded.predictor.parse(inputs, options=options)
+    return (parsed, loaded.batcher.submit(parsed.rows)) if parsed.rows else None
+
+
 async def compute(batcher: Batching, parsed: Parsed, receive: Receive) -> Waiting | None:
     """Return the rows' answers once the device has computed them; None when there is no row.
 
@@ -129,7 +138,7 @@ async def compute(batcher: Batching, parsed: Parsed, receive: Receive) -> Waitin
         return None
     waiting = batcher.submit(parsed.rows)
     try:
-        if batcher.is_immediate:
+        if batcher.is_immediate():
             await waiting.answered
         else:
             await _unless_gone(waiting.answered, receive)

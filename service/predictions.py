@@ -29,7 +29,7 @@ from store import ids
 
 if TYPE_CHECKING:
     from learning.errors import InvalidInput
-    from learning.interfaces import InputWarning
+    from learning.interfaces import InputWarning, PredictionOptions
     from learning.prediction import Parsed
 
 router = APIRouter(prefix="/models", tags=["predictions"])
@@ -176,7 +176,13 @@ async def answer(
     """Return the body of a PredictResponse."""
     options = loaded.predictor.options(parameters) if parameters else None
     parsed = await parse(loaded, inputs, options)
-    waiting = await compute(loaded.batcher, parsed, receive)
+    return written(meant, parsed, await compute(loaded.batcher, parsed, receive), load_ms, options)
+
+
+def written(
+    meant: Meaning, parsed: Parsed, waiting: Waiting | None, load_ms: float, options: PredictionOptions | None
+) -> bytes:
+    """Return the body of a PredictResponse to inputs that were computed."""
     answers = waiting.answers if waiting is not None else []
     if options is not None:
         answers = [options.apply(one) for one in answers]

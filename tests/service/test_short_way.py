@@ -22,6 +22,7 @@ from service.errors import ApiError
 from service.guard import Guard
 from service.settings import ServiceSettings
 from service.short_way import ShortWay
+from store import keys
 
 PATH = "/api/v1/models/small/predict"
 ASKED = json.dumps({"inputs": [INPUT]}).encode()
@@ -266,6 +267,71 @@ def test_what_is_no_plain_request_is_the_applications(served: Served, line: Line
         assert served.handed_on == before + 1, request
         if status == 200:
             assert bool(body["errors"]) is (b"jsonl" in request), body  # a line is an input
+
+
+def test_after_a_commit_what_a_ref_means_is_read_once_for_all(served: Served) -> None:
+    state = served.app.opened()
+    assert state is not None
+    known: Any = state.known
+    look_up, readings = known._look_up, list[str]()
+
+    def slow(authorization: str, ref: str, scope: str) -> Any:
+        readings.append(ref)
+        time.sleep(0.3)  # so that all of them come meanwhile
+        return look_up(authorization, ref, scope)
+
+    lines = [Line(served.port) for _ in range(20)]
+    known._look_up, before = slow, served.handed_on
+    try:
+        with state.database.write() as session:
+            keys.create(session, name="another")
+        for line in lines:
+            line.socket.sendall(served.request())
+        assert {line.answer()[0] for line in lines} == {200}
+    finally:
+        known._look_up = look_up
+        for line in lines:
+            line.socket.close()
+    assert readings == ["small"]
+    assert served.handed_on == before
+
+
+def test_a_revoked_key_is_refused_at_once(served: Served, line: Line) -> None:
+    state = served.app.opened()
+    assert state is not None
+    with state.database.write() as session:
+        record, key = keys.create(session, name="for a moment")
+    asked = served.request().replace(served.key.encode(), key.encode())
+    statuses = []
+    for _ in range(3):  # by the application, then known, then revoked
+        line.socket.sendall(asked)
+        statuses.append(line.answer()[0])
+        if len(statuses) == 2:
+            assert served.client.delete(f"/keys/{record.id}").status_code < 300
+    assert statuses == [200, 200, 401]
+
+
+def test_a_look_at_whether_the_process_lives(served: Served, line: Line) -> None:
+    """By itself, behind a prediction on the same connection, and as the application answers it."""
+    alive, before = (
+        served.request(b"", line="GET /livez HTTP/1.1").replace(b"Content-Length: 0\r\n", b""),
+        served.handed_on,
+    )
+    line.socket.sendall(alive)
+    status, short, body = line.answer()
+    assert (status, body, served.handed_on) == (200, {"status": "ok"}, before)
+    line.socket.sendall(served.request() + alive + served.request())
+    answers = [line.answer() for _ in range(3)]
+    assert [body.get("status") for _, _, body in answers] == [None, "ok", None]
+    before = served.handed_on
+    line.socket.sendall(alive.replace(b"Host:", b"Prefer: wait\r\nHost:"))
+    status, long, body = line.answer()
+    assert (status, body, served.handed_on) == (200, {"status": "ok"}, before + 1)
+    assert short.keys() == long.keys()
+    line.socket.sendall(alive.replace(b"Host: localhost", b"Host: elsewhere"))
+    assert line.answer()[0] == 400
+    line.socket.sendall(alive.replace(b"GET", b"POST"))
+    assert line.answer()[0] == 405
 
 
 def test_expect_is_answered_first(served: Served, line: Line) -> None:
