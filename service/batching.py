@@ -114,8 +114,9 @@ class Batching(Protocol):
 
     counts: Counts
 
-    def is_immediate(self, more: int = 0) -> bool:
-        """Return whether what waits, and so many positions more, is computed before the loop looks at the network."""
+    @property
+    def is_immediate(self) -> bool:
+        """Whether what waits now is computed before the loop looks at the network again."""
         ...
 
     def submit(self, rows: Sequence[Any]) -> Waiting:
@@ -150,9 +151,10 @@ class Batcher:
         self._quick_size = 0  # the largest such length whose batches hold the loop up no longer than they may
         self.counts = Counts()
 
-    def is_immediate(self, more: int = 0) -> bool:
-        """Return whether what waits, and so many positions more, is computed before the loop looks at the network."""
-        return not self._is_running and self._is_quick(self._positions_waiting + more)
+    @property
+    def is_immediate(self) -> bool:
+        """Whether what waits now is computed before the loop looks at the network again."""
+        return not self._is_running and self._is_quick(self._positions_waiting)
 
     def submit(self, rows: Sequence[Any]) -> Waiting:
         """Queue a request's rows, at least one; 429 when too many wait already."""

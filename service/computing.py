@@ -115,15 +115,18 @@ def check_all_fit(parsed: Parsed) -> None:
 async def parse(loaded: Loaded, inputs: Sequence[Any], options: PredictionOptions | None = None) -> Parsed:
     """Return the inputs as rows; what takes a while, such as tokenising, leaves the loop to others."""
     read = partial(loaded.predictor.parse, inputs, options=options)
-    if loaded.predictor.parses_at_once and len(inputs) <= MOST_PARSED_ON_LOOP:
+    if _is_parsed_at_once(loaded, inputs):
         return read()
     return await to_thread.run_sync(read, abandon_on_cancel=True, limiter=loaded.parsers)
 
 
+def _is_parsed_at_once(loaded: Loaded, inputs: Sequence[Any]) -> bool:
+    return loaded.predictor.parses_at_once and len(inputs) <= MOST_PARSED_ON_LOOP
+
+
 def begin(loaded: Loaded, inputs: Sequence[Any], options: PredictionOptions | None) -> tuple[Parsed, Waiting] | None:
     """Submit inputs that are answered before the loop looks at the network again, or return None for any others."""
-    few = loaded.predictor.parses_at_once and len(inputs) <= MOST_PARSED_ON_LOOP
-    if not (few and loaded.batcher.is_immediate(len(inputs))):
+    if not (loaded.batcher.is_immediate and _is_parsed_at_once(loaded, inputs)):
         return None
     parsed = loaded.predictor.parse(inputs, options=options)
     return (parsed, loaded.batcher.submit(parsed.rows)) if parsed.rows else None
@@ -138,7 +141,7 @@ async def compute(batcher: Batching, parsed: Parsed, receive: Receive) -> Waitin
         return None
     waiting = batcher.submit(parsed.rows)
     try:
-        if batcher.is_immediate():
+        if batcher.is_immediate:
             await waiting.answered
         else:
             await _unless_gone(waiting.answered, receive)

@@ -62,6 +62,8 @@ class _Turn:
 class ContinuousBatcher:
     """The queue in front of one loaded model that writes; takes the same requests as a `Batcher`."""
 
+    is_immediate = False  # whoever asks is watched, and may leave
+
     def __init__(
         self,
         begin: Callable[[], Steps],
@@ -78,10 +80,6 @@ class ContinuousBatcher:
         self._going: list[_Row] = []
         self._is_running = False  # or waits for the device
         self.counts = Counts()
-
-    def is_immediate(self, more: int = 0) -> bool:
-        """Return false: whoever asks is watched, and may leave."""
-        return False
 
     def submit(self, rows: Sequence[Any], listener: Listener | None = None) -> Writing:
         """Queue a request's rows, at least one; 429 when too many wait already."""

@@ -152,10 +152,10 @@ def test_many_rows_are_not_immediate() -> None:
         batcher = Batcher(lambda rows: [{}] * len(rows), device, 1)
         batcher.warm(0)
         few = batcher.submit([0])
-        assert batcher.is_immediate()
+        assert batcher.is_immediate
         await few.answered
         many = batcher.submit([0] * (4096 * MOST_ROWS))
-        assert not batcher.is_immediate()  # so whoever asked is watched, and may leave
+        assert not batcher.is_immediate  # so whoever asked is watched, and may leave
         many.answered.cancel()
         device.close()
 
