@@ -109,7 +109,10 @@ class Known:
             return None
 
     def recall_at_once(self, authorization: bytes, ref: str) -> Meaning | None:
-        """Return what a ref means for predictions if that is known, and known to be so without waiting."""
+        """Return what a ref means for predictions if that is known, and known to be so without waiting.
+
+        To be called of what has come from the network by what the loop runs afterwards (`call_soon`), as tasks are.
+        """
         if not self._stamp.is_immediate:
             return None
         self._look()

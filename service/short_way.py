@@ -111,8 +111,13 @@ class ShortWay(HttpToolsProtocol):
             return
         if held.ref is None:
             self._send(held, orjson.dumps(ALIVE))
-        elif not self._begin(held, held.ref):
-            self._spawn(self._answer(held, held.ref))
+        else:
+            # Not yet, among what the loop has found on the network: what it knows may be older than the request.
+            self.loop.call_soon(self._go_on, held, held.ref)
+
+    def _go_on(self, held: _Held, ref: str) -> None:
+        if not self._begin(held, ref):
+            self._spawn(self._answer(held, ref))
 
     def _spawn(self, answering: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(answering)

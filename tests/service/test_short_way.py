@@ -311,6 +311,36 @@ def test_a_revoked_key_is_refused_at_once(served: Served, line: Line) -> None:
     assert statuses == [200, 200, 401]
 
 
+def test_a_key_revoked_after_the_loop_has_looked(served: Served, line: Line) -> None:
+    """What the loop still takes for true when it finds a request is older than the request."""
+    state = served.app.opened()
+    assert state is not None
+    with state.database.write() as session:
+        record, key = keys.create(session, name="for a moment")
+    asked = served.request().replace(served.key.encode(), key.encode())
+    for _ in range(2):
+        line.socket.sendall(asked)
+        assert line.answer()[0] == 200
+    batcher, other = served.loaded.batcher, Line(served.port)
+    compute, known = batcher._answer, state.known
+
+    def interrupted(rows: Sequence[Any]) -> list[dict[str, Any]]:
+        known._look()
+        with state.database.write() as session:
+            keys.revoke(session, record.project, record.id)
+        line.socket.sendall(asked)
+        time.sleep(0.1)  # on the loop: the next thing it finds is that request
+        batcher._answer = compute
+        answers: list[dict[str, Any]] = compute(rows)
+        return answers
+
+    batcher._answer = interrupted
+    other.socket.sendall(served.request())
+    assert other.answer()[0] == 200
+    assert line.answer()[0] == 401
+    other.socket.close()
+
+
 def test_a_look_at_whether_the_process_lives(served: Served, line: Line) -> None:
     """By itself, behind a prediction on the same connection, and as the application answers it."""
     alive, before = (
