@@ -53,7 +53,7 @@ class _Held:
     Without a `ref` it asks whether the process lives.
     """
 
-    def __init__(self, scope: Scope, ref: str | None, authorization: bytes, request_id: str) -> None:
+    def __init__(self, scope: Scope, ref: str, authorization: bytes, request_id: str) -> None:
         self.scope = scope
         self.ref = ref
         self.authorization = authorization
@@ -109,15 +109,15 @@ class ShortWay(HttpToolsProtocol):
         if held is None:
             super().on_message_complete()
             return
-        if held.ref is None:
+        if not held.ref:
             self._send(held, orjson.dumps(ALIVE))
         else:
             # Not yet, among what the loop has found on the network: what it knows may be older than the request.
-            self.loop.call_soon(self._go_on, held, held.ref)
+            self.loop.call_soon(self._go_on, held)
 
-    def _go_on(self, held: _Held, ref: str) -> None:
-        if not self._begin(held, ref):
-            self._spawn(self._answer(held, ref))
+    def _go_on(self, held: _Held) -> None:
+        if not self._begin(held):
+            self._spawn(self._answer(held))
 
     def _spawn(self, answering: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(answering)
@@ -128,7 +128,7 @@ class ShortWay(HttpToolsProtocol):
         """Return a plain question whether the process lives."""
         if (headers := self._plain(b"GET")) is None or not _BODY.isdisjoint(headers):
             return None
-        return _Held(cast("Scope", self.scope), None, b"", self._request_id(headers))
+        return _Held(cast("Scope", self.scope), "", b"", self._request_id(headers))
 
     def _prediction(self) -> _Held | None:
         """Return a plain request for a prediction."""
@@ -157,10 +157,10 @@ class ShortWay(HttpToolsProtocol):
     def _request_id(self, headers: dict[bytes, bytes]) -> str:
         return self._guard.request_id(headers.get(b"x-request-id", b""))
 
-    def _begin(self, held: _Held, ref: str) -> bool:
+    def _begin(self, held: _Held) -> bool:
         """Submit what will be answered without waiting, and return whether that is so."""
         state = self._opened()
-        if state is None or (meant := state.known.recall_at_once(held.authorization, ref)) is None:
+        if state is None or (meant := state.known.recall_at_once(held.authorization, held.ref)) is None:
             return False
         asked = _asked(held.body, state.settings.max_predict_inputs)
         if asked is None or (loaded := state.predictors.take(meant.version_id)) is None:
@@ -195,9 +195,9 @@ class ShortWay(HttpToolsProtocol):
         waiting.answered.add_done_callback(end)
         return True
 
-    async def _answer(self, held: _Held, ref: str) -> None:
+    async def _answer(self, held: _Held) -> None:
         try:
-            content = await self._computed(held, ref)
+            content = await self._computed(held)
         except ClientGone:
             return
         except Exception as error:
@@ -211,10 +211,10 @@ class ShortWay(HttpToolsProtocol):
     async def _fail(self, held: _Held, error: Exception) -> None:
         await self._cycle(held, more_body=False).run_asgi(cast("Any", self._failing(error, held.request_id)))
 
-    async def _computed(self, held: _Held, ref: str) -> bytes | None:
+    async def _computed(self, held: _Held) -> bytes | None:
         """Return the body of the answer, or None for what is the application's to answer."""
         state = self._opened()
-        if state is None or (meant := await state.known.recall(held.authorization, ref)) is None:
+        if state is None or (meant := await state.known.recall(held.authorization, held.ref)) is None:
             return None
         asked = _asked(held.body, state.settings.max_predict_inputs)
         if asked is None or (loaded := state.predictors.take(meant.version_id)) is None:
@@ -253,7 +253,7 @@ class ShortWay(HttpToolsProtocol):
             % (
                 head,
                 len(content),
-                b"" if held.ref is None else b"model-state: loaded\r\n",
+                b"model-state: loaded\r\n" if held.ref else b"",
                 held.request_id.encode(),
                 b"" if held.keep_alive else b"connection: close\r\n",
                 content,
@@ -266,9 +266,8 @@ class ShortWay(HttpToolsProtocol):
 
     def _cycle(self, held: _Held, *, more_body: bool) -> RequestResponseCycle:
         """Return the cycle that the server would have made of the request, with what has come of its body."""
-        path = _LIVEZ if held.ref is None else _BEFORE + held.ref.encode() + _AFTER
-        method = "GET" if held.ref is None else "POST"
-        held.scope.update(method=method, path=path.decode(), raw_path=path, query_string=b"")
+        path = _BEFORE + held.ref.encode() + _AFTER
+        held.scope.update(method="POST", path=path.decode(), raw_path=path, query_string=b"")
         cycle = RequestResponseCycle(
             scope=cast("Any", held.scope),
             transport=self.transport,
