@@ -125,8 +125,8 @@ class ShortWay(HttpToolsProtocol):
         self.tasks.add(task)
 
     def _look(self) -> _Held | None:
-        """Return a plain question whether the process lives."""
-        if (headers := self._plain(b"GET")) is None or not _BODY.isdisjoint(headers):
+        """Return a plain question whether the process lives, of one who takes the answers."""
+        if self.flow.write_paused or (headers := self._plain(b"GET")) is None or not _BODY.isdisjoint(headers):
             return None
         return _Held(cast("Scope", self.scope), "", b"", self._request_id(headers))
 
