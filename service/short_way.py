@@ -33,9 +33,9 @@ from service.state import State
 
 _BEFORE, _AFTER, _LIVEZ = b"/api/v1/models/", b"/predict", b"/livez"
 _PLAIN_REF = re.compile(rb"[A-Za-z0-9._@:~-]+")  # spelled as it is meant: nothing to unquote or to cut off
-# Headers that want the endpoint itself, or the server, or announce a body where none is read.
+# Headers that want the endpoint itself, or the server.
 _OTHERS = frozenset({b"x-request-timeout", b"prefer", b"upgrade", b"expect"})
-_BODY = frozenset({b"content-length", b"transfer-encoding"})
+_BODY = frozenset({b"content-length", b"transfer-encoding"})  # those that announce one
 _FIELDS = frozenset({"inputs", "parameters"})
 _MOST_BYTES = 1 << 20  # of a body that is held until it is whole; the application reads longer ones as they come
 
@@ -72,7 +72,7 @@ class _Held:
 
 
 class ShortWay(HttpToolsProtocol):
-    """One connection, on which POST /api/v1/models/{ref}/predict may be answered at once."""
+    """One connection, on which POST /api/v1/models/{ref}/predict and GET /livez may be answered at once."""
 
     def __init__(self, config: Config, *arguments: Any, **named: Any) -> None:
         super().__init__(config, *arguments, **named)
@@ -108,8 +108,7 @@ class ShortWay(HttpToolsProtocol):
         held, self._held = self._held, None
         if held is None:
             super().on_message_complete()
-            return
-        if not held.ref:
+        elif not held.ref:
             self._send(held, orjson.dumps(ALIVE))
         else:
             # Not yet, among what the loop has found on the network: what it knows may be older than the request.
@@ -166,16 +165,13 @@ class ShortWay(HttpToolsProtocol):
         if asked is None or (loaded := state.predictors.take(meant.version_id)) is None:
             return False
         inputs, parameters = asked
-        begun = None
         try:
             options = loaded.predictor.options(parameters) if parameters else None
             begun = begin(loaded, inputs, options)
         except Exception:  # it will be met again where it is answered
-            return False
-        finally:
-            if begun is None:
-                state.predictors.give_back(loaded)
+            begun = None
         if begun is None:
+            state.predictors.give_back(loaded)
             return False
         parsed, waiting = begun
 
