@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from learning.architectures.packed_attention import Groups, attend
+from learning.architectures.packed_attention import Groups, attend, read_by_several
 from learning.architectures.quick_dropout import QuickDropout
 from learning.architectures.transformer import TransformerConfig, read_by_length
 from learning.config import Defaults, Situation
@@ -64,6 +64,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, hidden_SD: Tensor, groups: Groups) -> Tensor:
         """Return what each position gathers, (S, D)."""
+        hidden_SD = read_by_several(hidden_SD)
         return attend(self.query(hidden_SD), self.key(hidden_SD), self.value(hidden_SD), groups, self.heads)
 
 

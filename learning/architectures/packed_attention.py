@@ -5,18 +5,22 @@ S positions of all rows together, G rows of one length, T that length, H heads, 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from learning.architectures.filled_attention import Filling, Stretches, attend_filled, suits
 
-class Groups(NamedTuple):
+
+@dataclass(frozen=True, eq=False)
+class Groups:
     """Rows by length, shortest first, and the positions of a batch in that order; None where they are in it already."""
 
     rows_and_length: list[tuple[int, int]]
     order_S: Tensor | None
+    _fillings: dict[tuple[int, bool], Filling] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, length_B: Tensor) -> Groups:
@@ -35,11 +39,22 @@ class Groups(NamedTuple):
         """Return each position's place within its row, position_S."""
         return torch.cat([torch.arange(length).repeat(rows) for rows, length in self.rows_and_length])
 
+    def filling(self, heads: int, *, causal: bool) -> Filling:
+        """Return how the rows are filled up, which all layers have in common."""
+        if (found := self._fillings.get((heads, causal))) is None:
+            rows_G, length_G = torch.tensor(self.rows_and_length).unbind(1)
+            length_B = length_G.repeat_interleave(rows_G)
+            texts = Stretches(length_B.cumsum(0) - length_B, length_B)
+            found = self._fillings[heads, causal] = Filling.of(texts, texts, heads, causal=causal)
+        return found
+
 
 def attend(
     query_SD: Tensor, key_SD: Tensor, value_SD: Tensor, groups: Groups, heads: int, *, causal: bool = False
 ) -> Tensor:
     """Return softmax(QK')V of each row, (S, D); if `causal`, of each position and those before it."""
+    if suits(query_SD, longest=groups.rows_and_length[-1][1]):
+        return attend_filled(query_SD, key_SD, value_SD, groups.filling(heads, causal=causal))
     sizes = [rows * length for rows, length in groups.rows_and_length]
     width = query_SD.shape[1]
     # Split, not sliced: the gradient of a slice is a tensor of zeros as large as the whole.
@@ -48,25 +63,14 @@ def attend(
     for query, key, value, (rows, length) in parts:
         shape = (rows, length, heads, width // heads)
         query_GHTK, key_GHTK, value_GHTK = (part.view(shape).transpose(1, 2) for part in (query, key, value))
-        found_GHTK = scaled_attention(query_GHTK, key_GHTK, value_GHTK, causal=causal)
+        found_GHTK = functional.scaled_dot_product_attention(query_GHTK, key_GHTK, value_GHTK, is_causal=causal)
         gathered.append(found_GHTK.transpose(1, 2).reshape(rows * length, width))
     return torch.cat(gathered) if len(gathered) > 1 else gathered[0]
 
 
-def scaled_attention(query_GHTK: Tensor, key_GHTK: Tensor, value_GHTK: Tensor, *, causal: bool) -> Tensor:
-    """Return softmax(QK')V by the kernel that suits the arithmetic."""
-    if query_GHTK.dtype == torch.bfloat16 and query_GHTK.device.type == "cpu" and torch.is_grad_enabled():
-        # The gradient of torch's fused kernel is slow in bf16: a third of a training step at 18 tokens. Without one the
-        # kernel takes a third of the time of what follows.
-        scores_GHTT = query_GHTK @ key_GHTK.transpose(2, 3) * query_GHTK.shape[-1] ** -0.5
-        if causal:
-            length = scores_GHTT.shape[-1]
-            scores_GHTT = scores_GHTT.masked_fill(_later(length, scores_GHTT.device), -torch.inf)
-        found_GHTK: Tensor = scores_GHTT.softmax(-1, dtype=torch.float32).to(value_GHTK.dtype) @ value_GHTK
-        return found_GHTK
-    return functional.scaled_dot_product_attention(query_GHTK, key_GHTK, value_GHTK, is_causal=causal)
-
-
-def _later(length: int, device: torch.device) -> Tensor:
-    """Return which positions come later than each, (T, T)."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+def read_by_several(features_SD: Tensor) -> Tensor:
+    """Return what several products are to read, cast once where autocast would do it for each of them, and back."""
+    device_type = features_SD.device.type
+    if not torch.is_autocast_enabled(device_type):
+        return features_SD
+    return features_SD.to(torch.get_autocast_dtype(device_type))

@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from learning.architectures.key_value_cache import Arrival, PairMemory
-from learning.architectures.packed_attention import Groups, attend
+from learning.architectures.packed_attention import Groups, attend, read_by_several
 from learning.architectures.packed_pairs import Crossing, Side, attend_across
 from learning.architectures.quick_dropout import QuickDropout
 from learning.architectures.transformer import TransformerConfig, read_by_length
@@ -70,6 +70,7 @@ class Attention(nn.Module):
 
     def forward(self, hidden_SD: Tensor, groups: Groups, arrival: Arrival | None, *, causal: bool) -> Tensor:
         """Return what each position gathers from its row, (S, D); an arrival takes the keys and values."""
+        hidden_SD = read_by_several(hidden_SD)
         key_SD, value_SD = self._known(hidden_SD, arrival)
         gathered_SD: Tensor = self.out_proj(
             attend(self.q_proj(hidden_SD), key_SD, value_SD, groups, self.heads, causal=causal)
@@ -94,6 +95,7 @@ class Attention(nn.Module):
         return self._found(hidden_BD, *memory.read.all_of(layer), filled_B11T)
 
     def _known(self, hidden_SD: Tensor, arrival: Arrival | None) -> tuple[Tensor, Tensor]:
+        hidden_SD = read_by_several(hidden_SD)
         key_SD, value_SD = self.k_proj(hidden_SD), self.v_proj(hidden_SD)
         if arrival is not None:
             arrival.fill(key_SD, value_SD, self.heads)
