@@ -224,7 +224,7 @@ def main() -> None:
     if os.environ.get("OMP_NUM_THREADS") != "1":  # libraries read it when they are loaded
         sys.exit(subprocess.call([sys.executable, *sys.argv], env={**os.environ, **ONE_THREAD}))
     torch.set_num_threads(1)
-    steps, rounds = (8, 1) if options.quick else (40, 5)
+    steps, rounds = (8, 1) if options.quick else (60, 5)
     precisions = ["fp32"] if is_slow("bf16", torch.device("cpu")) else ["fp32", "bf16"]
     measured: dict[tuple[str, str], list[Rate]] = {}
     for _ in range(rounds):
