@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from learning.architectures.decoder import Block, Decoder, usual_defaults
 from learning.architectures.key_value_cache import Arrival, KeyValueCache
-from learning.architectures.packed_attention import Groups, attend
+from learning.architectures.packed_attention import Groups, attend, read_by_several
 from learning.architectures.quick_dropout import QuickDropout
 from learning.architectures.transformer import TransformerConfig
 from learning.config import Defaults, Situation
@@ -145,6 +145,7 @@ class Attention(nn.Module):
 
     def _parts(self, hidden_SD: Tensor, turns: Turns) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values by head, the first two normalised and turned."""
+        hidden_SD = read_by_several(hidden_SD)
         query_SHK, key_SCK, value_SCK = (
             project(hidden_SD).unflatten(1, (-1, self.sizes.head_width))
             for project in (self.q_proj, self.k_proj, self.v_proj)
@@ -167,6 +168,7 @@ class Mlp(nn.Module):
 
     def forward(self, hidden_SD: Tensor) -> Tensor:
         """Return what each position makes of itself, (S, D)."""
+        hidden_SD = read_by_several(hidden_SD)
         wide_SW = functional.silu(self.gate_proj(hidden_SD)) * self.up_proj(hidden_SD)
         thought_SD: Tensor = self.dropout(self.down_proj(wide_SW))
         return thought_SD

@@ -36,7 +36,13 @@ def model(tmp_path_factory):
     """A network that has learned to write digits in Chinese, with all of its weights moved, in its directory."""
     directory = tmp_path_factory.mktemp("digits")
     chosen = spec(
-        hyperparameters={"epochs": 60, "batch_size": 8, "learning_rate": 5e-3, "dropout": 0.0},
+        hyperparameters={
+            "epochs": 60,
+            "batch_size": 8,
+            "learning_rate": 3e-3,
+            "warmup_fraction": 0.2,
+            "dropout": 0.0,
+        },
         architecture_config={"layers": 2, "decoder_layers": 1, "width": 64, "activation": "swish"},
     )
     result = run(chosen, {"train": write(pairs(), directory / "t.arrow")}, directory)
