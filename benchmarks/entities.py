@@ -3,8 +3,9 @@
     python benchmarks/entities.py [--data DIRECTORY] [--datasets wnut17 ...] [--seeds 3] [--work DIRECTORY]
 
 Networks have the default settings. The base model learns from the tokens of the training file, once; two hundred tagged
-sentences or all of them are learned from; everything is measured on the test file, F1 of whole entities. With --choose
-it is measured on the development file.
+sentences or all of them are learned from, or with --refit also those of the development file, by which settings were
+chosen before; everything is measured on the test file, F1 of whole entities. With --choose it is measured on the
+development file.
 Prints the table and writes benchmarks/results/entities.json and .md. With --work the base model stays there, is used
 again, and its training goes on where it was stopped. With --base a model from elsewhere is finetuned instead.
 """
@@ -110,24 +111,28 @@ def classical(rows: pa.Table, test: pa.Table) -> dict[str, Any]:
 def measure(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> Iterator[few_labels.Run]:
     """Yield one run per number of rows, model and seed."""
     whole = read(options.data, f"{benchmark.name}_train", benchmark.suffix, work)
-    part = "dev" if options.choose else "test"
-    test = read(options.data, f"{benchmark.name}_{part}", benchmark.suffix, work)
+    dev, test = (read(options.data, f"{benchmark.name}_{part}", benchmark.suffix, work) for part in ("dev", "test"))
     if benchmark.few is not None:
         few = read(options.data, benchmark.few, benchmark.suffix, work)
     else:
         few = write(open_table(whole).slice(0, FEW), work / f"{benchmark.name}-few.arrow")
 
     def baseline(rows: Path) -> dict[str, float]:
-        return kept(classical(open_table(rows), open_table(test)))
+        return kept(classical(open_table(rows), open_table(measured_on)))
 
     def own() -> Path:
         return pretrained(benchmark, options.data, work, json.loads(options.pretrain))
 
     def network(rows: Path, model: str, seed: int) -> dict[str, float]:
         base, more = start(options, model, own, {})
-        return kept(finetuned(rows, test, base, seed, **more))
+        return kept(finetuned(rows, measured_on, base, seed, **more))
 
-    for rows in (few, whole) if options.all else (few,):
+    measured_on = dev if options.choose else test
+    learned_from = (few, whole) if options.all else (few,)
+    if options.refit:
+        both = pa.concat_tables([open_table(whole), open_table(dev)])
+        learned_from = (write(both, work / f"{benchmark.name}-both.arrow"),)
+    for rows in learned_from:
         place = {"dataset": benchmark.name, "rows": len(open_table(rows))}
         yield {**place, "model": "logistic regression", "seed": 0}, partial(baseline, rows)
         for seed in range(options.seeds):
@@ -155,8 +160,12 @@ def main() -> None:
     parser = few_labels.options(about, BENCHMARKS, "the development file")
     foreign(parser)
     parser.add_argument("--all", action="store_true", help="learn from all tagged sentences too, which takes longer")
+    parser.add_argument("--refit", action="store_true", help="learn from those of the training and development file")
     report = few_labels.Report(RESULTS, "Label efficiency of entities", about, TASK, summarise)
-    few_labels.measure_all(parser.parse_args(), BENCHMARKS, measure, report)
+    options = parser.parse_args()
+    if options.choose and options.refit:
+        parser.error("--choose measures on the development file, which --refit learns from: give one of them")
+    few_labels.measure_all(options, BENCHMARKS, measure, report)
 
 
 if __name__ == "__main__":
