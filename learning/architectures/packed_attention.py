@@ -35,6 +35,14 @@ class Groups:
         order_S = torch.repeat_interleave(shift_B, sorted_B)
         return cls(groups, order_S + torch.arange(len(order_S)))
 
+    def with_spare(self, spare: int) -> Groups:
+        """Return the groups with one row of so many positions behind the others."""
+        return Groups([*self.rows_and_length, (1, spare)], self.order_S)
+
+    def longest(self) -> int:
+        """Return the length of the longest row."""
+        return max(length for _, length in self.rows_and_length)
+
     def positions(self) -> Tensor:
         """Return each position's place within its row, position_S."""
         return torch.cat([torch.arange(length).repeat(rows) for rows, length in self.rows_and_length])
@@ -53,7 +61,7 @@ def attend(
     query_SD: Tensor, key_SD: Tensor, value_SD: Tensor, groups: Groups, heads: int, *, causal: bool = False
 ) -> Tensor:
     """Return softmax(QK')V of each row, (S, D); if `causal`, of each position and those before it."""
-    if suits(query_SD, longest=groups.rows_and_length[-1][1]):
+    if suits(query_SD, groups.longest()):
         return attend_filled(query_SD, key_SD, value_SD, groups.filling(heads, causal=causal))
     sizes = [rows * length for rows, length in groups.rows_and_length]
     width = query_SD.shape[1]

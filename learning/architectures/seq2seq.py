@@ -27,6 +27,7 @@ from learning.config import Defaults, Situation
 from learning.interfaces import Batch, EncoderDecoder, PackedFeatures
 from learning.modalities.text import TextState
 from learning.modalities.tokenization import FIRST, LAST, PADDING
+from learning.product_rows import spare_rows
 
 _LONGEST_WAVE = 10_000.0
 _NO_POSITIONS = 2  # rows of BART's table of positions that are never used, at its beginning
@@ -232,16 +233,17 @@ class Seq2SeqBackbone(EncoderDecoder):
         """Return features_UD of the targets of pairs, in the order of the rows; of sources alone, those of these."""
         if "source_length_B" not in batch:
             return read_by_length(batch, self._encode)
-        token_S, length_B, source_length_B = batch["token_S"], batch["length_B"], batch["source_length_B"].cpu()
+        token_S, length_B, source_length_B = _with_spare_pair(batch)
         target_length_B, start_B = length_B - source_length_B, length_B.cumsum(0) - length_B
         source = Side.of(source_length_B, start_B, token_S.device)
         target = Side.of(target_length_B, start_B + source_length_B, token_S.device)
-        read_SD = self._encode(token_S[source.index_S], source.position_S, source.groups)
+        read_SD = self._encode(token_S[source.index_S], self._place(source), source.groups)
         crossing = Crossing.of(source_length_B, target_length_B).to(token_S.device)
         token_U = token_S[target.index_S].masked_fill(target.position_S == 0, self.start)
-        written_UD = self._embed(token_U, target.position_S, self.decoder)
+        written_UD = self._embed(token_U, self._place(target), self.decoder)
         written_UD = self._decode(written_UD, target.groups, read_SD, crossing)
-        return PackedFeatures(target.in_order(written_UD), target_length_B)
+        target_length_B = target_length_B[: len(batch["length_B"])]
+        return PackedFeatures(target.in_order(written_UD)[: int(target_length_B.sum())], target_length_B)
 
     @property
     def position_bytes(self) -> int:
@@ -286,6 +288,10 @@ class Seq2SeqBackbone(EncoderDecoder):
         embedded_SD: Tensor = self.dropout(placed_SD)
         return embedded_SD
 
+    def _place(self, side: Side) -> Tensor:
+        """Return where positions stand in their rows; the spare pair may be longer than a row can be."""
+        return side.position_S.clamp_max(len(self.waves_TD) - 1)
+
     def _encode(self, token_S: Tensor, position_S: Tensor, groups: Groups) -> Tensor:
         hidden_SD = self._embed(token_S, position_S, self.encoder)
         for layer in self.encoder.layers:
@@ -308,6 +314,21 @@ class Seq2SeqBackbone(EncoderDecoder):
         is_twice = self._recompute and self.training
         found_SD: Tensor = checkpoint(layer, *inputs, use_reentrant=False) if is_twice else layer(*inputs)
         return found_SD
+
+
+def _with_spare_pair(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return tokens and lengths of pairs and of their sources, with one pair more if spare rows are of use to either
+    side.
+    """
+    token_S, length_B, source_length_B = batch["token_S"], batch["length_B"], batch["source_length_B"].cpu()
+    sources = int(source_length_B.sum())
+    counts = (sources, len(token_S) - sources)
+    if not any(spare_rows(count, token_S.device) for count in counts):
+        return token_S, length_B, source_length_B
+    read, written = (spare_rows(count, token_S.device, least=1) for count in counts)
+    token_S = functional.pad(token_S, (0, read + written))
+    length_B = functional.pad(length_B, (0, 1), value=read + written)
+    return token_S, length_B, functional.pad(source_length_B, (0, 1), value=read)
 
 
 class Seq2Seq:

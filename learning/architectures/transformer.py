@@ -7,10 +7,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor
+from torch.nn import functional
 
 from learning.architectures.packed_attention import Groups
 from learning.config import Config
 from learning.interfaces import Batch, PackedFeatures
+from learning.product_rows import spare_rows
 
 _HEAD_WIDTH = 64
 # Layers and width by size; those of Turc et al. 2019 (arXiv 1908.08962).
@@ -59,8 +61,12 @@ def read_by_length(batch: Batch, read: Callable[[Tensor, Tensor, Groups], Tensor
     token_S, length_B = batch["token_S"], batch["length_B"]
     groups = Groups.of(length_B)
     position_S = groups.positions().to(token_S.device)
-    if groups.order_S is None:
-        return PackedFeatures(read(token_S, position_S, groups), length_B)
-    order_S = groups.order_S.to(token_S.device)
-    features_SD = read(token_S[order_S], position_S, groups)
-    return PackedFeatures(features_SD[order_S.argsort()], length_B)
+    order_S = None if groups.order_S is None else groups.order_S.to(token_S.device)
+    if order_S is not None:
+        token_S = token_S[order_S]
+    if spare := spare_rows(len(token_S), token_S.device):
+        groups = groups.with_spare(spare)
+        token_S, position_S = (functional.pad(part_S, (0, spare)) for part_S in (token_S, position_S))
+    features_SD = read(token_S, position_S, groups)
+    back_S = slice(len(batch["token_S"])) if order_S is None else order_S.argsort()
+    return PackedFeatures(features_SD[back_S], length_B)

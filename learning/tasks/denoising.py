@@ -21,8 +21,8 @@ from learning.config import Columns, Config
 from learning.interfaces import Batch, Network
 from learning.modalities.text import TextState
 from learning.modalities.tokenization import LAST, MASK, PADDING, hiding_token
+from learning.product_rows import NO_TARGET
 from learning.tasks.pretraining import Pretraining
-from learning.tasks.token_costs import NO_TARGET
 from learning.tasks.translation import TargetHead, foretold
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 from learning.config import Columns, Config
 from learning.interfaces import Batch, Network, PackedFeatures, TokenBackbone
 from learning.modalities.text import TextState
+from learning.product_rows import with_spare_rows, with_spare_targets
 from learning.tasks.masking import Maskable, Masker
 from learning.tasks.pretraining import Pretraining
 
@@ -84,6 +85,7 @@ class MaskedTokens(Pretraining):
         hidden_S = head.masker.draw(token_S, state.config.mask_share)
         features: PackedFeatures = backbone({**batch, "token_S": head.masker.disguise(token_S, hidden_S)})
         place_H = hidden_S.nonzero().squeeze(1)
-        logits_HV = head(features.features_SD[place_H], backbone.embedding_VD)
-        total = functional.cross_entropy(logits_HV.float(), token_S[place_H].long(), reduction="sum")
+        logits_HV = head(with_spare_rows(features.features_SD[place_H]), backbone.embedding_VD)
+        target_H = with_spare_targets(token_S[place_H].long(), len(logits_HV))
+        total = functional.cross_entropy(logits_HV.float(), target_H, reduction="sum")
         return total / max(1, len(place_H)), features

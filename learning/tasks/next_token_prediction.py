@@ -26,10 +26,10 @@ from learning.interfaces import (
 )
 from learning.modalities import tokenization
 from learning.modalities.text import TextConfig, TextState, given_text
+from learning.product_rows import NO_TARGET, with_spare_rows, with_spare_targets
 from learning.tasks import text_blocks, token_costs
 from learning.tasks.generation import Generation, Language, Prompt, write
 from learning.tasks.sampling import GenerationOptions
-from learning.tasks.token_costs import NO_TARGET
 
 # Of a beginning that is longer than the model can read, so much of the positions is kept free for what follows.
 _FREE_SHARE = 4
@@ -145,7 +145,7 @@ class NextTokenPrediction:
         logits_PV, target_P, place_P = _foretold(network, batch, state)
         length_B = batch["length_B"].to(place_P.device)
         row_P = torch.repeat_interleave(length_B)[place_P]
-        return token_costs.by_row(logits_PV, target_P, row_P, len(length_B))
+        return token_costs.by_row(logits_PV[: len(row_P)], target_P[: len(row_P)], row_P, len(length_B))
 
     def answers(self, predictions: Tensor, state: NextTokenState, rows: Sequence[Any]) -> list[dict[str, Any]]:
         """Return how surprising each row is; what models answer is in `generate`."""
@@ -208,7 +208,9 @@ def _language(inputs: TextState, state: NextTokenState) -> Language:
 
 
 def _foretold(network: Network, batch: Batch, state: NextTokenState) -> tuple[Tensor, Tensor, Tensor]:
-    """Return logits_PV and targets of the P positions whose next token is learned, and where they stand."""
+    """Return logits_PV and targets of the P positions whose next token is learned, and where they stand; there may be
+    more logits and targets behind, of which nothing is learned.
+    """
     backbone = cast("CausalBackbone", network.backbone)
     features: PackedFeatures = backbone(batch)
     features_SD, target_S = features.features_SD, batch["target_S"].long()
@@ -217,4 +219,5 @@ def _foretold(network: Network, batch: Batch, state: NextTokenState) -> tuple[Te
         features_SD, target_S = features_SD[place_P], target_S[place_P]
     else:
         place_P = torch.arange(len(target_S), device=target_S.device)
-    return network.head(features_SD, backbone.embedding_VD), target_S, place_P
+    logits_PV = network.head(with_spare_rows(features_SD), backbone.embedding_VD)
+    return logits_PV, with_spare_targets(target_S, len(logits_PV)), place_P

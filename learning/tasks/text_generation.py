@@ -15,8 +15,8 @@ from learning.interfaces import Batch, Examples, Kind, Part, Target
 from learning.modalities import tokenization
 from learning.modalities.text import TextState, texts_in
 from learning.packing import PackedExamples
+from learning.product_rows import NO_TARGET
 from learning.tasks.next_token_prediction import NextTokenConfig, NextTokenPrediction, NextTokenState
-from learning.tasks.token_costs import NO_TARGET
 
 
 class _Pair(NamedTuple):

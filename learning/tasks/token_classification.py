@@ -18,6 +18,7 @@ from learning.errors import InvalidData, InvalidRow
 from learning.interfaces import Batch, Kind, Link, Network, PackedFeatures, PackedPredictions, PredictionOptions, Target
 from learning.modalities.text import TextState
 from learning.modalities.text_rows import NO_WORD, TextRow
+from learning.product_rows import with_spare_rows
 from learning.splits import require_column
 from learning.tasks.classification import only_target
 from learning.tasks.masking import Maskable, Masker
@@ -66,8 +67,8 @@ class TagHead(nn.Module):
 
     def forward(self, features: PackedFeatures) -> Tensor:
         """Return logits of the tags, (S, C)."""
-        outputs_SC: Tensor = self.linear(features.features_SD)
-        return outputs_SC
+        outputs_SC: Tensor = self.linear(with_spare_rows(features.features_SD))
+        return outputs_SC[: len(features.features_SD)]
 
 
 class TokenClassification:

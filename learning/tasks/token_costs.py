@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from learning.interfaces import Batch
 
-NO_TARGET = -100  # of a position whose next token is not learned
 _LARGEST_EXPONENT = 700.0
 
 

@@ -29,11 +29,11 @@ from learning.interfaces import (
 from learning.modalities import tokenization
 from learning.modalities.text import Text, TextConfig, TextState, texts_in
 from learning.packing import PackedExamples
+from learning.product_rows import NO_TARGET, with_spare_rows, with_spare_targets
 from learning.tasks import token_costs
 from learning.tasks.beam_search import BeamOptions, BeamSearch, Source, translate
 from learning.tasks.classification import only_target
 from learning.tasks.generation import Language
-from learning.tasks.token_costs import NO_TARGET
 from learning.translation_scores import bleu, chrf
 
 # Rows that are translated to measure a part, evenly spread over it, and how many of them at once.
@@ -145,7 +145,7 @@ class Translation:
         """Return of each row how many nats its target cost, how many tokens it has, and how many were right, (B, 3)."""
         logits_UV, target_U, length_B = foretold(network, batch)
         row_U = torch.repeat_interleave(length_B.to(target_U.device))
-        return token_costs.by_row(logits_UV, target_U, row_U, len(length_B))
+        return token_costs.by_row(logits_UV[: len(row_U)], target_U[: len(row_U)], row_U, len(length_B))
 
     def answers(self, predictions: Tensor, state: TranslationState, rows: Sequence[Any]) -> list[dict[str, Any]]:
         """Return how surprising each target is; what models answer is in `generate`."""
@@ -220,12 +220,15 @@ class Translation:
 
 
 def foretold(network: Network, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Return logits_UV and targets of all positions of a batch's targets, and how many each row has."""
+    """Return logits_UV and targets of all positions of a batch's targets, and how many each row has; there may be more
+    logits and targets behind, of which nothing is learned.
+    """
     backbone = cast("EncoderDecoder", network.backbone)
     features: PackedFeatures = backbone(batch)
     target_S = batch["target_S"].long()
-    logits_UV = network.head(features.features_SD, backbone.embedding_VD, backbone.bias_V)
-    return logits_UV, target_S[target_S != NO_TARGET], features.length_B
+    logits_UV = network.head(with_spare_rows(features.features_SD), backbone.embedding_VD, backbone.bias_V)
+    target_U = with_spare_targets(target_S[target_S != NO_TARGET], len(logits_UV))
+    return logits_UV, target_U, features.length_B
 
 
 def _language(inputs: TextState, state: TranslationState) -> Language:

@@ -13,9 +13,9 @@ from learning.errors import InvalidConfig, InvalidData, UnknownName
 from learning.modalities.text import Text, TextConfig
 from learning.prediction import Predictor
 from learning.preparation import prepare
+from learning.product_rows import NO_TARGET
 from learning.tasks import beam_search
 from learning.tasks.denoising import Denoising, DenoisingConfig, noised
-from learning.tasks.token_costs import NO_TARGET
 from learning.translation_scores import bleu, chrf
 
 CPU = torch.device("cpu")
