@@ -30,6 +30,10 @@ class Stretches(NamedTuple):
     start_B: Tensor
     length_B: Tensor
 
+    def taken(self, order_B: Tensor) -> Stretches:
+        """Return the stretches in another order."""
+        return Stretches(self.start_B[order_B], self.length_B[order_B])
+
 
 class Bucket(NamedTuple):
     """Texts that have come to the same lengths, by head, and what is added to their scores, (R or 1, Q or 1, K)."""
@@ -41,7 +45,7 @@ class Bucket(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class FilledSide:
     """Where positions go that are filled up, and where they come from, each head by itself."""
 
     take_P: Tensor
@@ -50,7 +54,7 @@ class Side:
     sizes: list[int]  # of the buckets
 
     @classmethod
-    def of(cls, texts: Stretches, filled_B: Tensor, counts: list[int], heads: int) -> Side:
+    def of(cls, texts: Stretches, filled_B: Tensor, counts: list[int], heads: int) -> FilledSide:
         """Return the side whose texts, in the order of buckets, are filled up to these lengths."""
         filled_R = filled_B.repeat_interleave(heads)
         begin_R = filled_R.cumsum(0) - filled_R
@@ -83,8 +87,8 @@ class Filling:
 
     heads: int
     buckets: list[Bucket]
-    queries: Side
-    keys: Side
+    queries: FilledSide
+    keys: FilledSide
 
     @classmethod
     def of(cls, queries: Stretches, keys: Stretches, heads: int, *, causal: bool) -> Filling:
@@ -93,14 +97,16 @@ class Filling:
         pairs, bucket_B = filled_B2.unique(dim=0, return_inverse=True)
         order_B = bucket_B.argsort(stable=True)
         counts = bucket_B.bincount().tolist()
-        queries, keys = (Stretches(*(part[order_B] for part in side)) for side in (queries, keys))
+        lengths = keys.length_B[order_B].split(counts)
         buckets = [
             Bucket(len(length_N), most_queries, most_keys, _bias(length_N, most_keys, heads, causal=causal))
-            for (most_keys, most_queries), length_N in zip(pairs.tolist(), keys.length_B.split(counts), strict=True)
+            for (most_keys, most_queries), length_N in zip(pairs.tolist(), lengths, strict=True)
         ]
         keys_B, queries_B = filled_B2[order_B].unbind(1)
-        sides = (Side.of(queries, queries_B, counts, heads), Side.of(keys, keys_B, counts, heads))
-        return cls(heads, buckets, *sides)
+        looked_at = FilledSide.of(keys.taken(order_B), keys_B, counts, heads)
+        if queries is keys:  # texts look at themselves
+            return cls(heads, buckets, looked_at, looked_at)
+        return cls(heads, buckets, FilledSide.of(queries.taken(order_B), queries_B, counts, heads), looked_at)
 
     def parts(self, looking: Tensors, looked_at: Tensors) -> Iterator[tuple[Bucket, list[Tensor]]]:
         """Yield each bucket with its parts of filled tensors of either side, (R, Q, K) and (R, T, K)."""
@@ -108,13 +114,9 @@ class Filling:
         of_keys = [filled_PK.split(self.keys.sizes) for filled_PK in looked_at]
         for number, bucket in enumerate(self.buckets):
             rows = bucket.texts * self.heads
-            yield (
-                bucket,
-                [
-                    *(parts[number].view(rows, bucket.queries, -1) for parts in of_queries),
-                    *(parts[number].view(rows, bucket.keys, -1) for parts in of_keys),
-                ],
-            )
+            looking_RQK = [parts[number].view(rows, bucket.queries, -1) for parts in of_queries]
+            looked_at_RTK = [parts[number].view(rows, bucket.keys, -1) for parts in of_keys]
+            yield bucket, looking_RQK + looked_at_RTK
 
 
 def suits(query_UD: Tensor, longest: int) -> bool:
