@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +32,16 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     chosen = getattr(item, "callspec", None)
     if item.get_closest_marker("either_column") and chosen and "production" in chosen.params.values():
         item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Leave no job of a test that failed to those after it: some would run for ever, and all would wait behind it."""
+    report = yield
+    if call.when != "teardown" and report.failed:
+        for running in Stack.all_up:
+            running.cancel_jobs()
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 
@@ -134,6 +135,7 @@ class Stack:
     environment: dict[str, str] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
+    all_up: ClassVar[list[Stack]] = []
 
     @property
     def url(self) -> str:
@@ -187,6 +189,7 @@ class Stack:
 
     def up(self, *, workers: bool = True) -> Stack:
         """Migrate, start the API and the two workers, wait until it is ready."""
+        self.all_up.append(self)
         self.directory.mkdir(parents=True, exist_ok=True)
         migrated = self.run("migrations", "upgrade")
         assert migrated.returncode == 0, migrated.stderr
@@ -226,6 +229,8 @@ class Stack:
 
     def down(self) -> None:
         """Stop everything."""
+        if self in self.all_up:
+            self.all_up.remove(self)
         for name in reversed(list(self.processes)):
             self.processes[name].terminate()
         for name in list(self.processes):
@@ -235,3 +240,10 @@ class Stack:
         """Return an HTTP client with the first key."""
         usual = {"timeout": 90, "headers": {"Authorization": f"Bearer {self.key}"}}
         return httpx.Client(base_url=self.url + "/api/v1", **{**usual, **options})  # type: ignore[arg-type]
+
+    def cancel_jobs(self) -> None:
+        """Cancel what has not ended, as far as the API answers."""
+        with contextlib.suppress(httpx.HTTPError, OSError, ValueError), self.client(timeout=10) as api:
+            for status in ("running", "pausing", "paused", "queued"):
+                for job in api.get("/jobs", params={"status": status}).json().get("data", []):
+                    api.post(f"/jobs/{job['id']}/cancel", json={"mode": "discard"})
