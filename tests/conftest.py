@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import httpx
 import psycopg
 import pytest
-from servers import QUICK, REPOSITORY, Stack, postgres, redis
+from servers import PATIENT, QUICK, REPOSITORY, Stack, postgres, redis
 from support import TRAIN, long_job, submit, succeeded, upload, weights_digest
 
 DATA = REPOSITORY / "anneal" / "data"
@@ -36,11 +36,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Leave no job of a test that failed to those after it: some would run for ever, and all would wait behind it."""
+    """Leave no job of a test that failed to those after it, some would run for ever; and tell what there was."""
     report = yield
     if call.when != "teardown" and report.failed:
-        for running in Stack.all_up:
-            running.cancel_jobs()
+        report.sections.extend((str(running.directory), running.let_go()) for running in Stack.all_up)
     return report
 
 
@@ -91,7 +90,7 @@ def stacks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     def of(column: str, *, quick: bool = False) -> Stack:
         name = f"quick-{column}" if quick else column
         if name not in running:
-            found = running[name] = Stack(tmp_path_factory.mktemp(name), dict(QUICK) if quick else {})
+            found = running[name] = Stack(tmp_path_factory.mktemp(name), dict(QUICK if quick else PATIENT))
             if column == "production":
                 found.environment |= {
                     "ANNEAL_DATABASE_URL": request.getfixturevalue("new_postgres_url")(),
@@ -133,7 +132,7 @@ def stack(request: pytest.FixtureRequest, stacks: StackOf) -> Stack:
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The embedded default alone, for what does not depend on the column."""
     # Four heartbeats a second: tests that wait for progress or for a command to arrive are over sooner.
-    running = Stack(tmp_path_factory.mktemp("embedded"), {"ANNEAL_HEARTBEAT_S": "0.25"})
+    running = Stack(tmp_path_factory.mktemp("embedded"), PATIENT | {"ANNEAL_HEARTBEAT_S": "0.25"})
     try:
         yield running.up()
     finally:

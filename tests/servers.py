@@ -25,6 +25,9 @@ QUICK = {
     "ANNEAL_LEASE_S": "3", "ANNEAL_HEARTBEAT_S": "0.25", "ANNEAL_NUDGE_REPEAT_S": "1", "ANNEAL_STOP_GRACE_S": "4",
     "COVERAGE_PROCESS_CONFIG": "",
 }  # fmt: skip
+# Where nothing is to be lost: a machine that stands still for half a minute would take all jobs from their workers.
+PATIENT = {"ANNEAL_LEASE_S": "120"}
+_SHOWN_LINES = 20
 
 
 def free_port() -> int:
@@ -241,9 +244,13 @@ class Stack:
         usual = {"timeout": 90, "headers": {"Authorization": f"Bearer {self.key}"}}
         return httpx.Client(base_url=self.url + "/api/v1", **{**usual, **options})  # type: ignore[arg-type]
 
-    def cancel_jobs(self) -> None:
-        """Cancel what has not ended, as far as the API answers."""
+    def let_go(self) -> str:
+        """Cancel what has not ended, as far as the API answers, and return what it was and what the trainer wrote."""
+        queue = "no answer"
         with contextlib.suppress(httpx.HTTPError, OSError, ValueError), self.client(timeout=10) as api:
+            queue = api.get("/queue").text
             for status in ("running", "pausing", "paused", "queued"):
                 for job in api.get("/jobs", params={"status": status}).json().get("data", []):
                     api.post(f"/jobs/{job['id']}/cancel", json={"mode": "discard"})
+        log = self.log("train").splitlines() if (self.directory / "train.log").exists() else []
+        return "\n".join([queue, *log[-_SHOWN_LINES:]])

@@ -60,14 +60,33 @@ def submit(api: httpx.Client, body: dict[str, Any]) -> str:
     return str(created.json()["id"])
 
 
+class Patience:
+    """How long something is waited for, looking at it now and then.
+
+    Between two looks no more is counted than they can be apart: the machine stood still then, with all that is on it.
+    """
+
+    def __init__(self, timeout_s: float, look_s: float = 5.0) -> None:
+        self._left_s = timeout_s
+        self._look_s = look_s
+        self._looked_at = time.monotonic()
+
+    def is_over(self) -> bool:
+        """Tell after a look whether there is to be no other."""
+        now = time.monotonic()
+        self._left_s -= min(now - self._looked_at, self._look_s)
+        self._looked_at = now
+        return self._left_s <= 0
+
+
 def finished(api: httpx.Client, job_id: str, timeout_s: float = 90) -> dict[str, Any]:
     """Return the job once it has ended."""
-    until = time.monotonic() + timeout_s
+    patience = Patience(timeout_s, look_s=35)
     while True:
         job: dict[str, Any] = api.get(f"/jobs/{job_id}", params={"wait": 30}).json()
         if job["status"] in ("succeeded", "failed", "cancelled"):
             return job
-        assert time.monotonic() < until, job
+        assert not patience.is_over(), job
 
 
 def succeeded(api: httpx.Client, job_id: str, timeout_s: float = 90) -> dict[str, Any]:
@@ -79,9 +98,9 @@ def succeeded(api: httpx.Client, job_id: str, timeout_s: float = 90) -> dict[str
 
 def wait_until(look: Callable[[], T], timeout_s: float = 30, every_s: float = 0.05) -> T:
     """Return the first true value that `look` gives."""
-    until = time.monotonic() + timeout_s
+    patience = Patience(timeout_s)
     while not (found := look()):
-        assert time.monotonic() < until, f"{look} stayed {found!r} for {timeout_s} s"
+        assert not patience.is_over(), f"{look} stayed {found!r} for {timeout_s} s"
         time.sleep(every_s)
     return found
 
