@@ -23,6 +23,7 @@ from store.database import Database, database_now
 from store.parts import PartStore
 from store.records import JobRecord
 from store.settings import StoreSettings
+from store.standstill import Standstill
 from store.states import HELD, State
 from store.token import Token
 
@@ -94,6 +95,8 @@ class Sweeper:
         self._collector = Collector(database, ArtifactStore(settings.artifacts_dir), settings.artifact_grace_s)
         self._parts = PartStore(settings.uploads_dir)
         self._collect_at = monotonic() + COLLECT_S
+        self._standstill = Standstill(settings.lease_s / 2)
+        self._reap_at = monotonic()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
@@ -128,10 +131,13 @@ class Sweeper:
 
     def sweep(self) -> None:
         """Take back lost jobs, then announce every due one."""
+        if self._standstill.is_over():
+            log.warning("this process stood still; jobs' workers have a lease's time to be heard again")
+            self._reap_at = monotonic() + self._settings.lease_s
         if not self.anything_to_do():
             return
         with self._database.write() as session:
-            reaped = reap(session, self._budget)
+            reaped = reap(session, self._budget) if monotonic() >= self._reap_at else []
             found = due(session, self._settings.nudge_repeat_s)
             # A worker with a job looks for the next one by itself: messages to it would only pile up.
             heard = workers.idle_queues(session) if found else set()

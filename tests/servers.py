@@ -25,7 +25,7 @@ QUICK = {
     "ANNEAL_LEASE_S": "3", "ANNEAL_HEARTBEAT_S": "0.25", "ANNEAL_NUDGE_REPEAT_S": "1", "ANNEAL_STOP_GRACE_S": "4",
     "COVERAGE_PROCESS_CONFIG": "",
 }  # fmt: skip
-# Where nothing is to be lost: a machine that stands still for half a minute would take all jobs from their workers.
+# Where nothing is to be lost: a disk that takes nothing for half a minute would take all jobs from their workers.
 PATIENT = {"ANNEAL_LEASE_S": "120"}
 _SHOWN_LINES = 20
 

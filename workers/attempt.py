@@ -25,13 +25,11 @@ from store.token import Token
 from workers.assignment import log_path
 from workers.context import Context
 from workers.protocol import EXPECTED_ERROR, NO_ROOM, RESUMABLE, STOPPED_AT_CHECKPOINT, Assignment
+from workers.silence import Silence
 from workers.supervision import Child
 
 log = structlog.get_logger(__name__)
 
-# A worker that cannot reach the database must have stopped before somebody else may start.
-LEASE_MARGIN_S = 5.0
-LEAST_PATIENCE = 0.6  # of a lease that is hardly longer than the margin
 GUARD_S = 0.2
 
 
@@ -61,9 +59,7 @@ class Attempt:
         self._resumable = False  # whether there is anything that a checkpoint could keep
         self._time_is_over = _deadline(context, token, given)
         self._out_of_time = False
-        self._beat_at = time.monotonic()
-        lease_s = context.settings.lease_s
-        self._patience_s = max(lease_s - LEASE_MARGIN_S, LEAST_PATIENCE * lease_s)
+        self._silence = Silence(context.settings.lease_s)
         policy = given.spec.get("checkpointing") or {}
         self._retention = Retention(**{name: policy[name] for name in ("keep_last", "keep_best") if name in policy})
         self.result: dict[str, Any] = {}
@@ -92,18 +88,15 @@ class Attempt:
     def _guard_lease(self, over: threading.Event) -> None:
         """Kill the child when no heartbeat has come through for almost a lease, also while one hangs for ever."""
         while not over.wait(GUARD_S):
-            if self._silence_s() > self._patience_s:
+            if self._silence.is_too_long():
                 log.warning("no heartbeat came through for almost a lease; the child is killed", job=self._token.job_id)
                 self._child.kill()
                 return
 
-    def _silence_s(self) -> float:
-        return time.monotonic() - self._beat_at
-
     def _next_message(self) -> dict[str, Any] | None:
         """Return the child's next message, beating the heart meanwhile; None once its output has ended."""
         while True:
-            due_in = self._beat_at + self._context.settings.heartbeat_s - time.monotonic()
+            due_in = self._context.settings.heartbeat_s - self._silence.seconds()
             if due_in <= 0:
                 self._beat()
                 self._escalate()
@@ -132,12 +125,12 @@ class Attempt:
                     measurements=self._measurements,
                 )
         except DBAPIError as error:
-            if self._silence_s() > self._patience_s:
+            if self._silence.is_too_long():
                 raise Fenced("The database could not be reached for almost a whole lease.") from error
             log.warning("heartbeat failed; will try again", error=str(error.orig))
             time.sleep(min(0.5, self._context.settings.heartbeat_s))
             return None
-        self._beat_at = time.monotonic()
+        self._silence.end()
         self._progress, self._measurements = None, []
         return orders
 
