@@ -42,13 +42,18 @@ class BeamOptions(PredictionOptions):
         "power: 0 prefers short texts, more than 1 long ones; of no effect on a beam of 1.",
     )
     max_new_tokens: int | None = Field(
-        None, ge=1, le=100_000, description="Most tokens to write; default, and at most: as many as the model can."
+        None,
+        ge=1,
+        le=100_000,
+        description="Most tokens to write, as far as the model can; default: what hardly any target of a source so "
+        "long had, and ten more.",
     )
 
     def check(self, network: Network, inputs: TextState, state: Any) -> None:
         """Refuse a beam whose beginnings would take too much memory if a text were as long as it may be."""
         backbone = cast("EncoderDecoder", network.backbone)
-        positions = inputs.max_length + self.limit(inputs.max_length)
+        most = self.max_new_tokens or state.most_tokens(inputs.max_length) or inputs.max_length
+        positions = inputs.max_length + min(most, inputs.max_length - 1)
         room = max(1, _MOST_BYTES_ALONE // (positions * backbone.position_bytes))
         if self.beam_width > room:
             raise InvalidConfig(
@@ -59,10 +64,6 @@ class BeamOptions(PredictionOptions):
                 param="parameters.beam_width",
             )
 
-    def limit(self, positions: int) -> int:
-        """Return how many tokens can be written: as many as are asked for, or as have a position."""
-        return min(self.max_new_tokens or positions, positions - 1)
-
     def asked(self, row: Any) -> Any:
         """Return a source with these options."""
         return replace(row, options=self)
@@ -70,14 +71,15 @@ class BeamOptions(PredictionOptions):
 
 @dataclass(frozen=True)
 class Source:
-    """A text that is read, and what was asked of the one that is written."""
+    """A text that is read, how many tokens are written where nothing is asked for, and what was asked for."""
 
     tokens: list[int]
+    usual: int | None = None
     options: BeamOptions = field(default_factory=BeamOptions)
 
     def limit(self, positions: int) -> int:
-        """Return how many tokens can be written of its text."""
-        return self.options.limit(positions)
+        """Return how many tokens can be written: as many as are asked for, or usual, or as have a position."""
+        return min(self.options.max_new_tokens or self.usual or positions, positions - 1)
 
 
 class Beginning(NamedTuple):
@@ -107,6 +109,8 @@ class Translating:
         self.is_done = False
         self._width = source.options.beam_width
         self._penalty = source.options.length_penalty
+        # What comes to no end where it should have goes round in circles, and is sure of every token.
+        self._whole_first = source.options.max_new_tokens is None
         self._language = language
         self._limit = source.limit(language.positions)
         self._pieces = Pieces(language, ())
@@ -146,7 +150,10 @@ class Translating:
 
     def _end(self, tokens: list[int], score: float, length: int, reason: Reason) -> None:
         self.ended.append(Ended(score / length**self._penalty, tokens, score, length, reason))
-        self.ended = sorted(self.ended, key=lambda one: -one.worth)[: self._width]
+        self.ended = sorted(self.ended, key=self._rank)[: self._width]
+
+    def _rank(self, one: Ended) -> tuple[bool, float]:
+        return self._whole_first and one.reason == "length", -one.worth
 
     def _cannot_improve(self, best: float, length: int) -> bool:
         """Return whether as many have ended as are followed, and the best that goes on is worth no more than any."""

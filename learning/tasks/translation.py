@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from learning.config import Columns, Config
-from learning.errors import InvalidRow
+from learning.errors import InvalidData, InvalidRow
 from learning.interfaces import (
     Batch,
     EncoderDecoder,
@@ -39,6 +40,11 @@ from learning.translation_scores import bleu, chrf
 # Rows that are translated to measure a part, evenly spread over it, and how many of them at once.
 _MOST_EXAMINED = 2_000
 _AT_ONCE = 256
+# Training rows by which the usual length of a target is found, the share of them that are longer, and what is allowed
+# beyond it: of a short source a target may well be longer.
+_MEASURED = 5_000
+_LONGER = 0.01
+_ALLOWANCE = 10
 
 
 class TranslationConfig(Config):
@@ -48,13 +54,20 @@ class TranslationConfig(Config):
 
 
 class TranslationState(Config):
-    """The column of targets, the tokens before and behind one, those that are never written, and the configuration."""
+    """The column of targets, the tokens before and behind one, those that are never written, how many hardly any target
+    has for each token of its source, and the configuration.
+    """
 
     target: str
     begin: int
     end: int
     banned: tuple[int, ...]
+    longest_ratio: float | None = None
     label_smoothing: float
+
+    def most_tokens(self, source_tokens: int) -> int | None:
+        """Return how many tokens of a target are written unless others are asked for; None where that is not known."""
+        return None if self.longest_ratio is None else math.ceil(self.longest_ratio * source_tokens) + _ALLOWANCE
 
 
 class TargetHead(nn.Module):
@@ -74,13 +87,12 @@ class _Pair(NamedTuple):
 
 
 class PairExamples(PackedExamples):
-    """Pairs in memory; beside what is learned from them, each source's tokens and its target's text and length."""
+    """Pairs in memory; beside what is learned from them, each source's tokens and its target's text."""
 
     def __init__(self, pairs: Sequence[_Pair], state: TranslationState, device: torch.device) -> None:
         super().__init__(_packed(pairs, state), device)
         self.sources = [pair.source for pair in pairs]
         self.texts = [pair.text for pair in pairs]
-        self.lengths = [len(pair.target) for pair in pairs]
 
 
 class Translation:
@@ -110,8 +122,9 @@ class Translation:
         begin, end = inputs.token(tokenization.PADDING), inputs.token(tokenization.LAST)
         banned = tuple(token for token in inputs.special_tokens() if token != end)
         return TranslationState(
-            target=target, begin=begin, end=end, banned=banned, label_smoothing=config.label_smoothing
-        )
+            target=target, begin=begin, end=end, banned=banned, longest_ratio=_longest_ratio(table, inputs, target),
+            label_smoothing=config.label_smoothing,
+        )  # fmt: skip
 
     def examples(self, table: pa.Table, inputs: TextState, state: TranslationState, device: torch.device) -> Examples:
         """Return pairs; InvalidData names the row whose source or target is missing, or too long a target."""
@@ -174,9 +187,7 @@ class Translation:
         for first in range(0, count, _AT_ONCE):
             check()
             some = rows[first : first + _AT_ONCE]
-            # A network that has learned little never ends, which no figure is worth waiting for.
-            options = BeamOptions(max_new_tokens=2 * max(examples.lengths[row] for row in some))
-            sources = [Source(examples.sources[row], options) for row in some]
+            sources = [_source(examples.sources[row], state) for row in some]
             found += [one["translation"] for one in translate(network, sources, _language(inputs, state))]
         wanted = [examples.texts[row] for row in rows]
         exact = sum(one.strip() == other.strip() for one, other in zip(found, wanted, strict=True)) / count
@@ -187,7 +198,7 @@ class Translation:
     ) -> tuple[Source, list[InputWarning]]:
         """Return a source; warns when it is too long to be read whole."""
         row, warnings = Text().parse(value, index, inputs)
-        return Source(row.tokens), warnings
+        return _source(row.tokens, state), warnings
 
     def cost(self, row: Source, inputs: TextState) -> int:
         """Return the positions that are read and, probably, written for every beginning."""
@@ -229,6 +240,23 @@ def foretold(network: Network, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     logits_UV = network.head(with_spare_rows(features.features_SD), backbone.embedding_VD, backbone.bias_V)
     target_U = with_spare_targets(target_S[target_S != NO_TARGET], len(logits_UV))
     return logits_UV, target_U, features.length_B
+
+
+def _source(tokens: list[int], state: TranslationState) -> Source:
+    return Source(tokens, state.most_tokens(len(tokens)))
+
+
+def _longest_ratio(table: pa.Table, inputs: TextState, target: str) -> float | None:
+    """Return how many tokens a target has for each of its source, at most, but for one of a hundred rows."""
+    some = table.take(np.linspace(0, len(table) - 1, min(len(table), _MEASURED), dtype=np.int64))
+    try:
+        sources, targets = texts_in(some, inputs.column), texts_in(some, target, param="columns.target")
+    except InvalidData:
+        return None  # it will be met again, and the row named, where all are read
+    read = tokenization.encode(inputs.opened, sources, inputs.max_length)
+    written = tokenization.encode_plain(inputs.opened, targets)
+    ratios = [len(after) / len(before) for before, after in zip(read, written, strict=True)]
+    return round(float(np.quantile(ratios, 1 - _LONGER)), 4) if ratios else None
 
 
 def _language(inputs: TextState, state: TranslationState) -> Language:

@@ -16,6 +16,7 @@ from learning.preparation import prepare
 from learning.product_rows import NO_TARGET
 from learning.tasks import beam_search
 from learning.tasks.denoising import Denoising, DenoisingConfig, noised
+from learning.tasks.generation import Language
 from learning.translation_scores import bleu, chrf
 
 CPU = torch.device("cpu")
@@ -116,6 +117,38 @@ def test_a_text_ends_where_it_must(predictor):
     assert [(warning.index, warning.code) for warning in served.warnings] == [(0, "truncated")]
     assert served.outputs[0]["source_tokens"] == 64
     assert [error.index for error in served.errors] == [1, 2]
+
+
+def test_what_never_ends_is_cut_where_targets_have_long_ended(tmp_path):
+    spec, tables = made(tmp_path, table(), hyperparameters={"max_steps": 2, "batch_size": 8})
+    predictor = Predictor(saved(run(spec, tables, tmp_path / "job"), tmp_path / "model"))
+    read, opened = predictor.parse(ENGLISH).rows, predictor.design.inputs.opened
+    ratios = sorted(
+        len(opened.encode(zh, add_special_tokens=False).tokens) / len(row.tokens)
+        for row, zh in zip(read, CHINESE, strict=True)
+    )
+    ratio = predictor.design.targets.longest_ratio
+    assert ratios[-2] < ratio < ratios[-1]
+    (usual,) = ask(predictor, ENGLISH[3]).outputs
+    most = int(np.ceil(ratio * len(read[3].tokens))) + 10
+    assert (usual["target_tokens"], usual["finish_reason"]) == (most, "length")
+    (longer,) = ask(predictor, ENGLISH[3], max_new_tokens=60).outputs
+    assert longer["target_tokens"] == 60 > most
+
+
+@pytest.mark.parametrize(("asked", "written"), [(None, [7]), (3, [8, 8, 8])])
+def test_what_ends_is_preferred_to_what_goes_round_in_circles(predictor, asked, written):
+    language = Language(predictor.design.inputs.opened, 3, [], 64)
+    options = beam_search.BeamOptions(beam_width=2, max_new_tokens=asked)
+    text = beam_search.Translating(beam_search.Source([5, 6], 3, options), language)
+    end, circle, other = 3, (8, -0.1), (7, -1.0)
+    text.advance([[circle, other, (9, -3.0), (10, -3.0)]])
+    text.advance([[circle, (9, -4.0), (10, -4.0), (11, -4.0)], [(end, -0.5), (9, -6.0), (10, -6.0), (11, -6.0)]])
+    assert not text.is_done
+    text.advance([[circle, (end, -9.0), (9, -9.0), (10, -9.0)]] * 2)
+    assert text.is_done
+    assert text.answer()["target_tokens"] == len(written)
+    assert text.ended[0].tokens == written
 
 
 @pytest.mark.parametrize(
