@@ -52,8 +52,8 @@ class BeamOptions(PredictionOptions):
     def check(self, network: Network, inputs: TextState, state: Any) -> None:
         """Refuse a beam whose beginnings would take too much memory if a text were as long as it may be."""
         backbone = cast("EncoderDecoder", network.backbone)
-        most = self.max_new_tokens or state.most_tokens(inputs.max_length) or inputs.max_length
-        positions = inputs.max_length + min(most, inputs.max_length - 1)
+        longest = Source([], state.most_tokens(inputs.max_length), self)
+        positions = inputs.max_length + longest.limit(inputs.max_length)
         room = max(1, _MOST_BYTES_ALONE // (positions * backbone.position_bytes))
         if self.beam_width > room:
             raise InvalidConfig(
